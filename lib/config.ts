@@ -1,0 +1,158 @@
+/**
+ * The command line of a script, declared once: parsing, `--help` and the sandbox grants all follow from it.
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { explain, nearest, UsageError } from "./errors.ts";
+
+/** One `--flag`. `access` says that its value is a path that the script reads or writes. */
+export interface Flag {
+  type: "string" | "number" | "integer" | "boolean";
+  help: string;
+  default?: string | number | boolean;
+  choices?: readonly string[];
+  short?: string;
+  access?: "read" | "write";
+  min?: number;
+}
+
+/** One positional argument. `-` (standard input) is let through and needs no grant. */
+export interface Positional {
+  name: string;
+  help: string;
+  access?: "read" | "write";
+  optional?: boolean;
+  variadic?: boolean;
+}
+
+/** A script as seen from the shell. */
+export interface Command {
+  name: string;
+  summary: string;
+  positionals: readonly Positional[];
+  flags: Record<string, Flag>;
+}
+
+/** Parsed arguments: positionals in order, flags by name (absent without a default: undefined). */
+export interface Arguments {
+  positionals: string[];
+  // deno-lint-ignore no-explicit-any
+  flags: Record<string, any>;
+}
+
+/** Parses `args` by `command`. @throws UsageError naming the argument, its value and the fix. */
+export function parse(command: Command, args: string[]): Arguments {
+  const names = Object.keys(command.flags);
+  const alias: Record<string, string> = {};
+  for (const name of names) if (command.flags[name].short) alias[command.flags[name].short!] = name;
+  const parsed = parseArgs(args, {
+    string: [...names.filter((n) => command.flags[n].type !== "boolean"), "_"],
+    boolean: names.filter((n) => command.flags[n].type === "boolean"),
+    alias,
+    unknown: (arg, key) => {
+      if (key === undefined || arg === "-") return true;
+      const guess = nearest(key, names);
+      throw new UsageError(`${command.name}: unknown flag ${arg}${guess ? `; did you mean --${guess}?` : ""} (--help lists all)`);
+    },
+  });
+  const flags: Arguments["flags"] = {};
+  for (const name of names) {
+    const flag = command.flags[name];
+    const given = args.some((a) => a === `--${name}` || a.startsWith(`--${name}=`) || (flag.short && a === `-${flag.short}`));
+    const raw = parsed[name];
+    if (!given) {
+      flags[name] = flag.default;
+      continue;
+    }
+    if (Array.isArray(raw)) throw new UsageError(`${command.name}: --${name} is given ${raw.length} times; give it once`);
+    if (flag.type === "boolean") flags[name] = raw === true;
+    else if (raw === undefined || raw === "") throw new UsageError(`${command.name}: --${name} needs a value (${flag.help})`);
+    else if (flag.type === "string") flags[name] = String(raw);
+    else {
+      const value = Number(raw);
+      const whole = flag.type === "integer";
+      if (!Number.isFinite(value) || (whole && !Number.isInteger(value)) || value < (flag.min ?? -Infinity)) {
+        const bound = flag.min === undefined ? "" : ` of at least ${flag.min}`;
+        throw new UsageError(`${command.name}: --${name} is "${raw}"; it must be a ${whole ? "whole " : ""}number${bound}`);
+      }
+      flags[name] = value;
+    }
+    if (flag.choices && !flag.choices.includes(flags[name])) {
+      const guess = nearest(String(flags[name]), flag.choices);
+      throw new UsageError(`${command.name}: --${name} is "${flags[name]}"; did you mean "${guess}"? (${flag.choices.join(", ")})`);
+    }
+  }
+  const positionals = parsed._.map(String);
+  const needed = command.positionals.filter((p) => !p.optional);
+  if (positionals.length < needed.length) {
+    const missing = needed[positionals.length];
+    throw new UsageError(`${command.name}: ${missing.name} is missing (${missing.help}); see --help`);
+  }
+  if (!command.positionals.some((p) => p.variadic) && positionals.length > command.positionals.length) {
+    throw new UsageError(`${command.name}: unexpected argument "${positionals[command.positionals.length]}"; see --help`);
+  }
+  return { positionals, flags };
+}
+
+/** The text of `--help`. */
+export function help(command: Command): string {
+  const shape = (p: Positional) => (p.optional ? `[${p.name}]` : p.name) + (p.variadic ? "..." : "");
+  const rows: [string, string][] = command.positionals.map((p) => [shape(p), p.help]);
+  for (const [name, flag] of Object.entries(command.flags)) {
+    const value = flag.type === "boolean" ? "" : ` ${flag.choices?.join("|") ?? flag.type.toUpperCase()}`;
+    const fallback = flag.default === undefined || flag.type === "boolean" ? "" : ` (default ${flag.default})`;
+    rows.push([`${flag.short ? `-${flag.short}, ` : ""}--${name}${value}`, flag.help + fallback]);
+  }
+  const body = rows.map(([left, right]) => left.length < 32 ? `  ${left.padEnd(32)}${right}` : `  ${left}\n  ${" ".repeat(32)}${right}`);
+  return [`deno task ${command.name} ${command.positionals.map(shape).join(" ")} [flags]`, "", command.summary, "", ...body].join("\n");
+}
+
+/** Which paths a command line reads and which it writes. */
+export function grants(command: Command, args: Arguments): { read: string[]; write: string[] } {
+  const read: string[] = [];
+  const write: string[] = [];
+  const add = (access: "read" | "write" | undefined, path: unknown) => {
+    if (typeof path !== "string" || path === "-" || !access) return;
+    read.push(path);
+    if (access === "write") write.push(path, `${path}.partial`);
+  };
+  args.positionals.forEach((path, i) => {
+    const p = command.positionals[Math.min(i, command.positionals.length - 1)];
+    const last = command.positionals.findIndex((q) => q.variadic);
+    add((last >= 0 && i >= last ? command.positionals[last] : p)?.access, path);
+  });
+  for (const [name, flag] of Object.entries(command.flags)) add(flag.access, args.flags[name]);
+  return { read, write };
+}
+
+/** Writes one JSON line to standard output; a closed pipe ends the script quietly. */
+export function writeLine(value: unknown): void {
+  const bytes = new TextEncoder().encode(JSON.stringify(value) + "\n");
+  try {
+    for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0);
+    throw error;
+  }
+}
+
+/** Progress and log go to standard error. */
+export function log(text: string): void {
+  try {
+    Deno.stderr.writeSync(new TextEncoder().encode(text + "\n"));
+  } catch { /* standard error is closed: nobody reads the log */ }
+}
+
+/** Runs a script: parse, `--help`, `main`, and one sentence with the right exit code when something is wrong. */
+export async function run(command: Command, main: (args: Arguments) => Promise<number | void>): Promise<never> {
+  try {
+    if (Deno.args.includes("--help") || Deno.args.includes("-h")) {
+      console.log(help(command));
+      Deno.exit(0);
+    }
+    Deno.exit((await main(parse(command, Deno.args))) ?? 0);
+  } catch (error) {
+    const { message, exitCode } = explain(error);
+    log(`${message.startsWith(`${command.name}:`) ? "" : `${command.name}: `}${message.replaceAll("\n", " ")}`);
+    Deno.exit(exitCode);
+  }
+}
