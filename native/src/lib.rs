@@ -1,0 +1,10 @@
+//! The native half of voxalign: tensors, convolution, masking, alignment losses and volume preparation.
+//! It opens no file, no socket and no environment variable; bytes come in through `abi`.
+
+#[macro_use]
+pub mod abi;
+pub mod device;
+pub mod grid;
+pub mod ops;
+pub mod queue;
+pub mod tensor;

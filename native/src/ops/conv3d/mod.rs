@@ -1,0 +1,151 @@
+//! 3D convolution over block lists: 3x3x3 (stride 1, 2) and 1x1x1, zero padding of (kernel-1)/2.
+//!
+//! Contract. x `[block][z][y][x][c_in]`, y `[block][z][y][x][c_out]`, both on one grid; the block side of y is the
+//! side of x divided by the stride. weight `[c_out, c_in, k, k, k]`, bias `[c_out]`. Voxels of blocks that the grid
+//! does not list read as zero and are not written: exactly "dense convolution, then mask again" (submanifold rule of
+//! sparse masked autoencoding). Stride 2 reads input 2o - 1 + tap, as PyTorch with padding 1.
+
+pub mod cpu;
+pub mod kernels;
+pub mod reference;
+
+use crate::abi::Result;
+use crate::grid::{self, Grid};
+use crate::{queue, tensor};
+use std::sync::Arc;
+
+/// Shape of one convolution: `side` is the block side of the output.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub side: [usize; 3],
+    pub c_in: usize,
+    pub c_out: usize,
+    pub kernel: usize,
+    pub stride: usize,
+}
+
+impl Shape {
+    fn new(side: [u32; 3], c_in: u32, c_out: u32, kernel: u32, stride: u32) -> Result<Shape> {
+        if !matches!((kernel, stride), (1, 1) | (3, 1) | (3, 2)) {
+            return Err(format!("conv3d: kernel {kernel} with stride {stride} is not offered; use 1/1, 3/1 or 3/2"));
+        }
+        if side.contains(&0) || c_in == 0 || c_out == 0 {
+            return Err("conv3d: a side or a channel count is 0".into());
+        }
+        let [c_in, c_out, kernel, stride] = [c_in, c_out, kernel, stride].map(|v| v as usize);
+        Ok(Shape { side: side.map(|s| s as usize), c_in, c_out, kernel, stride })
+    }
+    pub fn taps(&self) -> usize {
+        self.kernel.pow(3)
+    }
+    pub fn out_voxels(&self) -> usize {
+        self.side.iter().product()
+    }
+    pub fn in_voxels(&self) -> usize {
+        self.out_voxels() * self.stride.pow(3)
+    }
+    fn input_len(&self, grid: &Grid) -> usize {
+        grid.blocks.len() * self.in_voxels() * self.c_in
+    }
+    fn output_len(&self, grid: &Grid) -> usize {
+        grid.blocks.len() * self.out_voxels() * self.c_out
+    }
+    pub fn weight_len(&self) -> usize {
+        self.c_in * self.c_out * self.taps()
+    }
+}
+
+fn parse(grid: u32, side: [u32; 3], c_in: u32, c_out: u32, kernel: u32, stride: u32) -> Result<(Arc<Grid>, Shape)> {
+    Ok((grid::get(grid)?, Shape::new(side, c_in, c_out, kernel, stride)?))
+}
+
+exports! {
+    /// y = conv(x, weight) + bias; bias 0 means none. bz, by, bx: block side of y.
+    fn vx_conv3d(x: u32, weight: u32, bias: u32, grid: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32, kernel: u32, stride: u32) {
+        let (grid, s) = parse(grid, [bz, by, bx], c_in, c_out, kernel, stride)?;
+        let x = tensor::get(x, s.input_len(&grid), "conv3d input")?;
+        let weight = tensor::get(weight, s.weight_len(), "conv3d weight")?;
+        let bias = if bias == 0 { None } else { Some(tensor::get(bias, s.c_out, "conv3d bias")?) };
+        let (y, handle) = tensor::make(s.output_len(&grid));
+        queue::enqueue(move || {
+            cpu::forward(&s, &grid, x.values(), weight.values(), bias.as_ref().map(|b| b.values()), y.values_mut());
+            Ok(())
+        });
+        Ok(handle)
+    }
+    /// Gradient of the input from that of the output.
+    fn vx_conv3d_grad_input(dy: u32, weight: u32, grid: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32, kernel: u32, stride: u32) {
+        let (grid, s) = parse(grid, [bz, by, bx], c_in, c_out, kernel, stride)?;
+        let dy = tensor::get(dy, s.output_len(&grid), "conv3d output gradient")?;
+        let weight = tensor::get(weight, s.weight_len(), "conv3d weight")?;
+        let (dx, handle) = tensor::make(s.input_len(&grid));
+        queue::enqueue(move || { cpu::grad_input(&s, &grid, dy.values(), weight.values(), dx.values_mut()); Ok(()) });
+        Ok(handle)
+    }
+    /// Gradient of the weight; sums run in block order, so the bits do not depend on the number of cores.
+    fn vx_conv3d_grad_weight(x: u32, dy: u32, grid: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32, kernel: u32, stride: u32) {
+        let (grid, s) = parse(grid, [bz, by, bx], c_in, c_out, kernel, stride)?;
+        let x = tensor::get(x, s.input_len(&grid), "conv3d input")?;
+        let dy = tensor::get(dy, s.output_len(&grid), "conv3d output gradient")?;
+        let (dw, handle) = tensor::make(s.weight_len());
+        queue::enqueue(move || { cpu::grad_weight(&s, &grid, x.values(), dy.values(), dw.values_mut()); Ok(()) });
+        Ok(handle)
+    }
+    /// Sum over rows of a `[rows][channels]` tensor: the gradient of a bias.
+    fn vx_sum_rows(dy: u32, rows: u32, channels: u32) {
+        let (rows, c) = (rows as usize, channels as usize);
+        let dy = tensor::get(dy, rows * c, "output gradient")?;
+        let (db, handle) = tensor::make(c);
+        queue::enqueue(move || { cpu::sum_rows(dy.values(), c, db.values_mut()); Ok(()) });
+        Ok(handle)
+    }
+    /// Transposed convolution 2x2x2, stride 2. x on side b, y on side 2b; weight `[c_in, c_out, 2, 2, 2]`.
+    fn vx_upconv3d(x: u32, weight: u32, bias: u32, blocks: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32) {
+        let s = Up::new(blocks, [bz, by, bx], c_in, c_out);
+        let x = tensor::get(x, s.rows() * s.c_in, "transposed convolution input")?;
+        let weight = tensor::get(weight, 8 * s.c_in * s.c_out, "transposed convolution weight")?;
+        let bias = tensor::get(bias, s.c_out, "transposed convolution bias")?;
+        let (y, handle) = tensor::make(8 * s.rows() * s.c_out);
+        queue::enqueue(move || { cpu::up_forward(&s, x.values(), weight.values(), bias.values(), y.values_mut()); Ok(()) });
+        Ok(handle)
+    }
+    /// Gradient of the input of the transposed convolution.
+    fn vx_upconv3d_grad_input(dy: u32, weight: u32, blocks: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32) {
+        let s = Up::new(blocks, [bz, by, bx], c_in, c_out);
+        let dy = tensor::get(dy, 8 * s.rows() * s.c_out, "transposed convolution output gradient")?;
+        let weight = tensor::get(weight, 8 * s.c_in * s.c_out, "transposed convolution weight")?;
+        let (dx, handle) = tensor::make(s.rows() * s.c_in);
+        queue::enqueue(move || { cpu::up_grad_input(&s, dy.values(), weight.values(), dx.values_mut()); Ok(()) });
+        Ok(handle)
+    }
+    /// Gradient of the weight of the transposed convolution.
+    fn vx_upconv3d_grad_weight(x: u32, dy: u32, blocks: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32) {
+        let s = Up::new(blocks, [bz, by, bx], c_in, c_out);
+        let x = tensor::get(x, s.rows() * s.c_in, "transposed convolution input")?;
+        let dy = tensor::get(dy, 8 * s.rows() * s.c_out, "transposed convolution output gradient")?;
+        let (dw, handle) = tensor::make(8 * s.c_in * s.c_out);
+        queue::enqueue(move || { cpu::up_grad_weight(&s, x.values(), dy.values(), dw.values_mut()); Ok(()) });
+        Ok(handle)
+    }
+}
+
+/// Shape of a transposed convolution: `side` is the block side of its input.
+#[derive(Clone, Copy, Debug)]
+pub struct Up {
+    pub blocks: usize,
+    pub side: [usize; 3],
+    pub c_in: usize,
+    pub c_out: usize,
+}
+
+impl Up {
+    fn new(blocks: u32, side: [u32; 3], c_in: u32, c_out: u32) -> Up {
+        Up { blocks: blocks as usize, side: side.map(|s| s as usize), c_in: c_in as usize, c_out: c_out as usize }
+    }
+    pub fn voxels(&self) -> usize {
+        self.side.iter().product()
+    }
+    pub fn rows(&self) -> usize {
+        self.blocks * self.voxels()
+    }
+}

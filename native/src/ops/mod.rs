@@ -1,0 +1,2 @@
+//! The kernels: one folder per op.
+pub mod conv3d;
