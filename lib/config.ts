@@ -51,34 +51,47 @@ export function parse(command: Command, args: string[]): Arguments {
     unknown: (arg, key) => {
       if (key === undefined || arg === "-") return true;
       const guess = nearest(key, names);
-      throw new UsageError(`${command.name}: unknown flag ${arg}${guess ? `; did you mean --${guess}?` : ""} (--help lists all)`);
+      throw new UsageError(
+        `${command.name}: unknown flag ${arg}${guess ? `; did you mean --${guess}?` : ""} (--help lists all)`,
+      );
     },
   });
   const flags: Arguments["flags"] = {};
   for (const name of names) {
     const flag = command.flags[name];
-    const given = args.some((a) => a === `--${name}` || a.startsWith(`--${name}=`) || (flag.short && a === `-${flag.short}`));
+    const given = args.some((a) =>
+      a === `--${name}` || a.startsWith(`--${name}=`) || (flag.short && a === `-${flag.short}`)
+    );
     const raw = parsed[name];
     if (!given) {
       flags[name] = flag.default;
       continue;
     }
-    if (Array.isArray(raw)) throw new UsageError(`${command.name}: --${name} is given ${raw.length} times; give it once`);
+    if (Array.isArray(raw)) {
+      throw new UsageError(`${command.name}: --${name} is given ${raw.length} times; give it once`);
+    }
     if (flag.type === "boolean") flags[name] = raw === true;
-    else if (raw === undefined || raw === "") throw new UsageError(`${command.name}: --${name} needs a value (${flag.help})`);
-    else if (flag.type === "string") flags[name] = String(raw);
+    else if (raw === undefined || raw === "") {
+      throw new UsageError(`${command.name}: --${name} needs a value (${flag.help})`);
+    } else if (flag.type === "string") flags[name] = String(raw);
     else {
       const value = Number(raw);
       const whole = flag.type === "integer";
       if (!Number.isFinite(value) || (whole && !Number.isInteger(value)) || value < (flag.min ?? -Infinity)) {
         const bound = flag.min === undefined ? "" : ` of at least ${flag.min}`;
-        throw new UsageError(`${command.name}: --${name} is "${raw}"; it must be a ${whole ? "whole " : ""}number${bound}`);
+        throw new UsageError(
+          `${command.name}: --${name} is "${raw}"; it must be a ${whole ? "whole " : ""}number${bound}`,
+        );
       }
       flags[name] = value;
     }
     if (flag.choices && !flag.choices.includes(flags[name])) {
       const guess = nearest(String(flags[name]), flag.choices);
-      throw new UsageError(`${command.name}: --${name} is "${flags[name]}"; did you mean "${guess}"? (${flag.choices.join(", ")})`);
+      throw new UsageError(
+        `${command.name}: --${name} is "${flags[name]}"; did you mean "${guess}"? (${
+          flag.choices.join(", ")
+        })`,
+      );
     }
   }
   const positionals = parsed._.map(String);
@@ -88,7 +101,9 @@ export function parse(command: Command, args: string[]): Arguments {
     throw new UsageError(`${command.name}: ${missing.name} is missing (${missing.help}); see --help`);
   }
   if (!command.positionals.some((p) => p.variadic) && positionals.length > command.positionals.length) {
-    throw new UsageError(`${command.name}: unexpected argument "${positionals[command.positionals.length]}"; see --help`);
+    throw new UsageError(
+      `${command.name}: unexpected argument "${positionals[command.positionals.length]}"; see --help`,
+    );
   }
   return { positionals, flags };
 }
@@ -99,11 +114,21 @@ export function help(command: Command): string {
   const rows: [string, string][] = command.positionals.map((p) => [shape(p), p.help]);
   for (const [name, flag] of Object.entries(command.flags)) {
     const value = flag.type === "boolean" ? "" : ` ${flag.choices?.join("|") ?? flag.type.toUpperCase()}`;
-    const fallback = flag.default === undefined || flag.type === "boolean" ? "" : ` (default ${flag.default})`;
+    const fallback = flag.default === undefined || flag.type === "boolean"
+      ? ""
+      : ` (default ${flag.default})`;
     rows.push([`${flag.short ? `-${flag.short}, ` : ""}--${name}${value}`, flag.help + fallback]);
   }
-  const body = rows.map(([left, right]) => left.length < 32 ? `  ${left.padEnd(32)}${right}` : `  ${left}\n  ${" ".repeat(32)}${right}`);
-  return [`deno task ${command.name} ${command.positionals.map(shape).join(" ")} [flags]`, "", command.summary, "", ...body].join("\n");
+  const body = rows.map(([left, right]) =>
+    left.length < 32 ? `  ${left.padEnd(32)}${right}` : `  ${left}\n  ${" ".repeat(32)}${right}`
+  );
+  return [
+    `deno task ${command.name} ${command.positionals.map(shape).join(" ")} [flags]`,
+    "",
+    command.summary,
+    "",
+    ...body,
+  ].join("\n");
 }
 
 /** Which paths a command line reads and which it writes. */
@@ -143,7 +168,10 @@ export function log(text: string): void {
 }
 
 /** Runs a script: parse, `--help`, `main`, and one sentence with the right exit code when something is wrong. */
-export async function run(command: Command, main: (args: Arguments) => Promise<number | void>): Promise<never> {
+export async function run(
+  command: Command,
+  main: (args: Arguments) => Promise<number | void>,
+): Promise<never> {
   try {
     if (Deno.args.includes("--help") || Deno.args.includes("-h")) {
       console.log(help(command));
@@ -152,7 +180,9 @@ export async function run(command: Command, main: (args: Arguments) => Promise<n
     Deno.exit((await main(parse(command, Deno.args))) ?? 0);
   } catch (error) {
     const { message, exitCode } = explain(error);
-    log(`${message.startsWith(`${command.name}:`) ? "" : `${command.name}: `}${message.replaceAll("\n", " ")}`);
+    log(
+      `${message.startsWith(`${command.name}:`) ? "" : `${command.name}: `}${message.replaceAll("\n", " ")}`,
+    );
     Deno.exit(exitCode);
   }
 }

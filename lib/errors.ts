@@ -14,9 +14,12 @@ export class UsageError extends UserError {
 export function explain(error: unknown): { message: string; exitCode: number } {
   if (error instanceof UserError) return { message: error.message, exitCode: error.exitCode };
   if (error instanceof Deno.errors.NotCapable) {
-    const [, kind = "read", path = ""] = error.message.match(/Requires (\w+) access(?: to "?([^",]+)"?)?/) ?? [];
+    const [, kind = "read", path = ""] = error.message.match(/Requires (\w+) access(?: to "?([^",]+)"?)?/) ??
+      [];
     return {
-      message: `no permission: this needs ${kind} access${path && ` to ${path}`}; add --allow-${kind}${path && `=${path}`}`,
+      message: `no permission: this needs ${kind} access${path && ` to ${path}`}; add --allow-${kind}${
+        path && `=${path}`
+      }`,
       exitCode: 1,
     };
   }
@@ -26,7 +29,10 @@ export function explain(error: unknown): { message: string; exitCode: number } {
   }
   const text = error instanceof Error ? error.message : String(error);
   if (/No space left|os error 28/.test(text)) {
-    return { message: `the disk is full: ${text}; free some space and run the same command again`, exitCode: 1 };
+    return {
+      message: `the disk is full: ${text}; free some space and run the same command again`,
+      exitCode: 1,
+    };
   }
   return { message: text.slice(0, 1500), exitCode: 1 };
 }

@@ -16,7 +16,8 @@ export type Native = {
   ) => Symbols[K] extends { nonblocking: true } ? Promise<number> : number;
 };
 
-const file = { darwin: "libvoxalign.dylib", windows: "voxalign.dll" }[Deno.build.os as string] ?? "libvoxalign.so";
+const file = { darwin: "libvoxalign.dylib", windows: "voxalign.dll" }[Deno.build.os as string] ??
+  "libvoxalign.so";
 
 /** Where `deno task build` leaves the library. */
 export const LIBRARY: string = fromFileUrl(new URL(`../../native/target/release/${file}`, import.meta.url));
@@ -34,11 +35,15 @@ function open(): Native {
     library = Deno.dlopen(LIBRARY, symbols);
   } catch (error) {
     if (error instanceof Deno.errors.NotCapable) throw error;
-    throw new UserError(`the native library ${LIBRARY} does not open (${(error as Error).message}); run: deno task build`);
+    throw new UserError(
+      `the native library ${LIBRARY} does not open (${(error as Error).message}); run: deno task build`,
+    );
   }
   const raw = library.symbols as unknown as Record<string, (...args: unknown[]) => number | Promise<number>>;
   if (raw.vx_abi_hash() !== ABI_HASH) {
-    throw new UserError(`the native library ${LIBRARY} is of another build than lib/native/abi.ts; run: deno task build`);
+    throw new UserError(
+      `the native library ${LIBRARY} is of another build than lib/native/abi.ts; run: deno task build`,
+    );
   }
   const check = (result: number): number => {
     if (result >= 0) return result;

@@ -112,8 +112,16 @@ pub fn guard(body: impl FnOnce() -> Result<f64>) -> f64 {
 }
 
 /// Every module with exports: one line each.
+#[allow(clippy::vec_init_then_push)]
 pub fn modules() -> Vec<&'static [Export]> {
-    vec![ABI, crate::tensor::ABI, crate::grid::ABI, crate::queue::ABI, crate::device::ABI, crate::ops::conv3d::ABI]
+    let mut list = vec![ABI];
+    list.push(crate::tensor::ABI);
+    list.push(crate::grid::ABI);
+    list.push(crate::queue::ABI);
+    list.push(crate::device::ABI);
+    list.push(crate::ops::conv3d::ABI);
+    list.push(crate::ops::elementwise::ABI);
+    list
 }
 
 /// FNV-1a hash of all signatures: the library and `abi.ts` must agree on it.

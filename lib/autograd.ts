@@ -1,0 +1,92 @@
+/**
+ * A tape that knows no op. An op computes its output and records how the gradient of that output becomes gradients
+ * of its inputs; `backward` plays the records in reverse.
+ */
+import { native } from "./native/library.ts";
+import { Tensor } from "./tensor.ts";
+
+/** Gradients of the inputs, in their order; null where none is needed. Receives the gradient of the output. */
+export type Gradient = (dy: Tensor) => (Tensor | null)[];
+
+interface Entry {
+  output: Tensor;
+  inputs: (Tensor | null)[];
+  gradient: Gradient;
+}
+
+let active: Tape | undefined;
+
+/** Records ops between its making and `backward`; `Tape.none` runs ops without recording (teacher, inference). */
+export class Tape {
+  #entries: Entry[] = [];
+  #needed = new Set<Tensor>();
+
+  /** Runs `body` and records its ops. `leaves`: tensors whose gradient is wanted (parameters). */
+  static record<T>(leaves: Iterable<Tensor>, body: () => T): { tape: Tape; result: T } {
+    const tape = new Tape();
+    for (const leaf of leaves) tape.#needed.add(leaf);
+    const before = active;
+    active = tape;
+    try {
+      return { tape, result: body() };
+    } finally {
+      active = before;
+    }
+  }
+
+  /** Runs `body` with no recording. */
+  static none<T>(body: () => T): T {
+    const before = active;
+    active = undefined;
+    try {
+      return body();
+    } finally {
+      active = before;
+    }
+  }
+
+  add(entry: Entry): void {
+    if (!entry.inputs.some((i) => i && this.#needed.has(i))) return;
+    this.#needed.add(entry.output);
+    this.#entries.push(entry);
+  }
+
+  needs(tensor: Tensor | null): boolean {
+    return tensor !== null && this.#needed.has(tensor);
+  }
+
+  /** Gradients of the leaves for the scalar `loss` (d loss = 1). Leaves that the loss does not reach are absent. */
+  backward(loss: Tensor): Map<Tensor, Tensor> {
+    if (loss.length !== 1) throw new Error("backward starts from a scalar");
+    const gradients = new Map<Tensor, Tensor>([[loss, Tensor.full(1, 1, 1)]]);
+    for (let entry = this.#entries.pop(); entry; entry = this.#entries.pop()) {
+      const dy = gradients.get(entry.output);
+      if (!dy) continue;
+      gradients.delete(entry.output);
+      const parts = Tape.none(() => entry.gradient(dy));
+      entry.inputs.forEach((input, i) => {
+        const part = parts[i];
+        if (!input || !part || !this.#needed.has(input)) return;
+        const sum = gradients.get(input);
+        if (sum) native().vx_add_into(sum.handle, part.handle, sum.length);
+        else {gradients.set(
+            input,
+            part === dy || [...gradients.values()].includes(part) ? part.clone() : part,
+          );}
+      });
+    }
+    gradients.delete(loss);
+    return gradients;
+  }
+}
+
+/** Called by every op: notes its output, inputs and gradient on the active tape, if any. Returns the output. */
+export function record(output: Tensor, inputs: (Tensor | null)[], gradient: Gradient): Tensor {
+  active?.add({ output, inputs, gradient });
+  return output;
+}
+
+/** Whether a gradient of this tensor will be asked for: lets an op skip work for inputs that need none. */
+export function needsGradient(tensor: Tensor | null): boolean {
+  return active?.needs(tensor) ?? false;
+}

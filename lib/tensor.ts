@@ -1,0 +1,161 @@
+/**
+ * Tensors: f32 values owned by the native library, in rows of channels.
+ *
+ * A volume tensor is `[block][z][y][x][c]` on a grid that lists the visible blocks of each sample; a dense batch is the
+ * grid with one block per sample, as large as the volume. A matrix is `[rows][channels]` with no grid.
+ * Free tensors with `using`, or let `scope` free everything made inside it.
+ */
+import { native } from "./native/library.ts";
+
+/** z, y, x. */
+export type Side = readonly [number, number, number];
+
+const scopes: Set<Disposable>[] = [];
+
+function track<T extends Disposable>(value: T): T {
+  scopes.at(-1)?.add(value);
+  return value;
+}
+
+/** Frees everything made inside `body` but not passed to `keep`. Scopes nest; `body` must not await other scopes. */
+export async function scope<T>(
+  body: (keep: <K extends Disposable>(value: K) => K) => T | Promise<T>,
+): Promise<T> {
+  const made = new Set<Disposable>();
+  scopes.push(made);
+  try {
+    return await body((value) => {
+      made.delete(value);
+      return value;
+    });
+  } finally {
+    scopes.splice(scopes.indexOf(made), 1);
+    for (const value of made) value[Symbol.dispose]();
+  }
+}
+
+/** Which blocks of a batch exist: `dims` blocks per axis in each of `samples` volumes. */
+export class Grid implements Disposable {
+  #handle: number;
+  readonly blocks: number;
+
+  /** @param visible one byte per block, `[sample][z][y][x]`, 1 = visible; default: all */
+  constructor(readonly samples: number, readonly dims: Side, readonly visible?: Uint8Array) {
+    const cells = visible ?? new Uint8Array(samples * dims[0] * dims[1] * dims[2]).fill(1);
+    this.#handle = native().vx_grid_new(samples, ...dims, cells, cells.length);
+    this.blocks = native().vx_grid_blocks(this.#handle);
+    track(this);
+  }
+
+  /** One block per sample: the dense case. */
+  static dense(samples: number): Grid {
+    return new Grid(samples, [1, 1, 1]);
+  }
+
+  get handle(): number {
+    return this.#handle;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#handle) native().vx_grid_free(this.#handle);
+    this.#handle = 0;
+  }
+}
+
+/** Where the rows of a tensor lie: a grid and the side of its blocks at this resolution. */
+export interface Layout {
+  grid: Grid;
+  side: Side;
+}
+
+/** Values in rows of `channels`, on a layout or as a plain matrix. */
+export class Tensor implements Disposable {
+  #handle: number;
+
+  /** Takes ownership of a native handle. */
+  constructor(handle: number, readonly rows: number, readonly channels: number, readonly layout?: Layout) {
+    this.#handle = handle;
+    if (layout && rows !== layout.grid.blocks * volume(layout.side)) {
+      throw new Error(`a tensor of ${rows} rows does not fit ${layout.grid.blocks} blocks of ${layout.side}`);
+    }
+    track(this);
+  }
+
+  /** A copy of `values`, `[rows][channels]`. */
+  static from(values: Float32Array, channels: number, layout?: Layout): Tensor {
+    if (!(values instanceof Float32Array)) throw new TypeError("tensor values must be a Float32Array");
+    return new Tensor(
+      native().vx_tensor_from(values, values.length),
+      values.length / channels,
+      channels,
+      layout,
+    );
+  }
+
+  /** All `value`. */
+  static full(value: number, rows: number, channels: number, layout?: Layout): Tensor {
+    return new Tensor(native().vx_tensor_full(rows * channels, value), rows, channels, layout);
+  }
+
+  get handle(): number {
+    if (!this.#handle) throw new Error("a freed tensor is used");
+    return this.#handle;
+  }
+
+  get length(): number {
+    return this.rows * this.channels;
+  }
+
+  /** Grid, side z, y, x: what volume ops need. @throws when the tensor is a matrix */
+  get space(): Layout {
+    if (!this.layout) {
+      throw new Error(`a volume tensor is needed, this is a matrix of ${this.rows} x ${this.channels}`);
+    }
+    return this.layout;
+  }
+
+  /** Waits for the queue and copies the values out. Blocks: for tests, reports and scalars after `wait()`. */
+  read(): Float32Array {
+    const out = new Float32Array(this.length);
+    native().vx_tensor_read(this.handle, out, out.length);
+    return out;
+  }
+
+  /** Overwrites the values. */
+  write(values: Float32Array): void {
+    native().vx_tensor_write(this.handle, values, values.length);
+  }
+
+  /** The same values in a tensor of their own. */
+  clone(): Tensor {
+    const copy = Tensor.full(0, this.rows, this.channels, this.layout);
+    native().vx_tensor_copy(this.handle, copy.handle);
+    return copy;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#handle) native().vx_tensor_free(this.#handle);
+    this.#handle = 0;
+  }
+}
+
+/** Voxels of a box of this side. */
+export function volume(side: Side): number {
+  return side[0] * side[1] * side[2];
+}
+
+/** Waits, without blocking the event loop, for all work given to the native library: once per training step. */
+export async function wait(): Promise<void> {
+  await native().vx_queue_wait();
+}
+
+/** What native memory holds now and held at most: tensors, bytes, peak bytes. */
+export function memory(): { tensors: number; grids: number; bytes: number; peakBytes: number } {
+  const n = native();
+  return {
+    tensors: n.vx_live_tensors(),
+    grids: n.vx_live_grids(),
+    bytes: n.vx_live_bytes(),
+    peakBytes: n.vx_peak_bytes(),
+  };
+}
