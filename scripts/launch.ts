@@ -23,7 +23,8 @@ const SIGNALS: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGI
 
 /** Environment for a child, and the folder of the user: `deno task` runs in the root and keeps it in INIT_CWD. */
 const { INIT_CWD, ...env } = Deno.env.toObject();
-const cwd = INIT_CWD && resolve(Deno.cwd()) === resolve(ROOT) ? INIT_CWD : Deno.cwd();
+const task = INIT_CWD !== undefined && resolve(Deno.cwd()) === resolve(ROOT);
+const cwd = task ? INIT_CWD : Deno.cwd();
 
 /** Builds the library when it is missing or older than its sources. Output of cargo goes to standard error. */
 async function build(): Promise<void> {
@@ -67,6 +68,8 @@ async function deno(
   }).spawn();
   let running = true;
   for (const signal of SIGNALS) Deno.addSignalListener(signal, () => running && child.kill(signal));
+  const parent = Deno.ppid; // a killed `deno task` takes the script along
+  if (task) setInterval(() => running && Deno.ppid !== parent && child.kill("SIGKILL"), 50);
   if (input) {
     const writer = child.stdin.getWriter();
     await writer.write(input).then(() => writer.close()).catch(() => {/* it reads no more */});
