@@ -1,0 +1,61 @@
+/** Random block masks. */
+import { UserError } from "../errors.ts";
+import type { Rng } from "../rng.ts";
+import type { Side } from "../tensor.ts";
+
+/** Block masks of a batch. Visible = 1. */
+export interface Mask {
+  /** Cells per axis. */
+  dims: Side;
+  /** Visible cells, `[sample][z][y][x]`. */
+  visible: Uint8Array;
+}
+
+/**
+ * Hides exactly floor(ratio * cells) cells of each sample by a uniform random permutation (S3D section 3; MAE
+ * section 2.1). @throws UserError when the cell does not divide the patch, or nothing would stay visible or hidden
+ */
+export function drawMask(random: Rng, samples: number, patch: Side, cell: number, ratio: number): Mask {
+  if (patch.some((p) => p % cell)) {
+    throw new UserError(
+      `--patch ${patch.join("x")} is not a multiple of the mask cell ${cell}; use --cell or another patch`,
+    );
+  }
+  const dims = patch.map((p) => p / cell) as unknown as Side;
+  const cells = dims[0] * dims[1] * dims[2];
+  const hidden = Math.floor(ratio * cells);
+  if (hidden < 1 || hidden >= cells) {
+    throw new UserError(
+      `a mask ratio of ${ratio} leaves ${
+        cells - hidden
+      } of ${cells} cells of ${cell} voxels visible; use a larger patch`,
+    );
+  }
+  const visible = new Uint8Array(samples * cells).fill(1);
+  for (let n = 0; n < samples; n++) {
+    random.permutation(cells).subarray(0, hidden).forEach((c) => visible[n * cells + c] = 0);
+  }
+  return { dims, visible };
+}
+
+/** 1 where a voxel is hidden, `[sample][z][y][x]`: the weight of the reconstruction loss. */
+export function hiddenVoxels(mask: Mask, samples: number, patch: Side, cell: number): Float32Array {
+  const [sz, sy, sx] = patch;
+  const [gz, gy, gx] = mask.dims;
+  const out = new Float32Array(samples * sz * sy * sx);
+  let at = 0;
+  for (let n = 0; n < samples; n++) {
+    for (let z = 0; z < sz; z++) {
+      for (let y = 0; y < sy; y++) {
+        const row = ((n * gz + Math.floor(z / cell)) * gy + Math.floor(y / cell)) * gx;
+        for (let x = 0; x < sx; x++) out[at++] = 1 - mask.visible[row + Math.floor(x / cell)];
+      }
+    }
+  }
+  return out;
+}
+
+/** The images with hidden voxels set to 0, the mean intensity after z-scoring. */
+export function hide(images: Float32Array, hidden: Float32Array): Float32Array {
+  return images.map((v, i) => hidden[i] ? 0 : v);
+}

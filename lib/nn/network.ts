@@ -1,0 +1,33 @@
+/** What an architecture file offers and what it builds. */
+import type { Side, Tensor } from "../tensor.ts";
+import type { Parameters } from "./parameters.ts";
+
+/** A built network: an encoder that gives a pyramid and a decoder that gives voxels. */
+export interface Network {
+  /** Channels of each level of the pyramid, full resolution first. */
+  readonly features: readonly number[];
+  /** Pyramid of `x`, full resolution first. `x` may lie on a grid of visible blocks: nothing else is computed. */
+  encode(x: Tensor): Tensor[];
+  /** Voxels `[n][z][y][x][outputs]` from a dense pyramid. */
+  decode(pyramid: Tensor[]): Tensor;
+}
+
+/** One file of `lib/arch`. */
+export interface Architecture {
+  readonly name: string;
+  readonly citation: string;
+  /** The sides of a patch must be multiples of this. */
+  readonly stride: number;
+  /** Names of encoder parameters begin with one of these: what is transferred to fine-tuning. */
+  readonly encoderPrefixes: readonly string[];
+  /** Width of projector and predictor that the contrastive methods put on this network. */
+  readonly headWidth: number;
+  build(parameters: Parameters, inputs: number, outputs: number): Network;
+}
+
+/** The nearest patch sides that a network takes, for an error text. */
+export function nearestPatch(patch: Side, stride: number): string {
+  const low = patch.map((p) => Math.max(stride, Math.floor(p / stride) * stride));
+  const high = patch.map((p) => Math.ceil(p / stride) * stride);
+  return `${low.join("x")} or ${high.join("x")}`;
+}
