@@ -1,0 +1,140 @@
+/**
+ * safetensors: 8 bytes header length, a JSON header {name: {dtype, shape, data_offsets}}, then the values, little endian.
+ * Written as F32; F16 and BF16 are read too and widened. Names are stored sorted, so equal tensors give equal bytes.
+ */
+import { UserError } from "../errors.ts";
+
+/** Values in C order; `data.length` is the product of `shape` (1 for an empty shape). */
+export interface Tensor {
+  shape: number[];
+  data: Float32Array;
+}
+
+/** Longest header that the format's own reader accepts, in bytes. */
+const LONGEST_HEADER = 100_000_000;
+
+const WIDTH: Record<string, number> = { F32: 4, F16: 2, BF16: 2 };
+
+const count = (shape: number[]) => shape.reduce((product, side) => product * side, 1);
+
+/** A file of `tensors` with string `metadata`. @throws Error when a shape and its data differ in size. */
+export function encode(
+  tensors: Map<string, Tensor>,
+  metadata: Record<string, string> = {},
+): Uint8Array<ArrayBuffer> {
+  const names = [...tensors.keys()].sort();
+  const header: Record<string, unknown> = {};
+  const keys = Object.keys(metadata).sort();
+  if (keys.length) header.__metadata__ = Object.fromEntries(keys.map((key) => [key, metadata[key]]));
+  let end = 0;
+  const starts = names.map((name) => {
+    const { shape, data } = tensors.get(name)!;
+    if (count(shape) !== data.length) {
+      throw new Error(`${name}: shape [${shape}] does not hold ${data.length} values`);
+    }
+    const start = end;
+    end += data.length * 4;
+    header[name] = { dtype: "F32", shape, data_offsets: [start, end] };
+    return start;
+  });
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const padded = Math.ceil(text.length / 8) * 8;
+  const bytes = new Uint8Array(8 + padded + end);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
+  bytes.fill(32, 8, 8 + padded);
+  bytes.set(text, 8);
+  names.forEach((name, i) => {
+    const { data } = tensors.get(name)!;
+    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), 8 + padded + starts[i]);
+  });
+  return bytes;
+}
+
+/** The float32 value of IEEE half-precision bits. */
+function half(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction);
+}
+
+function widen(dtype: string, bytes: Uint8Array): Float32Array {
+  const copy = bytes.slice().buffer;
+  if (dtype === "F32") return new Float32Array(copy);
+  const bits = new Uint16Array(copy);
+  if (dtype === "F16") return Float32Array.from(bits, half);
+  return new Float32Array(Uint32Array.from(bits, (b) => b << 16).buffer);
+}
+
+/** Tells whether `value` is a list of whole numbers from 0. */
+function wholes(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
+}
+
+/**
+ * Reads a file; `name` is used in errors.
+ * @throws UserError when the header, a type, a shape or an offset is wrong, or values overlap or leave gaps.
+ */
+export function decode(
+  bytes: Uint8Array,
+  name: string,
+): { tensors: Map<string, Tensor>; metadata: Record<string, string> } {
+  const fail = (what: string): never => {
+    throw new UserError(`${name}: ${what}; this is no intact safetensors file, copy or export it again`);
+  };
+  if (bytes.length < 8) fail(`has ${bytes.length} bytes, too few for a header`);
+  const size = Number(new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true));
+  if (size > LONGEST_HEADER || size > bytes.length - 8) {
+    fail(`its header length ${size} exceeds the file (${bytes.length} bytes)`);
+  }
+  let header: Record<string, unknown> = {};
+  try {
+    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, 8 + size)));
+  } catch {
+    fail("its header is not JSON");
+  }
+  if (typeof header !== "object" || header === null || Array.isArray(header)) {
+    fail("its header is not a JSON object");
+  }
+  const { __metadata__: metadata = {}, ...entries } = header;
+  if (
+    typeof metadata !== "object" || metadata === null ||
+    Object.values(metadata).some((v) => typeof v !== "string")
+  ) {
+    fail("its __metadata__ is not a map of texts");
+  }
+  const values = bytes.subarray(8 + size);
+  const spans: { key: string; dtype: string; shape: number[]; start: number; end: number }[] = [];
+  for (const [key, entry] of Object.entries(entries)) {
+    const { dtype, shape, data_offsets: offsets } = (entry ?? {}) as Record<string, unknown>;
+    if (typeof dtype !== "string" || !wholes(shape) || !wholes(offsets) || offsets.length !== 2) {
+      fail(`tensor "${key}" lacks a right dtype, shape or data_offsets`);
+    } else if (!Object.hasOwn(WIDTH, dtype)) {
+      throw new UserError(
+        `${name}: tensor "${key}" is ${dtype}; only F32, F16 and BF16 are read, convert it first`,
+      );
+    } else {
+      const [start, end] = offsets;
+      if (end > values.length) fail(`tensor "${key}" ends at byte ${end} of ${values.length}`);
+      if (end - start !== count(shape) * WIDTH[dtype]) {
+        fail(`tensor "${key}" of shape [${shape}] has ${end - start} bytes`);
+      }
+      spans.push({ key, dtype, shape, start, end });
+    }
+  }
+  spans.sort((a, b) => a.start - b.start || a.end - b.end);
+  let at = 0;
+  for (const { key, start, end } of spans) {
+    if (start !== at) {
+      fail(`tensor "${key}" starts at byte ${start}, not ${at}: values overlap or leave a gap`);
+    }
+    at = end;
+  }
+  if (at !== values.length) fail(`${values.length - at} bytes belong to no tensor`);
+  const tensors = new Map<string, Tensor>();
+  for (const { key, dtype, shape, start, end } of spans) {
+    tensors.set(key, { shape, data: widen(dtype, values.subarray(start, end)) });
+  }
+  return { tensors, metadata: metadata as Record<string, string> };
+}
