@@ -1,0 +1,188 @@
+/**
+ * Zarr v3 arrays on disk: written by us as float16 with one shard file per array (zarrita reads shards but writes
+ * none), read through zarrita. Layout: `zarr.json` and `c/0/0/0`, whose index stands at the end with its CRC-32C.
+ */
+import { dirname, join } from "@std/path";
+import * as zarr from "zarrita";
+import { UserError } from "../errors.ts";
+
+/** Side of an inner chunk, voxels: small enough for random crops, large enough for few index entries. */
+const CHUNK = 32;
+
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
+  for (let k = 0; k < 8; k++) n = n & 1 ? (n >>> 1) ^ 0x82f63b78 : n >>> 1;
+  return n;
+});
+
+/** CRC-32C (Castagnoli, RFC 3720 B.4) of `bytes`. */
+export function crc32c(bytes: Uint8Array): number {
+  let crc = 0xffffffff;
+  for (const byte of bytes) crc = CRC_TABLE[(crc ^ byte) & 255] ^ (crc >>> 8);
+  return (crc ^ 0xffffffff) >>> 0;
+}
+
+/** One shard: the inner chunks of float16 `bits` [z, y, x] in row-major order, zero padded, then the index. */
+function shard(bits: Uint16Array, shape: number[], chunk: number[], grid: number[]): Uint8Array {
+  const [, height, width] = shape;
+  const voxels = chunk[0] * chunk[1] * chunk[2];
+  const count = grid[0] * grid[1] * grid[2];
+  const bytes = new Uint8Array(count * (voxels * 2 + 16) + 4);
+  const index = new DataView(bytes.buffer, count * voxels * 2);
+  const values = new Uint16Array(bytes.buffer, 0, count * voxels);
+  for (let n = 0; n < count; n++) {
+    const at = [Math.floor(n / (grid[1] * grid[2])), Math.floor(n / grid[2]) % grid[1], n % grid[2]];
+    const [z0, y0, x0] = at.map((p, i) => p * chunk[i]);
+    const [z1, y1, x1] = [z0, y0, x0].map((p, i) => Math.min(p + chunk[i], shape[i]));
+    for (let z = z0; z < z1; z++) {
+      for (let y = y0; y < y1; y++) {
+        const from = (z * height + y) * width;
+        values.set(
+          bits.subarray(from + x0, from + x1),
+          n * voxels + ((z - z0) * chunk[1] + y - y0) * chunk[2],
+        );
+      }
+    }
+    index.setBigUint64(n * 16, BigInt(n * voxels * 2), true);
+    index.setBigUint64(n * 16 + 8, BigInt(voxels * 2), true);
+  }
+  const end = bytes.length - 4;
+  new DataView(bytes.buffer).setUint32(end, crc32c(bytes.subarray(count * voxels * 2, end)), true);
+  return bytes;
+}
+
+/**
+ * Writes a float16 array [z, y, x] (as bits) to the folder `path`, which appears only when it is whole: the files go
+ * to `path.partial`, which is renamed. An array that stands there is replaced.
+ */
+export async function writeArray(
+  path: string,
+  bits: Uint16Array,
+  shape: [number, number, number],
+  attributes: Record<string, unknown> = {},
+): Promise<void> {
+  const chunk = shape.map((n) => Math.min(n, CHUNK));
+  const grid = shape.map((n, i) => Math.ceil(n / chunk[i]));
+  const little = { name: "bytes", configuration: { endian: "little" } };
+  const meta = {
+    zarr_format: 3,
+    node_type: "array",
+    shape,
+    data_type: "float16",
+    chunk_grid: { name: "regular", configuration: { chunk_shape: grid.map((n, i) => n * chunk[i]) } },
+    chunk_key_encoding: { name: "default", configuration: { separator: "/" } },
+    fill_value: 0,
+    codecs: [{
+      name: "sharding_indexed",
+      configuration: {
+        chunk_shape: chunk,
+        codecs: [little],
+        index_codecs: [little, { name: "crc32c" }],
+        index_location: "end",
+      },
+    }],
+    attributes,
+    dimension_names: ["z", "y", "x"],
+    storage_transformers: [],
+  };
+  const partial = `${path}.partial`;
+  await remove(partial);
+  await Deno.mkdir(join(partial, "c", "0", "0"), { recursive: true });
+  await Deno.writeFile(join(partial, "c", "0", "0", "0"), shard(bits, shape, chunk, grid));
+  await Deno.writeTextFile(join(partial, "zarr.json"), JSON.stringify(meta, null, 2));
+  await remove(path);
+  await Deno.rename(partial, path);
+}
+
+async function remove(path: string): Promise<void> {
+  try {
+    await Deno.remove(path, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** Refuses `path` (relative to `root`) when it is absolute, climbs out, or goes through a link. */
+async function guard(root: string, path: string, what: string): Promise<void> {
+  const parts = path.split("/");
+  if (path === "" || /^[/\\]|^[A-Za-z]:|\\|\0/.test(path) || parts.includes("..")) {
+    throw new UserError(`${what}: array "${path}" leads out of the store; give a path inside of it`);
+  }
+  let at = root;
+  for (const part of parts) {
+    at = join(at, part);
+    if ((await Deno.lstat(at)).isSymlink) {
+      throw new UserError(
+        `${what}: ${at} is a link, which may lead out of the store; put the array itself there`,
+      );
+    }
+  }
+}
+
+/**
+ * Reads a whole Zarr v3 array [z, y, x] of the store `root` as float32. float16, float32, integers with attributes
+ * `scale` and `offset`, and bfloat16 as uint16 with attribute `dtype`.
+ * @param what stands in errors
+ * @throws UserError for a path or link that leads out of the store, a damaged array, another shape than `shape`
+ */
+export async function readArray(
+  root: string,
+  path: string,
+  shape: readonly number[],
+  what: string,
+): Promise<Float32Array> {
+  const files = new Map<string, Promise<Uint8Array | undefined>>();
+  const load = async (key: string): Promise<Uint8Array | undefined> => {
+    try {
+      await guard(root, `${path}${key}`, what);
+      return await Deno.readFile(join(root, `${path}${key}`));
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      throw error;
+    }
+  };
+  const get = (key: string) => {
+    if (!files.has(key)) files.set(key, load(key));
+    return files.get(key)!;
+  };
+  const source = {
+    get,
+    async getRange(key: string, range: zarr.RangeQuery) {
+      const bytes = await get(key);
+      if (!bytes) return undefined;
+      return "suffixLength" in range
+        ? bytes.subarray(-range.suffixLength)
+        : bytes.subarray(range.offset, range.offset + range.length);
+    },
+  };
+  try {
+    await guard(root, path, what);
+    const array = await zarr.open.v3(source as zarr.AsyncReadable, { kind: "array" });
+    if (array.shape.length !== 3 || array.shape.some((n, i) => n !== shape[i])) {
+      throw new UserError(
+        `${what}: array ${path} is ${array.shape.join(" x ")}, the index says ${shape.join(" x ")}`,
+      );
+    }
+    const { data } = await zarr.get(array);
+    return decode(data as ArrayLike<number>, array.attrs);
+  } catch (error) {
+    if (error instanceof UserError || error instanceof Deno.errors.NotCapable) throw error;
+    throw new UserError(
+      `${what}: array ${join(root, path)} is damaged (${(error as Error).message}); remove ${
+        dirname(join(root, path)) === root ? "its line from the index" : "its folder"
+      } and preprocess again`,
+    );
+  }
+}
+
+function decode(data: ArrayLike<number>, attributes: Record<string, unknown>): Float32Array {
+  const out = new Float32Array(data.length);
+  if (attributes.dtype === "bfloat16") {
+    const bits = new Uint32Array(out.buffer);
+    for (let i = 0; i < bits.length; i++) bits[i] = data[i] << 16;
+    return out;
+  }
+  out.set(data as Float32Array);
+  const [scale, offset] = [Number(attributes.scale ?? 1), Number(attributes.offset ?? 0)];
+  if (scale !== 1 || offset !== 0) { for (let i = 0; i < out.length; i++) out[i] = out[i] * scale + offset; }
+  return out;
+}
