@@ -144,9 +144,27 @@ export function volume(side: Side): number {
   return side[0] * side[1] * side[2];
 }
 
-/** Waits, without blocking the event loop, for all work given to the native library: once per training step. */
-export async function wait(): Promise<void> {
-  await native().vx_queue_wait();
+/**
+ * Waits, without blocking the event loop, for all work given to the native library: once per training step.
+ * @returns false when the work was dropped by `cancel`
+ */
+export async function wait(): Promise<boolean> {
+  return await native().vx_queue_wait() === 0;
+}
+
+/** Runs `body`, whose native work `cancel` may drop, and all that follows it up to the next wait with it. */
+export function cancellable<T>(body: () => T): T {
+  native().vx_queue_cancellable(true);
+  try {
+    return body();
+  } finally {
+    native().vx_queue_cancellable(false);
+  }
+}
+
+/** Drops cancellable work that has not started: a step then happens whole or not at all. */
+export function cancel(yes = true): void {
+  native().vx_queue_cancel(yes);
 }
 
 /** What native memory holds now and held at most: tensors, bytes, peak bytes. */

@@ -3,6 +3,7 @@
 
 use crate::abi::{Result, panic_text};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock};
 
@@ -10,6 +11,11 @@ type Job = Box<dyn FnOnce() + Send>;
 
 static WORKER: OnceLock<Sender<Job>> = OnceLock::new();
 static FAILURE: Mutex<Option<String>> = Mutex::new(None);
+/// Work enqueued now may be dropped by `vx_queue_cancel` (forward and backward pass, not the update of the weights).
+static CANCELLABLE: AtomicBool = AtomicBool::new(false);
+static CANCEL: AtomicBool = AtomicBool::new(false);
+/// Something was dropped since the last wait: all that follows is dropped too, so a step happens whole or not at all.
+static DROPPED: AtomicBool = AtomicBool::new(false);
 
 fn worker() -> &'static Sender<Job> {
     WORKER.get_or_init(|| {
@@ -29,8 +35,12 @@ fn worker() -> &'static Sender<Job> {
 
 /// Enqueues tensor work. After a failure, later work is dropped until the failure is reported by a wait.
 pub fn enqueue(job: impl FnOnce() -> Result<()> + Send + 'static) {
+    let cancellable = CANCELLABLE.load(SeqCst);
     let run = move || {
-        if FAILURE.lock().unwrap().is_some() {
+        if cancellable && CANCEL.load(SeqCst) {
+            DROPPED.store(true, SeqCst);
+        }
+        if DROPPED.load(SeqCst) || FAILURE.lock().unwrap().is_some() {
             return;
         }
         let outcome = catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|cause| Err(panic_text(cause)));
@@ -41,19 +51,25 @@ pub fn enqueue(job: impl FnOnce() -> Result<()> + Send + 'static) {
     worker().send(Box::new(run)).expect("the worker thread lives");
 }
 
-/// Waits until everything enqueued so far is done; the first failure among it is the result.
-pub fn wait() -> Result<()> {
+/// Waits until everything enqueued so far is done; the first failure among it is the result, else whether work was
+/// dropped by a cancel.
+pub fn wait() -> Result<bool> {
     let (sender, receiver) = channel();
     worker().send(Box::new(move || sender.send(()).unwrap_or(()))).expect("the worker thread lives");
     receiver.recv().map_err(|_| "the worker thread ended".to_string())?;
-    FAILURE.lock().unwrap().take().map_or(Ok(()), Err)
+    let dropped = DROPPED.swap(false, SeqCst);
+    FAILURE.lock().unwrap().take().map_or(Ok(dropped), Err)
 }
 
 exports! {
-    /// Waits for all enqueued work. Nonblocking for Deno: the one wait of a training step.
-    fn vx_queue_wait() { wait().map(|()| 0.0) }
+    /// Waits for all enqueued work. Nonblocking for Deno: the one wait of a training step. 1: work was dropped.
+    fn vx_queue_wait() { wait().map(|dropped| dropped as u32 as f64) }
     /// Waits for all enqueued work on the calling thread (for tests and short programs).
-    fn vx_queue_sync() { wait().map(|()| 0.0) }
+    fn vx_queue_sync() { wait().map(|dropped| dropped as u32 as f64) }
+    /// Whether the work enqueued from now on may be dropped by a cancel.
+    fn vx_queue_cancellable(yes: bool) { CANCELLABLE.store(yes, SeqCst); Ok(0.0) }
+    /// Drops cancellable work that has not started, now and (until called with false) later.
+    fn vx_queue_cancel(yes: bool) { CANCEL.store(yes, SeqCst); Ok(0.0) }
     /// Fixes the number of CPU threads; must come before the first op. 0: all cores.
     fn vx_threads(count: u32) {
         rayon::ThreadPoolBuilder::new().num_threads(count as usize).build_global().map_err(|e| e.to_string())?;

@@ -1,0 +1,14 @@
+/** The networks by name. */
+import { UsageError, nearest } from "../errors.ts";
+import type { Architecture } from "../nn/network.ts";
+import { resencL, resencS } from "./resenc.ts";
+
+export const architectures: readonly Architecture[] = [resencS, resencL];
+
+/** @throws UsageError that names the nearest network */
+export function architecture(name: string): Architecture {
+  const names = architectures.map((a) => a.name);
+  const found = architectures.find((a) => a.name === name);
+  if (!found) throw new UsageError(`--arch is "${name}"; did you mean "${nearest(name, names)}"? (${names.join(", ")})`);
+  return found;
+}
