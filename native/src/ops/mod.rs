@@ -1,3 +1,6 @@
 //! The kernels: one folder per op.
 pub mod conv3d;
+pub mod cosine;
 pub mod elementwise;
+pub mod optimizer;
+pub mod separable;

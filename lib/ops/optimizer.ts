@@ -1,0 +1,145 @@
+/**
+ * SGD with Nesterov momentum, AdamW (Loshchilov and Hutter 2019), and the moving average of a teacher. The rules are
+ * those of torch.optim; weight decay reaches every parameter (methods.md section 0, optimizer presets). Gradients are
+ * clipped by their global L2 norm inside the update, so that a step never waits for the host.
+ */
+import { native } from "../native/library.ts";
+import { Tensor } from "../tensor.ts";
+
+/** What a training loop needs of an optimizer. Owns its state tensors: dispose of it, or make it inside a scope. */
+export interface Optimizer extends Disposable {
+  /**
+   * One update. Parameters with no entry in `gradients` stay as they are.
+   * @param clip largest global L2 norm of the gradients; Infinity: no clipping
+   * @returns the norm before clipping, a tensor of one value to read after `wait()`. When it is not finite, nothing
+   *   has changed.
+   */
+  step(gradients: Map<Tensor, Tensor>, lr: number, clip: number): Tensor;
+  /** State tensors by `<parameter>.<name>`: save their values, and `write` them back to resume with the same bits. */
+  state(): Map<string, Tensor>;
+}
+
+abstract class Base implements Optimizer {
+  readonly #state: Map<string, Record<string, Tensor>>;
+
+  constructor(readonly parameters: Map<string, Tensor>, names: Record<string, "like" | "scalar">) {
+    this.#state = new Map(
+      [...parameters].map(([name, p]) => [
+        name,
+        Object.fromEntries(
+          Object.entries(names).map(([key, kind]) => [
+            key,
+            kind === "like" ? Tensor.full(0, p.rows, p.channels) : Tensor.full(0, 1, 1),
+          ]),
+        ),
+      ]),
+    );
+  }
+
+  protected abstract update(
+    p: Tensor,
+    g: Tensor,
+    state: Record<string, Tensor>,
+    norm: Tensor,
+    lr: number,
+    clip: number,
+  ): void;
+
+  step(gradients: Map<Tensor, Tensor>, lr: number, clip: number): Tensor {
+    const pairs = [...this.parameters].flatMap(([name, p]) => {
+      const g = gradients.get(p);
+      return g ? [{ p, g, state: this.#state.get(name)! }] : [];
+    });
+    const handles = Uint32Array.from(pairs, ({ g }) => g.handle);
+    const norm = new Tensor(native().vx_global_norm(handles, handles.length), 1, 1);
+    for (const { p, g, state } of pairs) this.update(p, g, state, norm, lr, clip);
+    return norm;
+  }
+
+  state(): Map<string, Tensor> {
+    return new Map(
+      [...this.#state].flatMap(([name, parts]) =>
+        Object.entries(parts).map(([key, tensor]) => [`${name}.${key}`, tensor] as const)
+      ),
+    );
+  }
+
+  [Symbol.dispose](): void {
+    for (const tensor of this.state().values()) tensor[Symbol.dispose]();
+  }
+}
+
+/** torch.optim.SGD with dampening 0. Defaults: the preset of the convolutional networks. State: `momentum`. */
+export class Sgd extends Base {
+  readonly #options: { momentum: number; nesterov: boolean; weightDecay: number };
+
+  constructor(
+    parameters: Map<string, Tensor>,
+    options: { momentum?: number; nesterov?: boolean; weightDecay?: number } = {},
+  ) {
+    super(parameters, { momentum: "like" });
+    this.#options = { momentum: 0.99, nesterov: true, weightDecay: 3e-5, ...options };
+  }
+
+  protected override update(
+    p: Tensor,
+    g: Tensor,
+    state: Record<string, Tensor>,
+    norm: Tensor,
+    lr: number,
+    clip: number,
+  ): void {
+    const { momentum, nesterov, weightDecay } = this.#options;
+    const handles = [p.handle, g.handle, state.momentum.handle, norm.handle] as const;
+    native().vx_sgd_step(...handles, p.length, lr, clip, momentum, nesterov, weightDecay);
+  }
+}
+
+/** torch.optim.AdamW. Defaults: the preset of the transformers. State: `exp_avg`, `exp_avg_sq`, `step`. */
+export class AdamW extends Base {
+  readonly #options: { betas: readonly [number, number]; eps: number; weightDecay: number };
+
+  constructor(
+    parameters: Map<string, Tensor>,
+    options: { betas?: readonly [number, number]; eps?: number; weightDecay?: number } = {},
+  ) {
+    super(parameters, { exp_avg: "like", exp_avg_sq: "like", step: "scalar" });
+    this.#options = { betas: [0.9, 0.98], eps: 1e-8, weightDecay: 5e-2, ...options };
+  }
+
+  protected override update(
+    p: Tensor,
+    g: Tensor,
+    state: Record<string, Tensor>,
+    norm: Tensor,
+    lr: number,
+    clip: number,
+  ): void {
+    const { betas, eps, weightDecay } = this.#options;
+    const states = [state.exp_avg.handle, state.exp_avg_sq.handle, state.step.handle] as const;
+    native().vx_adamw_step(
+      p.handle,
+      g.handle,
+      ...states,
+      norm.handle,
+      p.length,
+      lr,
+      clip,
+      ...betas,
+      eps,
+      weightDecay,
+    );
+  }
+}
+
+/**
+ * teacher = momentum * teacher + (1 - momentum) * student, for every name of the teacher; momentum 0 copies.
+ * @throws when the student lacks a name or a shape differs
+ */
+export function ema(teacher: Map<string, Tensor>, student: Map<string, Tensor>, momentum: number): void {
+  for (const [name, t] of teacher) {
+    const s = student.get(name);
+    if (!s) throw new Error(`ema: the student has no ${name}`);
+    native().vx_ema(t.handle, s.handle, t.length, momentum);
+  }
+}

@@ -1,0 +1,65 @@
+//! Fused updates, one pass over memory, in stretches that do not depend on the number of cores.
+
+use rayon::prelude::*;
+
+const STRETCH: usize = 1 << 14;
+
+/// Constants of `vx_sgd_step`.
+pub struct Sgd {
+    pub lr: f32,
+    pub momentum: f32,
+    pub nesterov: bool,
+    pub weight_decay: f32,
+}
+
+/// Constants of `vx_adamw_step`.
+pub struct AdamW {
+    pub lr: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+}
+
+/// Sum of squares in f64: stretches in parallel, their sums in order.
+pub fn sum_of_squares(x: &[f32]) -> f64 {
+    let parts: Vec<f64> = x.par_chunks(STRETCH).map(|x| x.iter().map(|&v| v as f64 * v as f64).sum()).collect();
+    parts.iter().sum()
+}
+
+pub fn sgd(rule: &Sgd, factor: f32, p: &mut [f32], g: &[f32], state: &mut [f32]) {
+    let &Sgd { lr, momentum, nesterov, weight_decay } = rule;
+    p.par_chunks_mut(STRETCH).zip(g.par_chunks(STRETCH)).zip(state.par_chunks_mut(STRETCH)).for_each(|((p, g), m)| {
+        for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
+            let g = g * factor + weight_decay * *p;
+            *m = momentum * *m + g;
+            *p -= lr * if nesterov { g + momentum * *m } else { *m };
+        }
+    });
+}
+
+pub fn adamw(rule: &AdamW, step: f32, factor: f32, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+    let decay = (1.0 - rule.lr * rule.weight_decay) as f32;
+    let (keep1, keep2) = (rule.beta1 as f32, rule.beta2 as f32);
+    let (take1, take2) = ((1.0 - rule.beta1) as f32, (1.0 - rule.beta2) as f32);
+    let size = (rule.lr / (1.0 - rule.beta1.powf(step as f64))) as f32;
+    let correction = (1.0 - rule.beta2.powf(step as f64)).sqrt() as f32;
+    let eps = rule.eps as f32;
+    let values = p.par_chunks_mut(STRETCH).zip(g.par_chunks(STRETCH));
+    let states = m.par_chunks_mut(STRETCH).zip(v.par_chunks_mut(STRETCH));
+    values.zip(states).for_each(|((p, g), (m, v))| {
+        for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
+            let g = g * factor;
+            *m = keep1 * *m + take1 * g;
+            *v = keep2 * *v + take2 * g * g;
+            *p = *p * decay - size * *m / (v.sqrt() / correction + eps);
+        }
+    });
+}
+
+pub fn ema(teacher: &mut [f32], student: &[f32], momentum: f64) {
+    let (keep, take) = (momentum as f32, (1.0 - momentum) as f32);
+    teacher.par_chunks_mut(STRETCH).zip(student.par_chunks(STRETCH)).for_each(|(t, s)| {
+        t.iter_mut().zip(s).for_each(|(t, s)| *t = keep * *t + take * s);
+    });
+}
