@@ -1,5 +1,5 @@
 /** The networks by name. */
-import { UsageError, nearest } from "../errors.ts";
+import { nearest, UsageError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { resencL, resencS } from "./resenc.ts";
 
@@ -9,6 +9,10 @@ export const architectures: readonly Architecture[] = [resencS, resencL];
 export function architecture(name: string): Architecture {
   const names = architectures.map((a) => a.name);
   const found = architectures.find((a) => a.name === name);
-  if (!found) throw new UsageError(`--arch is "${name}"; did you mean "${nearest(name, names)}"? (${names.join(", ")})`);
+  if (!found) {
+    throw new UsageError(
+      `--arch is "${name}"; did you mean "${nearest(name, names)}"? (${names.join(", ")})`,
+    );
+  }
   return found;
 }

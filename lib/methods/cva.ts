@@ -79,7 +79,12 @@ export const cva: Method = {
       loss({ batch, random }) {
         const samples = 2 * batch.ids.length;
         const layout = { grid: Grid.dense(samples), side: patch };
-        const hidden = hiddenVoxels(drawMask(random, samples, patch, options.cell, options.ratio), samples, patch, options.cell);
+        const hidden = hiddenVoxels(
+          drawMask(random, samples, patch, options.cell, options.ratio),
+          samples,
+          patch,
+          options.cell,
+        );
         const image = Tensor.from(batch.images, 1, layout);
         const pyramid = network.encode(Tensor.from(hide(batch.images, hidden), 1, layout));
         const output = network.decode(pyramid);
@@ -87,7 +92,10 @@ export const cva: Method = {
         const student = latents(pyramid, batch.overlap);
         const target = Tape.none(() => {
           const other = latents(teacher.encode(image), batch.overlap);
-          return { patch: rollHalf(teacherProject(other.patch), 343), image: rollHalf(teacherProject(other.image), 1) };
+          return {
+            patch: rollHalf(teacherProject(other.patch), 343),
+            image: rollHalf(teacherProject(other.image), 1),
+          };
         });
         const alignment = cosineLoss(predict(project(student.patch)), target.patch);
         const contrastive = ntXent(predict(project(student.image)), target.image);

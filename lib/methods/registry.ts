@@ -1,5 +1,5 @@
 /** The methods by name. */
-import { UsageError, nearest } from "../errors.ts";
+import { nearest, UsageError } from "../errors.ts";
 import { cva } from "./cva.ts";
 import { mae } from "./mae.ts";
 import type { Method } from "./method.ts";
@@ -11,6 +11,10 @@ export const methods: readonly Method[] = [mae, s3d, cva];
 export function method(name: string): Method {
   const names = methods.map((m) => m.name);
   const found = methods.find((m) => m.name === name);
-  if (!found) throw new UsageError(`--method is "${name}"; did you mean "${nearest(name, names)}"? (${names.join(", ")})`);
+  if (!found) {
+    throw new UsageError(
+      `--method is "${name}"; did you mean "${nearest(name, names)}"? (${names.join(", ")})`,
+    );
+  }
   return found;
 }

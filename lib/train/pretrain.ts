@@ -1,0 +1,150 @@
+/** The pretraining loop: one step is load, forward, backward, update, one wait. */
+import { Tape } from "../autograd.ts";
+import type { Batch } from "../data/loader.ts";
+import { log } from "../config.ts";
+import { UserError } from "../errors.ts";
+import type { Learner, Method } from "../methods/method.ts";
+import type { Architecture } from "../nn/network.ts";
+import { nearestPatch } from "../nn/network.ts";
+import { Parameters } from "../nn/parameters.ts";
+import { Sgd } from "../ops/optimizer.ts";
+import { Rng } from "../rng.ts";
+import { cancel, cancellable, memory, scope, type Tensor, wait } from "../tensor.ts";
+import { Progress } from "./progress.ts";
+import type { Metric, RunConfig, RunFolder } from "./run_folder.ts";
+import { poly } from "./schedule.ts";
+
+/** Gradient clipping and optimizer of the CNN preset: SGD, Nesterov momentum 0.99, weight decay 3e-5, clip 12. */
+const CLIP = 12;
+const SGD = { momentum: 0.99, nesterov: true, weightDecay: 3e-5 };
+
+/** A model with its method and optimizer, ready to train. */
+export class Trainer implements Disposable {
+  readonly parameters: Parameters;
+  readonly learner: Learner;
+  readonly encoderParameters: number;
+  readonly networkParameters: number;
+  readonly #optimizer: Sgd;
+
+  constructor(readonly arch: Architecture, readonly method: Method, readonly config: RunConfig) {
+    const { patch } = config;
+    if (patch.some((p) => p % arch.stride || p < 2 * arch.stride)) {
+      throw new UserError(
+        `--patch ${
+          patch.join("x")
+        } does not fit ${arch.name}: sides must be multiples of ${arch.stride}, at least ${
+          2 * arch.stride
+        }; try ${nearestPatch(patch.map((p) => Math.max(p, 2 * arch.stride)) as typeof patch, arch.stride)}`,
+      );
+    }
+    if (method.terms.includes("contrastive") && config.batch < 2) {
+      throw new UserError(
+        `--batch ${config.batch} gives ${method.name} no negatives for its contrastive term; use 2 or more`,
+      );
+    }
+    this.parameters = new Parameters(config.seed);
+    const network = arch.build(this.parameters, 1, 1);
+    this.networkParameters = this.parameters.count();
+    this.encoderParameters = arch.encoderPrefixes.reduce((n, prefix) => n + this.parameters.count(prefix), 0);
+    this.learner = method.bind({
+      arch,
+      network,
+      parameters: this.parameters,
+      patch,
+      options: config.options,
+    });
+    this.#optimizer = new Sgd(this.parameters.tensors, SGD);
+    this.learner.start?.();
+  }
+
+  /** Everything beside the weights that a resumed run needs: optimizer state and the teacher (defect D13). */
+  state(): Map<string, Tensor> {
+    const state = new Map(this.#optimizer.state());
+    for (const [name, tensor] of this.learner.state ?? []) state.set(`teacher.${name}`, tensor);
+    return state;
+  }
+
+  /** Learning rate at `step` (from 0): poly over epochs of 250 steps, or of 1 % of a run shorter than 25,000. */
+  rate(step: number): number {
+    const epoch = Math.min(250, Math.max(1, Math.round(this.config.steps / 100)));
+    return poly(this.config.lr, Math.floor(step / epoch), Math.ceil(this.config.steps / epoch));
+  }
+
+  /** One training step (from 0). Undefined when it was cancelled, and then nothing has changed. */
+  async step(step: number, batch: Batch): Promise<Metric | undefined> {
+    const begin = performance.now();
+    const random = new Rng(this.config.seed, "mask", step);
+    return await scope(async () => {
+      const lr = this.rate(step);
+      const { loss, terms, gradients } = cancellable(() => {
+        const { tape, result } = Tape.record(
+          this.parameters.tensors.values(),
+          () => this.learner.loss({ batch, random }),
+        );
+        return { ...result, gradients: tape.backward(result.loss) };
+      });
+      const norm = this.#optimizer.step(gradients, lr, CLIP);
+      this.learner.afterStep?.();
+      if (!await wait()) return undefined;
+      const value = (t: Tensor) => t.read()[0];
+      const metric: Metric = {
+        step: step + 1,
+        loss: value(loss),
+        seconds: 0,
+        lr,
+        gradient_norm: value(norm),
+      };
+      for (const [name, term] of Object.entries(terms)) metric[name] = value(term);
+      metric.seconds = Number(((performance.now() - begin) / 1000).toFixed(4));
+      if (!Number.isFinite(metric.loss)) {
+        throw new UserError(
+          `the loss is not finite at step ${
+            step + 1
+          }; the checkpoint before it is intact, lower --lr and use --resume`,
+        );
+      }
+      return metric;
+    });
+  }
+
+  [Symbol.dispose](): void {
+    for (const tensor of this.state().values()) tensor[Symbol.dispose]();
+    this.parameters[Symbol.dispose]();
+  }
+}
+
+/** Trains from the folder's step to the end, or until a signal. Returns the steps done in all. */
+export async function train(trainer: Trainer, run: RunFolder, next: () => Promise<Batch>): Promise<number> {
+  const { steps } = trainer.config;
+  let stop = false;
+  const onSignal = () => {
+    stop = true;
+    cancel();
+  };
+  for (const signal of ["SIGTERM", "SIGINT"] as const) Deno.addSignalListener(signal, onSignal);
+  const progress = new Progress(steps, run.step);
+  let saved = run.step;
+  let done = run.step;
+  let savedAt = performance.now();
+  try {
+    for (let step = run.step; step < steps && !stop; step++) {
+      const metric = await trainer.step(step, await next());
+      if (!metric) break;
+      run.note(metric);
+      done = step + 1;
+      progress.show(metric, memory().peakBytes);
+      if (performance.now() - savedAt > 300_000) {
+        await run.save(done, trainer.parameters, trainer.state());
+        [saved, savedAt] = [done, performance.now()];
+      }
+    }
+    cancel(false);
+    await wait();
+    if (done > saved || (!run.step && !done)) await run.save(done, trainer.parameters, trainer.state());
+  } finally {
+    cancel(false);
+    for (const signal of ["SIGTERM", "SIGINT"] as const) Deno.removeSignalListener(signal, onSignal);
+  }
+  if (stop) log(`stopped after step ${done}; go on with --resume`);
+  return done;
+}
