@@ -1,0 +1,143 @@
+/** The page of a training run: what was trained, how the loss fell, what the network saw. */
+import * as Plot from "@observablehq/plot";
+import { svg } from "./figure.ts";
+import { figures, htmlPage, image, section, table, tiles } from "./html.ts";
+
+/** One line of `metrics.jsonl`; every further number is a named term of the loss. */
+export interface StepMetrics {
+  step: number;
+  loss: number;
+  lr: number;
+  /** Seconds of this step alone. */
+  seconds: number;
+  [term: string]: number;
+}
+
+/** What a run's report is made of. */
+export interface RunReport {
+  config: Record<string, unknown>;
+  metrics: readonly StepMetrics[];
+  crops: { name: string; png: Uint8Array }[];
+  summary: Record<string, unknown>;
+}
+
+/** Points that a curve is drawn with; longer runs are averaged down to it. */
+const POINTS = 600;
+
+interface Point {
+  step: number;
+  value: number;
+  smooth: number;
+}
+
+/** The curve of `key`: means over equal spans of steps, and a moving average (half life: 2 % of the run). */
+function curve(metrics: readonly StepMetrics[], key: (row: StepMetrics) => number): Point[] {
+  const rows = metrics.filter((row) => Number.isFinite(key(row)));
+  const span = Math.max(1, Math.ceil(rows.length / POINTS));
+  const points: Point[] = [];
+  for (let at = 0; at < rows.length; at += span) {
+    const part = rows.slice(at, at + span);
+    const value = part.reduce((sum, row) => sum + key(row), 0) / part.length;
+    points.push({ step: part[part.length - 1].step, value, smooth: value });
+  }
+  const keep = 0.5 ** (1 / Math.max(1, points.length * 0.02));
+  for (let i = 1; i < points.length; i++) {
+    points[i].smooth = keep * points[i - 1].smooth + (1 - keep) * points[i].value;
+  }
+  return points;
+}
+
+function draw(points: Point[], label: string, colour: string, smooth: boolean, zero = false): string {
+  const faint = smooth ? 0.3 : 1;
+  return svg({
+    width: 640,
+    height: 300,
+    marginLeft: 64,
+    style: { fontSize: "12px" },
+    x: {
+      label: "step",
+      tickFormat: (step: number) => Number.isInteger(step) ? step.toLocaleString("en") : "",
+    },
+    y: { label, grid: true, zero, nice: true, ticks: 5 },
+    marks: [
+      Plot.line(points, {
+        x: "step",
+        y: "value",
+        stroke: colour,
+        strokeOpacity: faint,
+        strokeWidth: smooth ? 1 : 1.75,
+      }),
+      ...(smooth ? [Plot.line(points, { x: "step", y: "smooth", stroke: colour, strokeWidth: 2 })] : []),
+      ...(points.length === 1 ? [Plot.dot(points, { x: "step", y: "value", fill: colour })] : []),
+    ],
+  });
+}
+
+/** A value as a short text: numbers to five digits, lists and objects as JSON. */
+function show(value: unknown): string {
+  if (typeof value === "number") {
+    return Number.isInteger(value) ? value.toLocaleString("en") : String(Number(value.toPrecision(5)));
+  }
+  return typeof value === "string" ? value : JSON.stringify(value) ?? "";
+}
+
+/** Rows [name, value] of a nested configuration, names joined by dots. */
+function flatten(config: Record<string, unknown>, prefix = ""): [string, string][] {
+  return Object.entries(config).flatMap(([name, value]): [string, string][] => {
+    if (value === undefined) return [];
+    const nested = typeof value === "object" && value !== null && !Array.isArray(value);
+    if (nested) return flatten(value as Record<string, unknown>, `${prefix}${name}.`);
+    return [[prefix + name, typeof value === "number" ? String(value) : show(value)]];
+  });
+}
+
+/**
+ * A self-contained HTML page: loss and every named term, learning rate and speed over the steps as inline SVG, pictures
+ * as data URIs, the summary and the configuration. Works without scripts and without a network.
+ */
+export function runReport({ config, metrics, crops, summary }: RunReport): string {
+  const names = new Set(metrics.flatMap((row) => Object.keys(row)));
+  const terms = [...names].filter((name) => !["step", "loss", "lr", "seconds"].includes(name));
+  const plot = (
+    caption: string,
+    label: string,
+    colour: string,
+    smooth: boolean,
+    key: (row: StepMetrics) => number,
+    zero = false,
+  ) => {
+    const points = curve(metrics, key);
+    return points.length ? [{ content: draw(points, label, colour, smooth, zero), caption }] : [];
+  };
+  const loss = [
+    ...plot(
+      "Loss: mean of each span of steps (faint) and its moving average",
+      "loss",
+      "#2563eb",
+      true,
+      (r) => r.loss,
+    ),
+    ...terms.flatMap((term) => plot(`Term: ${term}`, term, "#0f8a6c", true, (r) => r[term])),
+  ];
+  const pace = [
+    ...plot("Learning rate", "learning rate", "#b45309", false, (r) => r.lr, true),
+    ...plot("Speed", "steps per second", "#7c3aed", true, (r) => 1 / r.seconds, true),
+  ];
+  const pictures = crops.map(({ name, png }) => ({ content: image(png, name), caption: name }));
+  const last = metrics.at(-1);
+  const title = [config.method, config.arch].filter((part) => typeof part === "string").join(" on ") || "run";
+  const lead = last
+    ? `${show(last.step)} steps; loss ${show(metrics[0].loss)} at the first, ${show(last.loss)} at the last.`
+    : "No step has been taken yet.";
+  return htmlPage(`Training: ${title}`, lead, [
+    tiles(
+      flatten(summary).map((
+        [name, text],
+      ) => [name.replaceAll("_", " "), Number.isNaN(Number(text)) ? text : show(Number(text))]),
+    ),
+    section("Loss", figures(loss)),
+    section("Learning rate and speed", figures(pace)),
+    section("What the network sees", figures(pictures)),
+    section("Configuration", table(["setting", "value"], flatten(config))),
+  ]);
+}
