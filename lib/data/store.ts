@@ -171,6 +171,13 @@ export class Store {
     return new Store(resolve(path), volumes, cacheBytes);
   }
 
+  /** SHA-256 of ids and shapes: what a run trained on. */
+  async hash(): Promise<string> {
+    const text = this.volumes.map((v) => `${v.id} ${v.shape}`).join("\n");
+    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+    return [...new Uint8Array(digest)].map((b) => b.toString(16).padStart(2, "0")).join("");
+  }
+
   /** The volume of an id. */
   get(id: string): StoredVolume | undefined {
     return this.byId.get(id);

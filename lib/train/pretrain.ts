@@ -148,3 +148,13 @@ export async function train(trainer: Trainer, run: RunFolder, next: () => Promis
   if (stop) log(`stopped after step ${done}; go on with --resume`);
   return done;
 }
+
+/** Median seconds of 20 steps (after one that warms up). Changes the trainer: for `--estimate` only. */
+export async function estimate(trainer: Trainer, next: () => Promise<Batch>): Promise<number> {
+  const times: number[] = [];
+  for (let step = 0; step <= 20; step++) {
+    const metric = await trainer.step(step, await next());
+    if (metric && step) times.push(metric.seconds);
+  }
+  return times.sort((a, b) => a - b)[times.length >> 1];
+}

@@ -1,0 +1,68 @@
+/** report.html of a pretraining run: curves, configuration, and what the network makes of a few fixed crops. */
+import { join } from "@std/path";
+import { Tape } from "../autograd.ts";
+import type { Loader } from "../data/loader.ts";
+import { Rng } from "../rng.ts";
+import { scope, volume } from "../tensor.ts";
+import type { Trainer } from "../train/pretrain.ts";
+import { type RunFolder, writeWhole } from "../train/run_folder.ts";
+import { runReport } from "./run.ts";
+import { page, percentileWindow } from "./slices.ts";
+
+/** Crops of the first batch shown in a report. */
+const SHOWN = 3;
+
+/** Input, mask, reconstruction and difference of the first crops, each in three planes; one row per crop. */
+async function reconstructions(trainer: Trainer, loader: Loader): Promise<Uint8Array> {
+  const { patch, seed } = trainer.config;
+  const batch = await loader.next();
+  const { output, hidden } = await scope(() => {
+    const outcome = Tape.none(() => trainer.learner.loss({ batch, random: new Rng(seed, "mask", 0) }));
+    return { output: outcome.output.read(), hidden: outcome.hidden };
+  });
+  const size = volume(patch);
+  const rows = Array.from({ length: Math.min(SHOWN, output.length / size) }, (_, n) => {
+    const part = (values: Float32Array) => values.slice(n * size, (n + 1) * size);
+    const image = part(batch.images);
+    const made = part(output);
+    const mask = part(hidden);
+    const window = percentileWindow(image);
+    const span = window[1] - window[0];
+    return [
+      { values: image, shape: patch, window },
+      { values: image.map((v, i) => mask[i] ? window[0] : v), shape: patch, window },
+      { values: made, shape: patch, window },
+      { values: made.map((v, i) => Math.abs(v - image[i])), shape: patch, window: [0, span / 2] as const },
+    ];
+  });
+  return await page(rows, Math.max(1, Math.round(96 / patch[0]))).png();
+}
+
+/** Writes report.html into the run folder. `waited`: seconds that training waited for data. */
+export async function writeReport(
+  run: RunFolder,
+  trainer: Trainer,
+  loader: Loader,
+  waited: number,
+): Promise<void> {
+  const picture = await reconstructions(trainer, loader);
+  loader.close();
+  const { config, metrics } = run;
+  const html = runReport({
+    config: { ...config, ...config.options, options: Object.keys(config.options).join(", ") },
+    metrics,
+    crops: [{
+      name: "input, masked input, reconstruction, difference; each axial, coronal, sagittal",
+      png: picture,
+    }],
+    summary: {
+      steps: metrics.at(-1)?.step ?? 0,
+      loss: metrics.at(-1)?.loss ?? null,
+      parameters: trainer.networkParameters,
+      encoder_parameters: trainer.encoderParameters,
+      seconds: Number(metrics.reduce((sum, m) => sum + m.seconds, 0).toFixed(1)),
+      seconds_waiting_for_data: Number(waited.toFixed(2)),
+    },
+  });
+  await writeWhole(join(run.path, "report.html"), html);
+}
