@@ -30,7 +30,7 @@ interface Point {
   smooth: number;
 }
 
-/** The curve of `key`: means over equal spans of steps, and a moving average (half life: 2 % of the run). */
+/** The curve of `key`: means over equal spans of steps, and their centred mean over 4 % of the run. */
 function curve(metrics: readonly StepMetrics[], key: (row: StepMetrics) => number): Point[] {
   const rows = metrics.filter((row) => Number.isFinite(key(row)));
   const span = Math.max(1, Math.ceil(rows.length / POINTS));
@@ -40,11 +40,21 @@ function curve(metrics: readonly StepMetrics[], key: (row: StepMetrics) => numbe
     const value = part.reduce((sum, row) => sum + key(row), 0) / part.length;
     points.push({ step: part[part.length - 1].step, value, smooth: value });
   }
-  const keep = 0.5 ** (1 / Math.max(1, points.length * 0.02));
-  for (let i = 1; i < points.length; i++) {
-    points[i].smooth = keep * points[i - 1].smooth + (1 - keep) * points[i].value;
-  }
+  const reach = Math.floor(points.length * 0.02);
+  points.forEach((point, i) => {
+    const side = Math.min(reach, i, points.length - 1 - i);
+    const near = points.slice(i - side, i + side + 1);
+    point.smooth = near.reduce((sum, p) => sum + p.value, 0) / near.length;
+  });
   return points;
+}
+
+/** The label of a tick: small numbers as powers of ten. */
+function short(value: number): string {
+  const rounded = Number(value.toPrecision(6));
+  return value !== 0 && Math.abs(value) < 1e-3
+    ? rounded.toExponential()
+    : rounded.toLocaleString("en", { maximumFractionDigits: 6 });
 }
 
 function draw(points: Point[], label: string, colour: string, smooth: boolean, zero = false): string {
@@ -53,12 +63,13 @@ function draw(points: Point[], label: string, colour: string, smooth: boolean, z
     width: 640,
     height: 300,
     marginLeft: 64,
+    marginBottom: 42,
     style: { fontSize: "12px" },
     x: {
       label: "step",
       tickFormat: (step: number) => Number.isInteger(step) ? step.toLocaleString("en") : "",
     },
-    y: { label, grid: true, zero, nice: true, ticks: 5 },
+    y: { label, grid: true, zero, nice: true, ticks: 5, tickFormat: (value: number) => short(value) },
     marks: [
       Plot.line(points, {
         x: "step",
@@ -111,7 +122,7 @@ export function runReport({ config, metrics, crops, summary }: RunReport): strin
   };
   const loss = [
     ...plot(
-      "Loss: mean of each span of steps (faint) and its moving average",
+      "Loss: mean of each span of steps (faint) and the mean over 4 % of the run",
       "loss",
       "#2563eb",
       true,
