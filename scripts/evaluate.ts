@@ -1,0 +1,97 @@
+/** Predictions and truth -> metric rows (JSON lines on standard output). */
+import { basename, dirname, join, resolve } from "@std/path";
+import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
+import { UsageError } from "../lib/errors.ts";
+import {
+  datasetPath,
+  findLabels,
+  type Origin,
+  pairFiles,
+  readJson,
+  type Row,
+  scoreCase,
+} from "../lib/eval/evaluate.ts";
+
+export const command: Command = {
+  name: "evaluate",
+  summary:
+    "Scores segmentations against their truth: one JSON line per case, metric and label. Who predicted is read from\n" +
+    "PREDICTIONS/prediction.json where predict wrote it; flags stand above it.",
+  positionals: [
+    { name: "PREDICTIONS", help: "folder of label maps (or one), .nii or .nii.gz", access: "read" },
+    {
+      name: "TRUTH",
+      help: "folder of label maps of the same names (or one file); dataset.json beside it",
+      access: "read",
+    },
+  ],
+  flags: {
+    metrics: { type: "string", help: "dsc, nsd or both, with a comma", default: "dsc,nsd" },
+    tolerance: { type: "number", help: "tolerance of NSD in mm", default: 1, min: 0 },
+    method: { type: "string", help: "method of the rows (else prediction.json, else the folder's name)" },
+    arch: { type: "string", help: "architecture of the rows (else prediction.json, else unknown)" },
+    task: { type: "string", help: "task of the rows (else prediction.json, else segmentation)" },
+    dataset: {
+      type: "string",
+      help: "dataset of the rows (else prediction.json, else dataset.json, else the folder)",
+    },
+    fold: { type: "string", help: "fold of the rows (else prediction.json, else 0)" },
+    seed: { type: "integer", help: "seed of the rows (else prediction.json, else 0)" },
+  },
+};
+
+/** `dataset.json` lies beside the folder of the truth, outside of it. */
+export function extraGrants({ positionals }: Arguments): { read: string[]; write: string[] } {
+  return { read: [datasetPath(positionals[1])], write: [] };
+}
+
+/** Reads the files, writes the rows when all cases are scored: a failure leaves no half table. */
+async function main({ positionals: [predictions, truth], flags }: Arguments): Promise<void> {
+  const metrics = [...new Set(String(flags.metrics).toUpperCase().split(",").map((m) => m.trim()))];
+  const unknown = metrics.find((m) => m !== "DSC" && m !== "NSD");
+  if (unknown !== undefined) {
+    throw new UsageError(`--metrics is "${flags.metrics}"; it must be dsc, nsd or dsc,nsd`);
+  }
+
+  const started = performance.now();
+  const { pairs, unpredicted } = await pairFiles(predictions, truth);
+  const labels = await findLabels(truth, pairs);
+  const folder = resolve(pairs[0].prediction === predictions ? dirname(predictions) : predictions);
+  const written = await readJson(join(folder, "prediction.json")) ?? {};
+  const text = (key: string, fallback: string) => String(flags[key] ?? written[key] ?? fallback);
+  const fold = text("fold", "0");
+  const origin: Origin = {
+    method: text("method", basename(folder)),
+    arch: text("arch", "unknown"),
+    task: text("task", "segmentation"),
+    dataset: text("dataset", labels.name ?? basename(dirname(datasetPath(truth)))),
+    fold: fold.trim() === "" || Number.isNaN(Number(fold)) ? fold : Number(fold),
+    seed: Number(flags.seed ?? written.seed ?? 0),
+  };
+
+  const rows: Row[] = [];
+  let said = performance.now();
+  for (const [i, pair] of pairs.entries()) {
+    rows.push(...await scoreCase(pair, labels, metrics as Row["metric"][], flags.tolerance, origin));
+    if (performance.now() - said > 10_000) {
+      log(`evaluate: ${i + 1} of ${pairs.length} cases`);
+      said = performance.now();
+    }
+  }
+  rows.forEach(writeLine);
+  const means = metrics.map((metric) => {
+    const values = rows.flatMap((row) => row.metric === metric && row.value !== null ? [row.value] : []);
+    return `, mean ${metric} ${
+      values.length ? (values.reduce((a, b) => a + b) / values.length).toFixed(4) : "undefined"
+    }`;
+  });
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  const missing = unpredicted.length ? `, ${unpredicted.length} cases of the truth without prediction` : "";
+  log(
+    `evaluate: ${pairs.length} cases, ${labels.labels.length} labels from ${labels.source}${
+      means.join("")
+    }${missing}, ${seconds} s`,
+  );
+}
+
+if (import.meta.main) await run(command, main);
