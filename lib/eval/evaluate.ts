@@ -1,5 +1,6 @@
 /** Scores segmentations against their truth: one metric row per case, metric and label. */
 import { basename, dirname, join, resolve } from "@std/path";
+import { log } from "../config.ts";
 import { readNifti, type Volume } from "../data/nifti.ts";
 import { UserError } from "../errors.ts";
 import { dice, overlaps } from "./dice.ts";
@@ -211,6 +212,8 @@ export async function scoreCase(
   if (stranger !== undefined) {
     throw new UserError(`${pair.truth}: label ${stranger} is not in ${source}; add it there`);
   }
+  const odd = prediction.map.find((value) => !known.has(value));
+  if (odd !== undefined) log(`${pair.prediction}: label ${odd} is not in ${source}; it counts as background`);
   if (ignore !== undefined) {
     const ignored = ignore;
     truth.map.forEach((value, i) => {
