@@ -76,4 +76,19 @@ exports! {
         });
         Ok(handle)
     }
+    /// The second half of the values, then the first.
+    fn vx_swap_halves(x: u32, len: u32) {
+        let len = len as usize;
+        if len % 2 == 1 {
+            return Err(format!("{len} values have no halves"));
+        }
+        let x = tensor::get(x, len, "rolled tensor")?;
+        let (y, handle) = tensor::make(len);
+        queue::enqueue(move || {
+            y.values_mut().copy_from_slice(x.values());
+            y.values_mut().rotate_left(len / 2);
+            Ok(())
+        });
+        Ok(handle)
+    }
 }
