@@ -1,13 +1,12 @@
 /** Metric rows in, ranks with uncertainty out: rank.json, report.html, LaTeX, Markdown and CSV tables. */
-import { join } from "@std/path";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
-import { UsageError, UserError } from "../lib/errors.ts";
+import { UsageError } from "../lib/errors.ts";
 import { audit, readAudit } from "../lib/eval/audit.ts";
-import { competitions, listMissing, parseMissing } from "../lib/eval/columns.ts";
+import { checkMissing, competitions, parseMissing } from "../lib/eval/columns.ts";
 import { rankCompetition } from "../lib/eval/ranking.ts";
-import { directions, readRows, type Row } from "../lib/eval/rows.ts";
+import { digest, directions, readRows, readText, usedDirections } from "../lib/eval/rows.ts";
 import { parseWeights, SCHEMES, type Settings } from "../lib/eval/schemes.ts";
-import { reportFiles } from "../lib/report/ranking.ts";
+import { reportFiles, writeReport } from "../lib/report/ranking.ts";
 
 export const command: Command = {
   name: "rank",
@@ -63,35 +62,10 @@ export const command: Command = {
     seed: { type: "integer", help: "seed of the resamples", default: 0 },
     alpha: { type: "number", help: "significance level", default: 0.05, min: 0 },
     holm: { type: "boolean", help: "adjust the tests inside the test-based scheme" },
-    audit: {
-      type: "string",
-      help: "printed mean ranks to check, CSV track,group,method,rank",
-      access: "read",
-    },
+    audit: { type: "string", help: "printed mean ranks, CSV track,group,method,rank", access: "read" },
     check: { type: "boolean", help: "exit 1 when the audit finds an impossible number" },
   },
 };
-
-async function readText(path: string): Promise<{ name: string; text: string }> {
-  if (path === "-") return { name: "stdin", text: await new Response(Deno.stdin.readable).text() };
-  try {
-    return { name: path, text: await Deno.readTextFile(path) };
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) {
-      throw new UserError(`${path}: there is no such file; name a file of metric rows`);
-    }
-    if (error instanceof Deno.errors.IsADirectory) {
-      throw new UserError(`${path}: this is a folder; name a file of metric rows`);
-    }
-    throw error;
-  }
-}
-
-async function digest(rows: readonly Row[]): Promise<string> {
-  const text = rows.map(({ where: _, ...row }) => JSON.stringify(row)).join("\n");
-  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return Array.from(new Uint8Array(hash), (b) => b.toString(16).padStart(2, "0")).join("");
-}
 
 async function main({ positionals, flags }: Arguments): Promise<number> {
   const started = performance.now();
@@ -105,26 +79,19 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
     throw new UsageError(`rank: --alpha is ${flags.alpha}; it must lie between 0 and 1`);
   }
   const missing = parseMissing(flags.missing), known = directions(flags.direction);
-  const files = [];
-  for (const path of positionals) files.push(await readText(path));
-  const rows = readRows(files, known, flags.metric);
+  const texts = [];
+  for (const path of positionals) texts.push(await readText(path));
+  const rows = readRows(texts, known, flags.metric);
   const all = competitions(rows, known);
-  const gaps = all.flatMap((c) => listMissing(c).map((g) => all.length > 1 ? `${c.track}: ${g}` : g));
-  if (gaps.length && missing.kind === "none") {
-    throw new UserError(
-      `${positionals.join(", ")}: ${gaps.length} values are missing (${gaps.slice(0, 8).join("; ")}${
-        gaps.length > 8 ? "; ..." : ""
-      }); ` +
-        "choose --missing worst, fill:V, available or complete",
-    );
-  }
+  const gaps = checkMissing(all, missing, positionals.join(", "));
   const printed = flags.audit ? readAudit((await readText(flags.audit)).text, flags.audit) : null;
+  const weights = parseWeights(flags.weights, [...new Set(rows.map((r) => r.group))].sort());
   const settingsOf = (c: typeof all[number]): Settings => ({
     scheme: flags.scheme ?? (c.table ? "rank-then-mean" : "mean-then-rank"),
     ties: flags.ties,
     missing,
     average: flags.average,
-    weights: parseWeights(flags.weights, [...new Set(c.columns.map((x) => x.group))]),
+    weights,
     alpha: flags.alpha,
     adjust: flags.holm ?? false,
   });
@@ -138,9 +105,7 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
     average: flags.weights ? "group" : flags.average,
     weights: flags.weights ?? null,
     metric: flags.metric ?? null,
-    directions: [...new Set(rows.map((r) => r.metric))].sort().map((m) =>
-      `${m}=${known.get(m.toLowerCase())! > 0 ? "max" : "min"}`
-    ).join(","),
+    directions: usedDirections(rows, known),
     bootstrap: flags.bootstrap,
     resample: [...new Set(all.map(level))].join(", "),
     seed: flags.seed,
@@ -148,26 +113,17 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
     holm: flags.holm ?? false,
     tie_decimals: 9,
   };
-  const input = {
-    rows: rows.length,
-    missing: gaps.length,
-    repeats: all.reduce((s, c) => s + c.repeats, 0),
-    sha256: await digest(rows),
-  };
-  const texts = reportFiles({ config, input, tracks, audit: audits.audit, audit_sums: audits.sums });
-  await Deno.mkdir(flags.out, { recursive: true });
-  for (const [name, text] of Object.entries(texts)) {
-    const path = join(flags.out, name);
-    await Deno.writeTextFile(`${path}.partial`, text);
-    await Deno.rename(`${path}.partial`, path);
-  }
+  const repeats = all.reduce((s, c) => s + c.repeats, 0);
+  const input = { rows: rows.length, missing: gaps, repeats, sha256: await digest(rows) };
+  const report = { config, input, tracks, audit: audits.audit, audit_sums: audits.sums };
+  const files = await writeReport(flags.out, reportFiles(report));
   for (const t of tracks) for (const caveat of t.caveats) log(`rank: ${t.track}: ${caveat}`);
   const bad = audits.audit.filter((a) => a.verdict === "impossible");
   writeLine({
     out: flags.out,
-    files: Object.keys(texts).map((name) => join(flags.out, name)),
+    files,
     rows: rows.length,
-    missing: gaps.length,
+    missing: gaps,
     tracks: tracks.map((t) => ({
       track: t.track,
       winner: t.winner,
@@ -180,11 +136,8 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
   const list = bad.slice(0, 8).map((a) =>
     `${a.method} ${a.printed} (${a.group}, at best ${a.envelope.map((v) => v.toFixed(3)).join(" to ")})`
   );
-  log(
-    `rank: ${flags.audit}: ${bad.length} printed ranks are impossible: ${
-      list.join("; ")
-    }; correct them or the rows`,
-  );
+  const count = `${bad.length} printed ranks are impossible`;
+  log(`rank: ${flags.audit}: ${count}: ${list.join("; ")}; correct them or the rows`);
   return 1;
 }
 

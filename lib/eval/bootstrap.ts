@@ -90,7 +90,7 @@ function sample(
 }
 
 /**
- * Resamples `c` with replacement and reruns `plan`: all draws when there are at most 65536, else `replicates` of them.
+ * Resamples `c` with replacement and reruns `plan`: all draws when there are at most `limit`, else `replicates` of them.
  * A draw is the same for all methods and metrics and a function of (seed, replicate, dataset name) alone.
  */
 export function bootstrap(
@@ -99,11 +99,12 @@ export function bootstrap(
   replicates: number,
   seed: number,
   level: "cases" | "datasets" = c.table ? "datasets" : "cases",
+  limit = LIMIT,
 ): Bootstrap {
   const { methods, datasets } = c, D = datasets.length;
   const sizes = level === "cases" ? datasets.map((d) => d.subjects) : [D];
   const names = level === "cases" ? datasets.map((d) => d.name) : ["\u001fdatasets"];
-  const exact = sizes.reduce((s, n) => s * n ** n, 1) <= LIMIT;
+  const exact = sizes.reduce((s, n) => s * n ** n, 1) <= limit;
   const once = new Uint32Array(D).fill(1), none = datasets.map(() => null);
   const full = plan.run().places;
   const places: Float64Array[] = [];

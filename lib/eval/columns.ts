@@ -1,5 +1,5 @@
 /** Rows to competitions: per track the methods, and per (dataset, metric) a matrix of values. */
-import { UserError } from "../errors.ts";
+import { UsageError, UserError } from "../errors.ts";
 import { compareNames } from "./ranks.ts";
 import type { Row } from "./rows.ts";
 
@@ -129,7 +129,7 @@ export function parseMissing(text: string | undefined): Missing {
   for (const pair of text.startsWith("fill:") ? text.slice(5).split(",") : [""]) {
     const [metric, value] = pair.includes("=") ? pair.split("=") : ["*", pair];
     if (!value || !Number.isFinite(Number(value))) {
-      throw new UserError(
+      throw new UsageError(
         `rank: --missing is "${text}"; write worst, available, complete, fill:0 or fill:DSC=0,HD95=374`,
       );
     }
@@ -152,3 +152,13 @@ export function listMissing({ columns, datasets, methods }: Competition): string
 /** Empty blocks (no method has a value) per competition. */
 export const emptyBlocks = (c: Competition): number =>
   c.columns.reduce((s, column) => s + column.values.filter((row) => row.every(Number.isNaN)).length, 0);
+
+/** Number of missing values. @throws UserError that lists them when there are some and no policy was chosen. */
+export function checkMissing(all: readonly Competition[], missing: Missing, names: string): number {
+  const gaps = all.flatMap((c) => listMissing(c).map((g) => all.length > 1 ? `${c.track}: ${g}` : g));
+  if (!gaps.length || missing.kind !== "none") return gaps.length;
+  const list = `${gaps.slice(0, 8).join("; ")}${gaps.length > 8 ? "; ..." : ""}`;
+  throw new UserError(
+    `${names}: ${gaps.length} values are missing (${list}); choose --missing worst, fill:V, available or complete`,
+  );
+}

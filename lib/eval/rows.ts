@@ -1,5 +1,5 @@
 /** Metric rows from JSON lines or CSV, checked one by one; every error names `file:line`. */
-import { nearest, UserError } from "../errors.ts";
+import { nearest, UsageError, UserError } from "../errors.ts";
 import { compareNames } from "./ranks.ts";
 
 /** One observation. `value` null means missing; without `case` the row is the summary of a dataset. */
@@ -33,7 +33,7 @@ export function directions(extra = ""): Map<string, 1 | -1> {
   for (const pair of extra.split(",").filter(Boolean)) {
     const [, name, way] = pair.match(/^(.+)=(max|min)$/) ?? [];
     if (!name) {
-      throw new UserError(
+      throw new UsageError(
         `rank: --direction has "${pair}"; write METRIC=max or METRIC=min, separated by commas`,
       );
     }
@@ -270,4 +270,33 @@ export function readRows(
   }
   return rows.map(({ arch: _, ...row }) => ({ row, key: identity(row) }))
     .sort((a, b) => compareNames(a.key, b.key) || (a.key < b.key ? -1 : 1)).map((r) => r.row);
+}
+
+/** The directions of the metrics that occur, as text for the report. */
+export function usedDirections(rows: readonly Row[], known: ReadonlyMap<string, 1 | -1>): string {
+  return [...new Set(rows.map((r) => r.metric))].sort()
+    .map((m) => `${m}=${known.get(m.toLowerCase())! > 0 ? "max" : "min"}`).join(",");
+}
+
+/** SHA-256 of the sorted rows, hexadecimal: the same for any order of the input lines. */
+export async function digest(rows: readonly Row[]): Promise<string> {
+  const text = rows.map(({ where: _, ...row }) => JSON.stringify(row)).join("\n");
+  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return Array.from(new Uint8Array(hash), (b) => b.toString(16).padStart(2, "0")).join("");
+}
+
+/** The text of a file, or of standard input for `-`. @throws UserError when there is none. */
+export async function readText(path: string): Promise<{ name: string; text: string }> {
+  if (path === "-") return { name: "stdin", text: await new Response(Deno.stdin.readable).text() };
+  try {
+    return { name: path, text: await Deno.readTextFile(path) };
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) {
+      throw new UserError(`${path}: there is no such file; name a file of metric rows`);
+    }
+    if (error instanceof Deno.errors.IsADirectory) {
+      throw new UserError(`${path}: this is a folder; name a file of metric rows`);
+    }
+    throw error;
+  }
 }

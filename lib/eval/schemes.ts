@@ -1,5 +1,5 @@
 /** Ranking schemes (reference: Maier-Hein et al. 2018): from values to column ranks to one order of the methods. */
-import { UserError } from "../errors.ts";
+import { UsageError } from "../errors.ts";
 import type { Column, Competition, Missing } from "./columns.ts";
 import { rank, rankAscending, type Ties } from "./ranks.ts";
 import { bySize, holm, wilcoxon } from "./tests.ts";
@@ -49,7 +49,7 @@ export function resolve(
       if (missing.kind === "fill") {
         const given = missing.values.get(metric.toLowerCase()) ?? missing.values.get("*");
         if (given === undefined) {
-          throw new UserError(`rank: --missing fill gives no value for ${metric}; add ${metric}=VALUE`);
+          throw new UsageError(`rank: --missing fill gives no value for ${metric}; add ${metric}=VALUE`);
         }
         fill = given * direction;
       }
@@ -280,10 +280,10 @@ export function parseWeights(
   for (const pair of text.split(",")) {
     const at = pair.lastIndexOf("="), name = pair.slice(0, at).trim(), value = Number(pair.slice(at + 1));
     if (at < 1 || pair.slice(at + 1).trim() === "" || !(value >= 0) || !Number.isFinite(value)) {
-      throw new UserError(`rank: --weights has "${pair}"; write GROUP=NUMBER, separated by commas`);
+      throw new UsageError(`rank: --weights has "${pair}"; write GROUP=NUMBER, separated by commas`);
     }
     if (!groups.includes(name)) {
-      throw new UserError(
+      throw new UsageError(
         `rank: --weights names the group "${name}"; the rows have ${groups.join(", ")} (key group)`,
       );
     }
@@ -291,12 +291,12 @@ export function parseWeights(
   }
   const absent = groups.filter((g) => !weights.has(g));
   if (absent.length) {
-    throw new UserError(
+    throw new UsageError(
       `rank: --weights gives none for ${absent.join(", ")}; add ${absent[0]}=1 (0 leaves it out)`,
     );
   }
   if (![...weights.values()].some((w) => w > 0)) {
-    throw new UserError(`rank: --weights are all 0; give one group more than 0`);
+    throw new UsageError(`rank: --weights are all 0; give one group more than 0`);
   }
   return weights;
 }

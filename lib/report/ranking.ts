@@ -1,4 +1,5 @@
 /** The report of a ranking: rank.json, report.html, ranking.tex, ranking.md, ranking.csv. */
+import { join } from "@std/path";
 import type { Audited, AuditSum } from "../eval/audit.ts";
 import type { TrackResult } from "../eval/ranking.ts";
 import { show } from "../eval/ranks.ts";
@@ -129,4 +130,17 @@ export function reportFiles(report: RankReport): Record<string, string> {
       ),
     ),
   };
+}
+
+/** Writes `files` into `folder` (made when absent), each under a temporary name first; gives their paths. */
+export async function writeReport(folder: string, files: Record<string, string>): Promise<string[]> {
+  await Deno.mkdir(folder, { recursive: true });
+  const paths: string[] = [];
+  for (const [name, text] of Object.entries(files)) {
+    const path = join(folder, name);
+    await Deno.writeTextFile(`${path}.partial`, text);
+    await Deno.rename(`${path}.partial`, path);
+    paths.push(path);
+  }
+  return paths;
 }
