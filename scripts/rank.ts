@@ -116,7 +116,7 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
   const repeats = all.reduce((s, c) => s + c.repeats, 0);
   const input = { rows: rows.length, missing: gaps, repeats, sha256: await digest(rows) };
   const report = { config, input, tracks, audit: audits.audit, audit_sums: audits.sums };
-  const files = await writeReport(flags.out, reportFiles(report));
+  const files = await writeReport(flags.out, reportFiles(report, all));
   for (const t of tracks) for (const caveat of t.caveats) log(`rank: ${t.track}: ${caveat}`);
   const bad = audits.audit.filter((a) => a.verdict === "impossible");
   writeLine({

@@ -1,6 +1,7 @@
 /** The report of a ranking: rank.json, report.html, ranking.tex, ranking.md, ranking.csv. */
 import { join } from "@std/path";
 import type { Audited, AuditSum } from "../eval/audit.ts";
+import type { Competition } from "../eval/columns.ts";
 import type { TrackResult } from "../eval/ranking.ts";
 import { show } from "../eval/ranks.ts";
 import { figures } from "./ranking-figures.ts";
@@ -57,8 +58,8 @@ function configTable({ config, input }: RankReport): Table {
   };
 }
 
-function page(report: RankReport): string {
-  const sections = report.tracks.map((track) =>
+function page(report: RankReport, competitions: readonly Competition[]): string {
+  const sections = report.tracks.map((track, i) =>
     [
       `<h2>Track ${escapeHtml(track.track)}</h2>`,
       `<p><strong>${escapeHtml(track.verdict)}</strong></p>`,
@@ -66,7 +67,7 @@ function page(report: RankReport): string {
         ? `<ul>${track.caveats.map((c) => `<li>${escapeHtml(c)}</li>`).join("")}</ul>`
         : "",
       html(finalTable(track)),
-      ...figures(track).map((f) =>
+      ...figures(track, competitions[i]).map((f) =>
         `<figure>${f.svg}<figcaption>${escapeHtml(f.caption)}</figcaption></figure>`
       ),
       ...trackTables(track).slice(1).map(html),
@@ -86,7 +87,10 @@ function page(report: RankReport): string {
 }
 
 /** The files of a report by name; every byte is a function of the rows (in any order) and the configuration. */
-export function reportFiles(report: RankReport): Record<string, string> {
+export function reportFiles(
+  report: RankReport,
+  competitions: readonly Competition[],
+): Record<string, string> {
   const many = report.tracks.length > 1;
   const titled = (track: TrackResult, table: Table): Table =>
     many ? { ...table, title: `${table.title} (${track.track})` } : table;
@@ -101,7 +105,7 @@ export function reportFiles(report: RankReport): Record<string, string> {
   ] as const;
   return {
     "rank.json": JSON.stringify(report, null, 1) + "\n",
-    "report.html": page(report),
+    "report.html": page(report, competitions),
     "ranking.tex": "% needs \\usepackage{booktabs}\n" +
       report.tracks.flatMap((t) => [valueTable(t), finalTable(t)].map((table) => latex(titled(t, table))))
         .join("\n"),
