@@ -124,6 +124,9 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::ops::optimizer::ABI);
     list.push(crate::ops::separable::ABI);
     list.push(crate::ops::cosine::ABI);
+    list.push(crate::ops::ntxent::ABI);
+    list.push(crate::ops::gram::ABI);
+    list.push(crate::ops::segmentation::ABI);
     list
 }
 

@@ -1,0 +1,46 @@
+/** Losses and outputs of segmentation: nnU-Net's soft Dice plus cross entropy (finetuning.md 4.1), softmax. */
+import { record } from "../autograd.ts";
+import { UserError } from "../errors.ts";
+import { native } from "../native/library.ts";
+import { Tensor } from "../tensor.ts";
+import { dense } from "./separable.ts";
+
+/**
+ * Cross entropy (mean over voxels) minus soft Dice (mean over classes 1 and up, smooth 1e-5), a scalar from -1 up.
+ * @param logits dense `[n][z][y][x][classes]`
+ * @param labels `[n][z][y][x]`, integers below `classes`; a tensor holds them as f32
+ * @param batchDice Dice over the voxels of the whole batch instead of per sample
+ * @throws UserError when the number of labels differs; for a label that is no class, at the next wait
+ */
+export function diceCrossEntropy(
+  logits: Tensor,
+  labels: Uint8Array | Tensor,
+  { batchDice = false }: { batchDice?: boolean } = {},
+): Tensor {
+  const { n } = dense(logits);
+  if (labels.length !== logits.rows) {
+    throw new UserError(`labels: ${labels.length} values for ${logits.rows} voxels of the logits`);
+  }
+  const truth = labels instanceof Tensor ? labels : Tensor.from(Float32Array.from(labels), 1);
+  const shape = [n, logits.rows / n, logits.channels, batchDice] as const;
+  const lib = native();
+  const loss = new Tensor(lib.vx_dice_ce(logits.handle, truth.handle, ...shape), 1, 1);
+  return record(loss, [logits], (dy) => [
+    new Tensor(
+      lib.vx_dice_ce_grad(dy.handle, logits.handle, truth.handle, ...shape),
+      logits.rows,
+      logits.channels,
+      logits.layout,
+    ),
+  ]);
+}
+
+/** Class probabilities of `[rows][classes]` logits. For inference: records no gradient. */
+export function softmax(logits: Tensor): Tensor {
+  return new Tensor(
+    native().vx_softmax(logits.handle, logits.rows, logits.channels),
+    logits.rows,
+    logits.channels,
+    logits.layout,
+  );
+}
