@@ -26,7 +26,7 @@ export const command: Command = {
     optional: true,
   }],
   flags: {
-    output: { type: "string", short: "o", access: "write", help: "run folder (default runs/METHOD-ARCH)" },
+    out: { type: "string", short: "o", access: "write", help: "run folder (default runs/METHOD-ARCH)" },
     method: { type: "string", default: "mae", help: methods.map((m) => m.name).join(", ") },
     arch: {
       type: "string",
@@ -56,7 +56,7 @@ export const command: Command = {
 
 /** Paths beyond the named ones: without STORE the phantoms live beside the run. */
 export function extraGrants(args: Arguments): { read: string[]; write: string[] } {
-  const paths = args.flags.output && args.positionals[0] ? [] : ["runs"];
+  const paths = args.flags.out && args.positionals[0] ? [] : ["runs"];
   return { read: paths, write: paths };
 }
 
@@ -95,7 +95,7 @@ async function main({ positionals: [given], flags }: Arguments): Promise<void> {
     options,
     data: await store.hash(),
   };
-  const path = flags.output ?? join("runs", `${chosen.name}-${arch.name}`);
+  const path = flags.out ?? join("runs", `${chosen.name}-${arch.name}`);
   const begin = performance.now();
   const trainer = new Trainer(arch, chosen, config);
   const loader = (start: number, pairs?: ReturnType<typeof readPairs>) =>
