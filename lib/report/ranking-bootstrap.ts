@@ -75,7 +75,7 @@ export function bootstrapFigures({ track, methods, colour, left }: Frame): Figur
         tickFormat: (d: number) => `${show(100 * d, 0)} %`,
       },
       y: method,
-      color: { type: "linear", scheme: "Blues", domain: [k * 1.2, 0.5] },
+      color: { type: "linear", scheme: "Blues", reverse: true, domain: [1 - 0.4 * k, k] },
       marks: [
         Plot.barX(shares, { x: "share", y: "method", fill: "rank", order: "rank", insetLeft: 0.5 }),
         Plot.text(

@@ -231,7 +231,12 @@ function schemeLines({ track, methods, colour }: Frame): Figure {
       marginRight: room(methods.map(short)),
       marginTop: 15,
       x: { domain: track.schemes.map((s) => s.scheme), label: null, type: "point", padding: 0.3 },
-      y: { domain: [methods.length + 0.3, 0.7], label: "rank", ticks: places(methods.length) },
+      y: {
+        domain: [methods.length + 0.3, 0.7],
+        label: "rank",
+        ticks: places(methods.length),
+        tickFormat: String,
+      },
       color: colour,
       marks: [
         Plot.line(points, { x: "scheme", y: "rank", stroke: "method", strokeWidth: 2 }),
