@@ -67,6 +67,10 @@ export class StoreWriter {
 
   /** Opens (or makes) the store at `path`. */
   static async open(path: string): Promise<StoreWriter> {
+    const info = await Deno.stat(path).catch(() => undefined);
+    if (info && !info.isDirectory) {
+      throw new UserError(`${path}: a store is a folder, this is a file; give another -o`);
+    }
     await Deno.mkdir(path, { recursive: true });
     return new StoreWriter(path, await readIndex(path));
   }
@@ -87,8 +91,8 @@ export class StoreWriter {
   }
 
   /** Stores a volume: float16 `bits` [z, y, x] first, then its line. */
-  async put(line: IndexLine & StoredVolume, bits: Uint16Array): Promise<void> {
-    await writeArray(join(this.path, line.array), bits, line.shape, { id: line.id, affine: line.affine });
+  put(line: IndexLine & StoredVolume, bits: Uint16Array): void {
+    writeArray(join(this.path, line.array), bits, line.shape, { id: line.id, affine: line.affine });
     this.append(line);
   }
 
@@ -119,15 +123,15 @@ export class StoreWriter {
   }
 
   /** Rewrites the index with one line per id, where it has more. Not while other processes write. */
-  async compact(): Promise<void> {
+  compact(): void {
     const file = join(this.path, "index.jsonl");
-    const count = (await Deno.readTextFile(file)).split("\n").filter((row) => row !== "").length;
+    const count = Deno.readTextFileSync(file).split("\n").filter((row) => row !== "").length;
     if (count === this.lines.size) return;
-    await Deno.writeTextFile(
+    Deno.writeTextFileSync(
       `${file}.partial`,
       this.all().map((line) => JSON.stringify(line) + "\n").join(""),
     );
-    await Deno.rename(`${file}.partial`, file);
+    Deno.renameSync(`${file}.partial`, file);
   }
 }
 

@@ -52,14 +52,15 @@ function shard(bits: Uint16Array, shape: number[], chunk: number[], grid: number
 
 /**
  * Writes a float16 array [z, y, x] (as bits) to the folder `path`, which appears only when it is whole: the files go
- * to `path.partial`, which is renamed. An array that stands there is replaced.
+ * to `path.partial`, which is renamed. An array that stands there is replaced. Nothing is awaited, so that a signal
+ * never meets a half-written array.
  */
-export async function writeArray(
+export function writeArray(
   path: string,
   bits: Uint16Array,
   shape: [number, number, number],
   attributes: Record<string, unknown> = {},
-): Promise<void> {
+): void {
   const chunk = shape.map((n) => Math.min(n, CHUNK));
   const grid = shape.map((n, i) => Math.ceil(n / chunk[i]));
   const little = { name: "bytes", configuration: { endian: "little" } };
@@ -85,17 +86,17 @@ export async function writeArray(
     storage_transformers: [],
   };
   const partial = `${path}.partial`;
-  await remove(partial);
-  await Deno.mkdir(join(partial, "c", "0", "0"), { recursive: true });
-  await Deno.writeFile(join(partial, "c", "0", "0", "0"), shard(bits, shape, chunk, grid));
-  await Deno.writeTextFile(join(partial, "zarr.json"), JSON.stringify(meta, null, 2));
-  await remove(path);
-  await Deno.rename(partial, path);
+  remove(partial);
+  Deno.mkdirSync(join(partial, "c", "0", "0"), { recursive: true });
+  Deno.writeFileSync(join(partial, "c", "0", "0", "0"), shard(bits, shape, chunk, grid));
+  Deno.writeTextFileSync(join(partial, "zarr.json"), JSON.stringify(meta, null, 2));
+  remove(path);
+  Deno.renameSync(partial, path);
 }
 
-async function remove(path: string): Promise<void> {
+function remove(path: string): void {
   try {
-    await Deno.remove(path, { recursive: true });
+    Deno.removeSync(path, { recursive: true });
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }

@@ -8,3 +8,4 @@ pub mod grid;
 pub mod ops;
 pub mod queue;
 pub mod tensor;
+pub mod volume;

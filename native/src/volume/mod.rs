@@ -1,0 +1,86 @@
+//! Volume preparation: NIfTI bytes -> decoded file -> RAS, cropped, normalised, resampled volume.
+//!
+//! Nothing here touches the tensor queue: an export works on the thread that calls it (and rayon's).
+
+pub mod decode;
+pub mod orient;
+pub mod recipe;
+pub mod resample;
+
+use crate::abi::Result;
+use crate::tensor::Slots;
+use decode::Decoded;
+use rayon::prelude::*;
+use recipe::{Prepared, Recipe};
+use std::sync::{Arc, Mutex};
+
+/// 3x4 matrix, voxel (x, y, z) centre -> RAS mm.
+pub type Affine = [[f64; 4]; 3];
+
+/// Voxels [z, y, x] with their place in the world.
+#[derive(Clone, Debug, Default)]
+pub struct Volume {
+    pub shape: [usize; 3],
+    pub data: Vec<f32>,
+    pub affine: Affine,
+}
+
+impl Volume {
+    /// mm along z, y, x: the norms of the affine's columns, rounded to 1e-6 mm so that float32 dust in a header
+    /// decides neither a tie in rounding nor which axis is the thickest.
+    pub fn spacing(&self) -> [f64; 3] {
+        orient::norms(&self.affine).map(|s| (s * 1e6).round() / 1e6)
+    }
+}
+
+static FILES: Mutex<Slots<Arc<Decoded>>> = Mutex::new(Slots::new());
+static VOLUMES: Mutex<Slots<Arc<Prepared>>> = Mutex::new(Slots::new());
+
+/// f64 values of a `info` buffer of `vx_volume_prepare_wait`.
+pub const INFO: usize = 35;
+
+fn volume(handle: u32, len: usize) -> Result<Arc<Prepared>> {
+    let found = VOLUMES.lock().unwrap().get(handle)?;
+    let voxels = found.volume.data.len();
+    if voxels != len { Err(format!("the volume has {voxels} voxels, the buffer {len}")) } else { Ok(found) }
+}
+
+exports! {
+    /// Decodes a NIfTI file (plain or gzip; `image` is the .img of a pair, else empty) and returns a file handle.
+    /// `channels` receives one value: how many volumes the file holds.
+    fn vx_nifti_decode_wait(bytes: slice[u8], image: slice[u8], channels: slice_mut[u32]) {
+        let file = decode::decode(bytes, image)?;
+        channels[0] = file.header.channels as u32;
+        Ok(FILES.lock().unwrap().insert(Arc::new(file)) as f64)
+    }
+    /// Frees a decoded file.
+    fn vx_nifti_free(file: u32) { FILES.lock().unwrap().remove(file).map(|()| 0.0) }
+    /// Prepares volume `channel` of a decoded file by a recipe (0 onemmiso, 1 amaes) and returns a volume handle.
+    /// `limit` bounds the voxels of the result. `info` receives 35 values: shape z y x; affine, 16 by rows; of the
+    /// source in RAS order: shape z y x, spacing z y x, the crop box low and high z y x; mean, std, minimum and
+    /// maximum of the source in the box.
+    fn vx_volume_prepare_wait(file: u32, channel: u32, recipe: u32, limit: f64, info: slice_mut[f64]) {
+        let file = FILES.lock().unwrap().get(file)?;
+        let recipe = match recipe { 0 => Recipe::OneMmIso, 1 => Recipe::Amaes, n => return Err(format!("no recipe {n}")) };
+        let prepared = recipe::prepare(&file, channel as usize, recipe, limit)?;
+        if info.len() != INFO { return Err(format!("info has {} values, needs {INFO}", info.len())); }
+        info.copy_from_slice(&prepared.info());
+        Ok(VOLUMES.lock().unwrap().insert(Arc::new(prepared)) as f64)
+    }
+    /// Copies a volume out as float16 bits [z, y, x].
+    fn vx_volume_half_wait(volume: u32, values: slice_mut[u16]) {
+        let found = self::volume(volume, values.len())?;
+        let data = &found.volume.data;
+        values.par_iter_mut().zip(data).with_min_len(1 << 16).for_each(|(to, &v)| *to = half::f16::from_f32(v).to_bits());
+        Ok(0.0)
+    }
+    /// Copies a volume out as float32 [z, y, x].
+    fn vx_volume_read_wait(volume: u32, values: slice_mut[f32]) {
+        values.copy_from_slice(&self::volume(volume, values.len())?.volume.data);
+        Ok(0.0)
+    }
+    /// Frees a volume.
+    fn vx_volume_free(volume: u32) { VOLUMES.lock().unwrap().remove(volume).map(|()| 0.0) }
+    /// Number of decoded files and volumes alive.
+    fn vx_live_volumes() { Ok((FILES.lock().unwrap().live() + VOLUMES.lock().unwrap().live()) as f64) }
+}

@@ -1,0 +1,163 @@
+//! Named preparations: `onemmiso` (nnssl: S3D, MAE, OpenMind, CVA) and `amaes` (Yucca: AMAES, FOMO).
+
+use super::decode::Decoded;
+use super::orient::to_ras;
+use super::resample::{Border, resize, resized, separate_axis};
+use super::{INFO, Volume};
+use crate::abi::Result;
+
+/// Target spacing of both recipes, mm.
+const TARGET: f64 = 1.0;
+/// Most voxels that are prepared at once, and most along an axis.
+const MAX_VOXELS: f64 = (1u64 << 27) as f64;
+const MAX_AXIS: usize = 4096;
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Recipe {
+    OneMmIso,
+    Amaes,
+}
+
+/// A prepared volume with its history. Boxes, shapes and spacings in order z, y, x of the source turned to RAS.
+pub struct Prepared {
+    pub volume: Volume,
+    source_shape: [usize; 3],
+    source_spacing: [f64; 3],
+    low: [usize; 3],
+    high: [usize; 3],
+    stats: [f64; 4],
+}
+
+impl Prepared {
+    /// The values that `vx_volume_prepare_wait` hands out.
+    pub fn info(&self) -> [f64; INFO] {
+        let count = |v: [usize; 3]| v.map(|n| n as f64);
+        let rows = self.volume.affine.iter().flatten().copied().chain([0.0, 0.0, 0.0, 1.0]);
+        let all: Vec<f64> = (count(self.volume.shape).into_iter().chain(rows))
+            .chain(count(self.source_shape))
+            .chain(self.source_spacing)
+            .chain(count(self.low))
+            .chain(count(self.high))
+            .chain(self.stats)
+            .collect();
+        all.try_into().expect("35 values")
+    }
+}
+
+/// Prepares one volume of a file: RAS, crop, normalise, 1 mm. `limit` bounds the voxels of the result.
+pub fn prepare(file: &Decoded, channel: usize, recipe: Recipe, limit: f64) -> Result<Prepared> {
+    let size = file.header.size;
+    if size.iter().map(|&n| n as f64).product::<f64>() > MAX_VOXELS {
+        return Err(format!(
+            "{} x {} x {} voxels are more than can be prepared at once; crop it",
+            size[0], size[1], size[2]
+        ));
+    }
+    let source = to_ras(file.channel(channel)?, size, &file.header.affine);
+    let (source_shape, source_spacing) = (source.shape, source.spacing());
+    let (low, high) = match recipe {
+        Recipe::OneMmIso => bounds(&source, |v| v != 0.0).ok_or("every voxel is 0; there is nothing to prepare")?,
+        Recipe::Amaes => {
+            let (low, high) = bounds(&source, |v| v > 0.0).ok_or("no voxel is above 0; there is nothing to prepare")?;
+            // Yucca adds 1 to an end that is already open: one slice more.
+            (low, [0, 1, 2].map(|i| (high[i] + 1).min(source_shape[i])))
+        }
+    };
+    let mut volume = crop(source, low, high);
+    let stats = statistics(&volume.data);
+    let [mean, std, min, max] = stats;
+    match recipe {
+        Recipe::OneMmIso => {
+            let scale = std.max(1e-8);
+            volume.data.iter_mut().for_each(|v| *v = ((*v as f64 - mean) / scale) as f32);
+        }
+        Recipe::Amaes => {
+            let foreground: Vec<f32> = volume.data.iter().copied().filter(|&v| v as f64 != min).collect();
+            let top = if foreground.is_empty() { max } else { percentile(foreground, 0.99) };
+            let range = (top - min).max(1e-8);
+            volume.data.iter_mut().for_each(|v| *v = (((*v as f64).min(top) - min) / range) as f32);
+        }
+    }
+    Ok(Prepared { volume: to_target(volume, recipe, limit)?, source_shape, source_spacing, low, high, stats })
+}
+
+fn to_target(mut volume: Volume, recipe: Recipe, limit: f64) -> Result<Volume> {
+    let (from, spacing) = (volume.shape, volume.spacing());
+    if spacing.iter().any(|&s| s < 1e-3) {
+        return Err(format!("the spacing of {spacing:?} mm (z, y, x) is no voxel size; correct the header"));
+    }
+    let to = [0, 1, 2].map(|i| resized(from[i], spacing[i], TARGET));
+    let voxels = to.iter().map(|&n| n as f64).product::<f64>();
+    if voxels > limit.min(MAX_VOXELS) || to.iter().any(|&n| n > MAX_AXIS) && to != from {
+        return Err(format!(
+            "the spacing of {spacing:?} mm (z, y, x) would turn {from:?} voxels into {to:?} at 1 mm; correct the header"
+        ));
+    }
+    volume.data = match recipe {
+        Recipe::OneMmIso => resize(volume.data, from, to, Border::Edge, separate_axis(spacing), false),
+        Recipe::Amaes => resize(volume.data, from, to, Border::Mirror, None, true),
+    };
+    // Both grids share their outer edges: new voxel j is old (j + 0.5) n / m - 0.5.
+    for row in &mut volume.affine {
+        for axis in 0..3 {
+            let ratio = from[2 - axis] as f64 / to[2 - axis] as f64;
+            row[3] += row[axis] * (ratio - 1.0) / 2.0;
+            row[axis] *= ratio;
+        }
+    }
+    volume.shape = to;
+    Ok(volume)
+}
+
+/// Half-open box [low, high) of the voxels that `keep` takes. Filling holes would not change it.
+fn bounds(volume: &Volume, keep: impl Fn(f32) -> bool) -> Option<([usize; 3], [usize; 3])> {
+    let [_, ny, nx] = volume.shape;
+    let (mut low, mut high) = ([usize::MAX; 3], [0; 3]);
+    for (i, row) in volume.data.chunks(nx).enumerate() {
+        let Some(first) = row.iter().position(|&v| keep(v)) else { continue };
+        let last = row.iter().rposition(|&v| keep(v)).unwrap_or(first);
+        for (axis, (a, b)) in [(i / ny, i / ny), (i % ny, i % ny), (first, last)].into_iter().enumerate() {
+            low[axis] = low[axis].min(a);
+            high[axis] = high[axis].max(b + 1);
+        }
+    }
+    (high[0] > 0).then_some((low, high))
+}
+
+fn crop(volume: Volume, low: [usize; 3], high: [usize; 3]) -> Volume {
+    let [_, ny, nx] = volume.shape;
+    let shape = [0, 1, 2].map(|i| high[i] - low[i]);
+    if shape == volume.shape {
+        return volume;
+    }
+    let mut data = Vec::with_capacity(shape.iter().product());
+    for z in low[0]..high[0] {
+        for y in low[1]..high[1] {
+            data.extend_from_slice(&volume.data[(z * ny + y) * nx..][low[2]..high[2]]);
+        }
+    }
+    let mut affine = volume.affine;
+    for row in &mut affine {
+        row[3] += (0..3).map(|axis| row[axis] * low[2 - axis] as f64).sum::<f64>();
+    }
+    Volume { shape, data, affine }
+}
+
+/// Mean, population standard deviation, minimum, maximum.
+fn statistics(data: &[f32]) -> [f64; 4] {
+    let n = data.len() as f64;
+    let mean = data.iter().map(|&v| v as f64).sum::<f64>() / n;
+    let square = data.iter().map(|&v| (v as f64 - mean).powi(2)).sum::<f64>() / n;
+    let min = data.iter().copied().fold(f32::INFINITY, f32::min) as f64;
+    let max = data.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+    [mean, square.sqrt(), min, max]
+}
+
+/// Quantile with linear interpolation between order statistics (NumPy's default).
+fn percentile(mut values: Vec<f32>, q: f64) -> f64 {
+    let at = (values.len() - 1) as f64 * q;
+    let k = at.floor() as usize;
+    let (_, &mut low, above) = values.select_nth_unstable_by(k, f32::total_cmp);
+    let high = above.iter().copied().min_by(f32::total_cmp).unwrap_or(low);
+    low as f64 + (high as f64 - low as f64) * (at - k as f64)
+}
