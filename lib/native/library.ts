@@ -51,11 +51,15 @@ function open(): Native {
     const n = raw.vx_error_text(-result, text, text.length) as number;
     throw new UserError(n >= 0 ? new TextDecoder().decode(text.subarray(0, n)) : "unknown native error");
   };
+  const running = new Set<unknown[]>(); // buffers of calls under way stay alive
   const out: Record<string, unknown> = {};
   for (const name of Object.keys(symbols)) {
     const call = raw[name];
     out[name] = name.endsWith("_wait")
-      ? async (...args: unknown[]) => check(await call(...args))
+      ? async (...args: unknown[]) => {
+        running.add(args);
+        return check(await (call(...args) as Promise<number>).finally(() => running.delete(args)));
+      }
       : (...args: unknown[]) => check(call(...args) as number);
   }
   return out as Native;

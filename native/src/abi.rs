@@ -128,6 +128,8 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::ops::ntxent::ABI);
     list.push(crate::ops::gram::ABI);
     list.push(crate::ops::segmentation::ABI);
+    list.push(crate::sample::ABI);
+    list.push(crate::sample::intensity::ABI);
     list
 }
 

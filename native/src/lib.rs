@@ -7,5 +7,6 @@ pub mod device;
 pub mod grid;
 pub mod ops;
 pub mod queue;
+pub mod sample;
 pub mod tensor;
 pub mod volume;

@@ -1,0 +1,59 @@
+/**
+ * Intensity changes of crops (methods.md section 1, table; 3.1 items 4 and 7): drawn here from keys, applied by the native
+ * library. Both views of a pair share the low resolution; the rest is drawn for each view on its own.
+ */
+import { native } from "../native/library.ts";
+import { Rng } from "../rng.ts";
+import type { Triple } from "./views.ts";
+
+/** Numbers of the changes as `vx_intensity_wait` knows them. */
+const KINDS = {
+  gaussian: 0,
+  rician: 1,
+  blur: 2,
+  brightness: 3,
+  contrast: 4,
+  gamma: 5,
+  invertedGamma: 6,
+  lowResolution: 7,
+} as const;
+
+/** One change: its kind, its parameter, and the seed of its noise. */
+export interface Change {
+  kind: keyof typeof KINDS;
+  a: number;
+  seed: number;
+}
+
+/** Changes of view 0 or 1 of pair `index`, in the order in which they are applied. Channel probabilities are folded in. */
+export function drawIntensity(seed: number, index: number, view: number): Change[] {
+  const shared = new Rng(seed, "low resolution", index);
+  const rng = new Rng(seed, "intensity", index, view);
+  const out: Change[] = [];
+  const maybe = (from: Rng, p: number, kind: Change["kind"], draw: () => number) => {
+    const [hit, a, noise] = [from.uniform() < p, draw(), from.bits() >>> 0];
+    if (hit) out.push({ kind, a, seed: noise });
+  };
+  const halves = (low: number, high: number) =>
+    rng.uniform() < 0.5 ? rng.uniform(low, 1) : rng.uniform(1, high);
+  maybe(shared, 0.1 * 0.5, "lowResolution", () => shared.uniform(0.5, 1));
+  const noise = rng.uniform() < 0.5 ? "rician" : "gaussian";
+  maybe(rng, 0.1, noise, () => rng.uniform(0, 0.1));
+  maybe(rng, 0.2 * 0.5, "blur", () => rng.uniform(0.5, 1));
+  maybe(rng, 0.15, "brightness", () => rng.uniform(0.75, 1.25));
+  maybe(rng, 0.15, "contrast", () => halves(0.75, 1.25));
+  maybe(rng, 0.1, "invertedGamma", () => halves(0.7, 1.5));
+  maybe(rng, 0.3, "gamma", () => halves(0.7, 1.5));
+  return out;
+}
+
+/** Applies `changes` to `values` [z, y, x] in place. */
+export async function applyIntensity(
+  values: Float32Array,
+  [z, y, x]: Triple,
+  changes: Change[],
+): Promise<void> {
+  for (const { kind, a, seed } of changes) {
+    await native().vx_intensity_wait(values, values.length, z, y, x, KINDS[kind], a, 0, seed);
+  }
+}

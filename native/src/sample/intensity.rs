@@ -1,0 +1,146 @@
+//! Intensity changes of augmentation (methods.md section 1, table). Parameters are drawn by the caller; noise is a pure
+//! function of (seed, voxel), sums run over chunks of fixed size in order: the bits do not depend on the cores.
+
+use super::{check, spline, taps};
+use crate::abi::Result;
+use rayon::prelude::*;
+
+const CHUNK: usize = 1 << 14;
+
+exports! {
+    /// Changes `values` [z][y][x] in place. kind 0 Gaussian noise (a std), 1 Rician noise (a std), 2 Gaussian blur (a sigma in
+    /// voxels), 3 brightness (times a), 4 contrast (a, about the mean, kept in range), 5 gamma (exponent a, mean and std
+    /// kept), 6 gamma of the inverted image, 7 low resolution (a zoom: nearest down, cubic up). b is not used yet.
+    fn vx_intensity_wait(values: slice_mut[f32], z: u32, y: u32, x: u32, kind: u32, a: f32, b: f32, seed: u32) {
+        let shape = [z, y, x].map(|n| n as usize);
+        check("intensity", values.len(), shape)?;
+        if !a.is_finite() || !b.is_finite() || a < 0.0 {
+            return Err(format!("intensity: parameter a is {a}; it must be finite and not negative"));
+        }
+        apply(values, shape, kind, a, seed)?;
+        Ok(0.0)
+    }
+}
+
+fn apply(values: &mut [f32], shape: [usize; 3], kind: u32, a: f32, seed: u32) -> Result<()> {
+    match kind {
+        0 => each(values, |i, v| v + a * normal(seed, 2 * i)),
+        1 => each(values, |i, v| {
+            let (p, q) = (v + a * normal(seed, 2 * i), a * normal(seed, 2 * i + 1));
+            if v == 0.0 { 0.0 } else { v.signum() * p.hypot(q) }
+        }),
+        2 => blur(values, shape, a),
+        3 => each(values, |_, v| v * a),
+        4 => {
+            let (mean, low, high) = (moments(values).0 as f32, least(values), -least_negative(values));
+            each(values, |_, v| ((v - mean) * a + mean).clamp(low, high));
+        }
+        5 => gamma(values, a),
+        6 => {
+            each(values, |_, v| -v);
+            gamma(values, a);
+            each(values, |_, v| -v);
+        }
+        7 => low_resolution(values, shape, a as f64),
+        _ => return Err(format!("intensity: there is no kind {kind}")),
+    }
+    Ok(())
+}
+
+fn each(values: &mut [f32], f: impl Fn(u64, f32) -> f32 + Sync) {
+    values.par_chunks_mut(CHUNK).enumerate().for_each(|(c, chunk)| {
+        for (i, v) in chunk.iter_mut().enumerate() {
+            *v = f((c * CHUNK + i) as u64, *v);
+        }
+    });
+}
+
+/// Standard normal number `counter` of `seed` (splitmix64 of Steele, Lea and Flood 2014; Box and Muller).
+fn normal(seed: u32, counter: u64) -> f32 {
+    let mut h = (((seed as u64) << 32) ^ counter.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    h ^= h >> 31;
+    let u = ((h >> 40) as f32 + 1.0) / 16_777_217.0;
+    let angle = (h & 0xff_ffff) as f32 / 16_777_216.0 * std::f32::consts::TAU;
+    (-2.0 * u.ln()).sqrt() * angle.cos()
+}
+
+/// Mean and standard deviation (of the population), in two passes.
+fn moments(values: &[f32]) -> (f64, f64) {
+    let total = |f: &(dyn Fn(f64) -> f64 + Sync)| {
+        let parts: Vec<f64> = values.par_chunks(CHUNK).map(|c| c.iter().map(|&v| f(v as f64)).sum()).collect();
+        parts.iter().sum::<f64>() / values.len() as f64
+    };
+    let mean = total(&|v| v);
+    (mean, total(&|v| (v - mean) * (v - mean)).sqrt())
+}
+
+fn least(values: &[f32]) -> f32 {
+    values.par_chunks(CHUNK).map(|c| c.iter().fold(f32::INFINITY, |m, &v| m.min(v))).reduce(|| f32::INFINITY, f32::min)
+}
+
+fn least_negative(values: &[f32]) -> f32 {
+    values.par_chunks(CHUNK).map(|c| c.iter().fold(f32::INFINITY, |m, &v| m.min(-v))).reduce(|| f32::INFINITY, f32::min)
+}
+
+/// Min-max to [0, 1], power, back, then the old mean and standard deviation.
+fn gamma(values: &mut [f32], exponent: f32) {
+    let (mean, std) = moments(values);
+    let low = least(values);
+    let range = -least_negative(values) - low + 1e-7;
+    each(values, |_, v| ((v - low) / range).max(0.0).powf(exponent) * range + low);
+    let (new_mean, new_std) = moments(values);
+    let scale = std / (new_std + 1e-8);
+    each(values, |_, v| ((v as f64 - new_mean) * scale + mean) as f32);
+}
+
+/// Separable Gaussian, cut at 4 sigma, boundary reflected about the outer faces (scipy.ndimage.gaussian_filter).
+fn blur(values: &mut [f32], shape: [usize; 3], sigma: f32) {
+    if sigma == 0.0 {
+        return;
+    }
+    let radius = (4.0 * sigma + 0.5) as i64;
+    let bell: Vec<f32> = (-radius..=radius).map(|k| (-0.5 * (k as f32 / sigma).powi(2)).exp()).collect();
+    let total: f32 = bell.iter().sum();
+    let strides = [shape[1] * shape[2], shape[2], 1];
+    for d in 0..3 {
+        let (source, n, stride) = (values.to_vec(), shape[d] as i64, strides[d]);
+        let reflect = |i: i64| {
+            let j = i.rem_euclid(2 * n);
+            j.min(2 * n - 1 - j) as usize
+        };
+        values.par_chunks_mut(shape[2]).enumerate().for_each(|(row, line)| {
+            let (base, at) = (row * shape[2], [row / shape[1], row % shape[1]]);
+            line.fill(0.0);
+            for (k, w) in bell.iter().enumerate() {
+                let step = k as i64 - radius;
+                if d < 2 {
+                    let from = base - at[d] * stride + reflect(at[d] as i64 + step) * stride;
+                    line.iter_mut().zip(&source[from..]).for_each(|(v, s)| *v += w / total * s);
+                } else {
+                    line.iter_mut()
+                        .enumerate()
+                        .for_each(|(x, v)| *v += w / total * source[base + reflect(x as i64 + step)]);
+                }
+            }
+        });
+    }
+}
+
+/// Nearest voxels down to `zoom` times the size, cubic spline up again.
+fn low_resolution(values: &mut [f32], shape: [usize; 3], zoom: f64) {
+    let small = shape.map(|n| ((n as f64 * zoom).round() as usize).clamp(1, n));
+    let ratio: [f64; 3] = std::array::from_fn(|d| shape[d] as f64 / small[d] as f64);
+    let nearest = |d: usize, i: usize| (((i as f64 + 0.5) * ratio[d]) as usize).min(shape[d] - 1);
+    let mut coarse = Vec::with_capacity(small.iter().product());
+    for z in 0..small[0] {
+        for y in 0..small[1] {
+            let base = (nearest(0, z) * shape[1] + nearest(1, y)) * shape[2];
+            coarse.extend((0..small[2]).map(|x| values[base + nearest(2, x)]));
+        }
+    }
+    spline::prefilter(&mut coarse, small);
+    let affine = std::array::from_fn(|r| std::array::from_fn(|c| if r == c { 1.0 / ratio[r] } else { 0.0 }));
+    taps::<4>(&coarse, small, [0; 3], small, &affine, shape, true, values);
+}
