@@ -1,0 +1,164 @@
+/**
+ * Batches for pretraining, prepared while the caller computes. The content of a batch is a pure function of (seed, step):
+ * how far the loader is ahead, and whether pairs come from a pipe or are drawn here, changes no bit.
+ */
+import { UserError } from "../errors.ts";
+import { applyIntensity, drawIntensity } from "./augment.ts";
+import { sampleView } from "./sample.ts";
+import { type Box, drawPair, drawSingle, type Extent, type Pair, type Triple, type View } from "./views.ts";
+
+/** Input of one training step. */
+export interface Batch {
+  /** [n, z, y, x]; n = batch, or 2 * batch: all first views, then all second ones. */
+  images: Float32Array;
+  /** [n, 6]: the common part, lo z, y, x, hi z, y, x, as fractions of each view; empty for single views. */
+  overlap: Float32Array;
+  /** Volume of each image. */
+  ids: string[];
+}
+
+/** What the loader reads volumes from: a Store. */
+export interface Source {
+  readonly volumes: readonly Extent[];
+  get(id: string): Extent | undefined;
+  read(id: string): Promise<Float32Array>;
+}
+
+/** Options of a Loader. */
+export interface LoaderOptions {
+  store: Source;
+  patch: Triple;
+  /** Images (or pairs) per step. */
+  batch: number;
+  seed: number;
+  /** 2: crop pairs, with intensity changes; 1: single views, turned and scaled only. */
+  views: 1 | 2;
+  /** Index of the first step, for a run that goes on. */
+  start?: number;
+  /** Pairs from a file or a pipe instead of those of `seed`; the first `start * batch` are skipped. */
+  pairs?: AsyncIterable<Pair>;
+  /** False: crops only (validation). */
+  augment?: boolean;
+  /** Batches prepared ahead. */
+  ahead?: number;
+}
+
+/** One view to sample, where it goes in the batch, and the keys of its intensity changes. */
+interface Job {
+  volume: string;
+  view: View;
+  slot: number;
+  overlap?: Box;
+  key?: [seed: number, index: number, view: number];
+}
+
+/** Prepares batches in order, `ahead` of the caller. Close it when done. */
+export class Loader {
+  readonly #options: Required<Omit<LoaderOptions, "pairs">>;
+  readonly #pairs?: AsyncIterator<Pair>;
+  readonly #queue: Promise<Batch>[] = [];
+  #last: Promise<unknown> = Promise.resolve();
+  #step: number;
+  #read = 0;
+  #closed = false;
+  #waited = 0;
+
+  constructor(options: LoaderOptions) {
+    const { pairs, ...rest } = options;
+    this.#options = { start: 0, augment: true, ahead: 2, ...rest };
+    this.#pairs = pairs?.[Symbol.asyncIterator]();
+    this.#step = this.#options.start;
+  }
+
+  /** Seconds that the caller has waited for batches so far. */
+  get waited(): number {
+    return this.#waited;
+  }
+
+  /** The next batch. @throws UserError when the piped pairs are used up, for a bad pair or a damaged volume */
+  async next(): Promise<Batch> {
+    if (this.#closed) throw new Error("loader: it is closed");
+    const began = performance.now();
+    while (this.#queue.length <= this.#options.ahead) this.#prepare();
+    try {
+      return await this.#queue.shift()!;
+    } finally {
+      this.#waited += (performance.now() - began) / 1000;
+    }
+  }
+
+  /** Waits for work under way and lets go of the pairs. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled(this.#queue);
+    await this.#pairs?.return?.();
+  }
+
+  /** Adds the next batch to the queue; batches are prepared one after the other. */
+  #prepare(): void {
+    const step = this.#step++;
+    const batch = this.#last.then(() => this.#make(step));
+    batch.catch(() => {}); // reported when the caller comes to this batch
+    this.#last = batch;
+    this.#queue.push(batch);
+  }
+
+  /** Pair `index` of the pipe: pairs before it are read and dropped. */
+  async #piped(index: number, step: number): Promise<Pair> {
+    for (;;) {
+      const { value, done } = await this.#pairs!.next();
+      if (done) {
+        throw new UserError(
+          `pairs: there are ${this.#read}, step ${step + 1} needs ${
+            (step + 1) * this.#options.batch
+          }; draw more (crop-pairs without --count never ends)`,
+        );
+      }
+      if (this.#read++ === index) return value;
+    }
+  }
+
+  async #jobs(step: number): Promise<Job[]> {
+    const { store, patch, batch, seed, views, augment } = this.#options;
+    const jobs: Job[] = [];
+    for (let i = 0; i < batch; i++) {
+      const index = step * batch + i;
+      if (views === 1) {
+        const { volume, view } = drawSingle(seed, index, store.volumes, patch, augment);
+        jobs.push({ volume, view, slot: i });
+        continue;
+      }
+      const pair = this.#pairs
+        ? await this.#piped(index, step)
+        : drawPair(seed, index, store.volumes, patch, augment);
+      (["a", "b"] as const).forEach((name, v) =>
+        jobs.push({
+          volume: pair.volume,
+          view: pair[name],
+          slot: v * batch + i,
+          overlap: pair.overlap[name],
+          key: augment ? [pair.seed, pair.index, v] : undefined,
+        })
+      );
+    }
+    return jobs;
+  }
+
+  async #make(step: number): Promise<Batch> {
+    const { store, patch, batch, views } = this.#options;
+    const [n, size] = [batch * views, patch[0] * patch[1] * patch[2]];
+    const images = new Float32Array(n * size);
+    const overlap = new Float32Array(views === 2 ? n * 6 : 0);
+    const ids = new Array<string>(n);
+    for (const job of await this.#jobs(step)) {
+      if (this.#closed) break;
+      const shape = store.get(job.volume)!.shape;
+      const image = images.subarray(job.slot * size, (job.slot + 1) * size);
+      await sampleView(await store.read(job.volume), shape, job.view, image);
+      if (job.key) await applyIntensity(image, patch, drawIntensity(...job.key));
+      if (job.overlap) overlap.set(job.overlap, job.slot * 6);
+      ids[job.slot] = job.volume;
+    }
+    return { images, overlap, ids };
+  }
+}
