@@ -1,7 +1,7 @@
 /** Metric rows in, ranks with uncertainty out: rank.json, report.html, LaTeX, Markdown and CSV tables. */
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { UsageError } from "../lib/errors.ts";
-import { audit, readAudit } from "../lib/eval/audit.ts";
+import { audit, fit, readAudit } from "../lib/eval/audit.ts";
 import { checkMissing, competitions, parseMissing } from "../lib/eval/columns.ts";
 import { rankCompetition } from "../lib/eval/ranking.ts";
 import { digest, directions, readRows, readText, usedDirections } from "../lib/eval/rows.ts";
@@ -97,6 +97,7 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
   });
   const level = (c: typeof all[number]) => flags.resample ?? (c.table ? "datasets" : "cases");
   const tracks = all.map((c) => rankCompetition(c, settingsOf(c), flags.bootstrap, flags.seed, level(c)));
+  const audit_fit = printed ? fit(all, settingsOf(all[0]), printed) : [];
   const audits = printed ? audit(all, settingsOf(all[0]), printed) : { audit: [], sums: [] };
   const config = {
     scheme: [...new Set(all.map((c) => settingsOf(c).scheme))].join(", "),
@@ -115,7 +116,7 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
   };
   const repeats = all.reduce((s, c) => s + c.repeats, 0);
   const input = { rows: rows.length, missing: gaps, repeats, sha256: await digest(rows) };
-  const report = { config, input, tracks, audit: audits.audit, audit_sums: audits.sums };
+  const report = { config, input, tracks, audit: audits.audit, audit_sums: audits.sums, audit_fit };
   const files = await writeReport(flags.out, reportFiles(report, all));
   for (const t of tracks) for (const caveat of t.caveats) log(`rank: ${t.track}: ${caveat}`);
   const bad = audits.audit.filter((a) => a.verdict === "impossible");

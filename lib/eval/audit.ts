@@ -164,3 +164,31 @@ export function audit(
   }
   return { audit, sums };
 }
+
+/** Weightings tried by `fit`: what counts alike, then group weights of 1 to 3 without a common factor. */
+function* candidates(groups: readonly string[]): Generator<{ name: string; change: Partial<Settings> }> {
+  for (const average of ["column", "dataset", "metric", "group"] as const) {
+    yield { name: `--average ${average}`, change: { average, weights: null } };
+  }
+  if (groups.length < 2 || groups.length > 4) return;
+  for (let code = 0; code < 3 ** groups.length; code++) {
+    const numbers = groups.map((_, i) => Math.floor(code / 3 ** i) % 3 + 1);
+    if (numbers.every((n) => n === numbers[0])) continue;
+    const name = `--weights ${groups.map((g, i) => `${g}=${numbers[i]}`).join(",")}`;
+    yield { name, change: { weights: new Map(groups.map((g, i) => [g, numbers[i]])) } };
+  }
+}
+
+/** The weightings under which every printed `overall` number of every track is reproduced, as flags to give. */
+export function fit(
+  competitions: readonly Competition[],
+  settings: Settings,
+  sheet: { printed: readonly Printed[]; decimals: number },
+): string[] {
+  const overall = { ...sheet, printed: sheet.printed.filter((p) => p.group === "overall") };
+  if (!overall.printed.length) return [];
+  const groups = [...new Set(competitions.flatMap((c) => c.columns.map((x) => x.group)))];
+  return [...candidates(groups)].filter(({ change }) =>
+    audit(competitions, { ...settings, ...change }, overall).audit.every((a) => a.verdict === "reproduced")
+  ).map(({ name }) => name);
+}

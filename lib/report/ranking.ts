@@ -15,6 +15,8 @@ export interface RankReport {
   tracks: TrackResult[];
   audit: Audited[];
   audit_sums: AuditSum[];
+  /** Weightings that reproduce every printed overall number. */
+  audit_fit: string[];
 }
 
 const STYLE =
@@ -24,7 +26,7 @@ caption small{font-weight:400;color:#666}th,td{padding:.2rem .6rem;border-bottom
 th:first-child,td:first-child{text-align:left}.best{font-weight:700}.second{text-decoration:underline}
 .wide{overflow-x:auto}figure{margin:1.5rem 0}figcaption{color:#555;font-size:.85rem}svg{max-width:100%;height:auto}`;
 
-function auditTables({ audit, audit_sums }: RankReport): Table[] {
+function auditTables({ audit, audit_sums, audit_fit }: RankReport): Table[] {
   if (!audit.length) return [];
   return [{
     title: "Audit of printed ranks",
@@ -42,6 +44,7 @@ function auditTables({ audit, audit_sums }: RankReport): Table[] {
     ]),
   }, {
     title: "Sums of printed ranks",
+    note: `weightings that reproduce every overall number: ${audit_fit.join("; ") || "none of those tried"}`,
     header: ["Track", "Group", "Sum", "Expected", "Hidden competitor's mean rank", "Finding"],
     rows: audit_sums.map((
       s,

@@ -1,7 +1,7 @@
 /** Rows to ranks: the numeric vectors of the reference and the properties a ranking must have. */
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { UserError } from "../../lib/errors.ts";
-import { audit, readAudit } from "../../lib/eval/audit.ts";
+import { audit, fit, readAudit } from "../../lib/eval/audit.ts";
 import { bootstrap } from "../../lib/eval/bootstrap.ts";
 import { type Competition, competitions, listMissing, parseMissing } from "../../lib/eval/columns.ts";
 import { rankCompetition, type TrackResult } from "../../lib/eval/ranking.ts";
@@ -222,6 +222,12 @@ Deno.test("audit: the printed S3D ranks hide S3D-Long", () => {
   );
   assert(result.audit.every((a) => a.verdict === "reproduced" && a.hidden_mean_rank === 3));
   assertStringIncludes(result.sums[0].finding, "S3D-Long");
+});
+
+Deno.test("audit: the weights behind printed averages are found", () => {
+  const printed = readAudit("method,group,rank\nP,overall,2.06\nQ,overall,1.56\nR,overall,2.38\n", "p.csv");
+  const found = fit(read(GROUPS), settings({ scheme: "rank-then-mean" }), printed);
+  assertEquals(found, ["--weights cls=1,seg=3"]);
 });
 
 Deno.test("properties: row order, direction, transforms, equal columns, twenty methods on one case", () => {
