@@ -1,9 +1,14 @@
 //! The kernels: one folder per op.
+pub mod activation;
+pub mod concat;
 pub mod conv3d;
 pub mod cosine;
 pub mod elementwise;
 pub mod gram;
+pub mod norm;
 pub mod ntxent;
 pub mod optimizer;
+pub mod pool;
+pub mod rows;
 pub mod segmentation;
 pub mod separable;

@@ -1,0 +1,81 @@
+/** Instance normalisation over the visible voxels, with affine, residual sum and LeakyReLU in the same pass. */
+import { needsGradient, record } from "../autograd.ts";
+import { native } from "../native/library.ts";
+import { Tensor, volume } from "../tensor.ts";
+
+/**
+ * y = act(gamma * (x - mean) / sqrt(variance + eps) + beta + residual), with mean and biased variance per sample and
+ * channel over the voxels of that sample's visible blocks only: InstanceNorm3d of PyTorch where every block is
+ * visible, the sparse instance norm of S3D (2.3) where not.
+ * @param x `[block][z][y][x][c]`
+ * @param gamma `[c]` or null for 1
+ * @param beta `[c]` or null for 0
+ * @param o `residual`: of x's shape; `slope`: of the LeakyReLU (absent = no activation); `eps`: 1e-5
+ * @throws UserError naming the patch when a sample has fewer than 2 visible voxels
+ */
+export function instanceNorm(
+  x: Tensor,
+  gamma: Tensor | null,
+  beta: Tensor | null,
+  o: { residual?: Tensor; slope?: number; eps?: number } = {},
+): Tensor {
+  const { grid, side } = x.space;
+  const { residual = null, slope = 1, eps = 1e-5 } = o;
+  if (slope < 0) throw new Error(`instanceNorm: slope ${slope} is below 0`);
+  return normalise(x, gamma, beta, residual, slope, eps, [grid.handle, volume(side)]);
+}
+
+/** The fused op on rows by sample: `rowsOf` is a grid handle (0: one sample) and the rows per block. */
+export function normalise(
+  x: Tensor,
+  gamma: Tensor | null,
+  beta: Tensor | null,
+  residual: Tensor | null,
+  slope: number,
+  eps: number,
+  rowsOf: readonly [grid: number, voxels: number],
+): Tensor {
+  const n = native();
+  const c = x.channels;
+  const samples = x.layout?.grid.samples ?? 1;
+  const tail = [...rowsOf, c] as const;
+  const statistics = new Tensor(n.vx_norm_statistics(x.handle, ...tail, eps), 2 * samples, c);
+  const y = new Tensor(
+    n.vx_norm(
+      x.handle,
+      statistics.handle,
+      gamma?.handle ?? 0,
+      beta?.handle ?? 0,
+      residual?.handle ?? 0,
+      ...tail,
+      slope,
+    ),
+    x.rows,
+    c,
+    x.layout,
+  );
+  const wants = [x, gamma, beta, residual].map(needsGradient);
+  return record(y, [x, gamma, beta, residual], (dy) => {
+    // With a residual, the gradient before the activation is wanted for itself: the other sums then read that.
+    const inner = wants[3] && slope !== 1
+      ? new Tensor(n.vx_leaky_grad(y.handle, dy.handle, y.length, slope), x.rows, c, x.layout)
+      : dy;
+    const rest = inner === dy ? slope : 1;
+    const head = [x.handle, y.handle, inner.handle, statistics.handle] as const;
+    using sums = new Tensor(n.vx_norm_grad_sums(...head, ...tail, rest), 2 * samples, c);
+    const affine = (half: number) => new Tensor(n.vx_norm_grad_affine(sums.handle, half, samples, c), 1, c);
+    return [
+      wants[0]
+        ? new Tensor(
+          n.vx_norm_grad_input(...head, sums.handle, gamma?.handle ?? 0, ...tail, rest),
+          x.rows,
+          c,
+          x.layout,
+        )
+        : null,
+      wants[1] ? affine(1) : null,
+      wants[2] ? affine(0) : null,
+      wants[3] ? inner : null,
+    ];
+  });
+}

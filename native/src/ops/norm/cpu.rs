@@ -1,0 +1,172 @@
+//! The CPU path: one pass for the statistics, one for y, one for the sums of the gradient, one for dx.
+
+use super::Shape;
+use crate::ops::rows::{self, Piece};
+
+/// The rows of a piece in a tensor.
+#[inline(always)]
+fn part<'a>(values: &'a [f32], piece: &Piece, c: usize) -> &'a [f32] {
+    &values[piece.rows.start * c..piece.rows.end * c]
+}
+
+/// `[2][samples][c]`: mean, 1 / sqrt(variance + eps). f64 sums of x and x^2 (exact squares) keep the variance of
+/// data far from zero.
+pub fn statistics(s: &Shape, x: &[f32], eps: f32, out: &mut [f32]) {
+    let c = s.c;
+    let sums = rows::sums(&rows::pieces(&s.starts, c), s.samples(), 2 * c, |piece, sums| {
+        let (sum, square) = sums.split_at_mut(c);
+        for row in part(x, piece, c).chunks_exact(c) {
+            for ((sum, square), x) in sum.iter_mut().zip(square.iter_mut()).zip(row) {
+                let x = *x as f64;
+                *sum += x;
+                *square += x * x;
+            }
+        }
+    });
+    let (means, rstds) = out.split_at_mut(s.samples() * c);
+    for n in 0..s.samples() {
+        let count = (s.starts[n + 1] - s.starts[n]) as f64;
+        for i in 0..c {
+            let mean = sums[2 * n * c + i] / count;
+            let variance = (sums[(2 * n + 1) * c + i] / count - mean * mean).max(0.0);
+            means[n * c + i] = mean as f32;
+            rstds[n * c + i] = (1.0 / (variance + eps as f64).sqrt()) as f32;
+        }
+    }
+}
+
+/// Mean and rstd of one sample.
+#[inline(always)]
+fn of_sample<'a>(s: &Shape, statistics: &'a [f32], sample: usize) -> (&'a [f32], &'a [f32]) {
+    let (means, rstds) = statistics.split_at(s.samples() * s.c);
+    (&means[sample * s.c..][..s.c], &rstds[sample * s.c..][..s.c])
+}
+
+/// y = act(gamma * xhat + beta + residual).
+#[allow(clippy::too_many_arguments)]
+pub fn forward(
+    s: &Shape,
+    x: &[f32],
+    statistics: &[f32],
+    gamma: Option<&[f32]>,
+    beta: Option<&[f32]>,
+    residual: Option<&[f32]>,
+    slope: f32,
+    y: &mut [f32],
+) {
+    let c = s.c;
+    let zeros = vec![0f32; c];
+    let beta = beta.unwrap_or(&zeros);
+    let factors: Vec<Vec<f32>> = (0..s.samples()).map(|n| factor(of_sample(s, statistics, n).1, gamma)).collect();
+    rows::fill(&rows::pieces(&s.starts, c), c, y, |piece, y| {
+        let (mean, _) = of_sample(s, statistics, piece.sample);
+        let factor = &factors[piece.sample][..c];
+        let x = part(x, piece, c).chunks_exact(c);
+        if let Some(residual) = residual {
+            let residual = part(residual, piece, c).chunks_exact(c);
+            for ((y, x), r) in y.chunks_exact_mut(c).zip(x).zip(residual) {
+                for i in 0..c {
+                    let v = (x[i] - mean[i]) * factor[i] + beta[i] + r[i];
+                    y[i] = if v > 0.0 { v } else { slope * v };
+                }
+            }
+        } else {
+            for (y, x) in y.chunks_exact_mut(c).zip(x) {
+                for i in 0..c {
+                    let v = (x[i] - mean[i]) * factor[i] + beta[i];
+                    y[i] = if v > 0.0 { v } else { slope * v };
+                }
+            }
+        }
+    });
+}
+
+/// gamma * rstd.
+fn factor(rstd: &[f32], gamma: Option<&[f32]>) -> Vec<f32> {
+    match gamma {
+        Some(gamma) => rstd.iter().zip(gamma).map(|(r, g)| r * g).collect(),
+        None => rstd.to_vec(),
+    }
+}
+
+/// `[2][samples][c]`: sums of g and of g * xhat.
+pub fn grad_sums(s: &Shape, x: &[f32], y: &[f32], dy: &[f32], statistics: &[f32], slope: f32, out: &mut [f32]) {
+    let c = s.c;
+    let sums = rows::sums(&rows::pieces(&s.starts, c), s.samples(), 2 * c, |piece, sums| {
+        let (mean, _) = of_sample(s, statistics, piece.sample);
+        let (sum, product) = sums.split_at_mut(c);
+        let rows = part(x, piece, c).chunks_exact(c).zip(part(dy, piece, c).chunks_exact(c));
+        if slope == 1.0 {
+            for (x, dy) in rows {
+                for i in 0..c {
+                    sum[i] += dy[i] as f64;
+                    product[i] += dy[i] as f64 * (x[i] - mean[i]) as f64;
+                }
+            }
+        } else {
+            for ((x, dy), y) in rows.zip(part(y, piece, c).chunks_exact(c)) {
+                for i in 0..c {
+                    let g = (if y[i] > 0.0 { dy[i] } else { slope * dy[i] }) as f64;
+                    sum[i] += g;
+                    product[i] += g * (x[i] - mean[i]) as f64;
+                }
+            }
+        }
+    });
+    let (sum, product) = out.split_at_mut(s.samples() * c);
+    for n in 0..s.samples() {
+        let (_, rstd) = of_sample(s, statistics, n);
+        for i in 0..c {
+            sum[n * c + i] = sums[2 * n * c + i] as f32;
+            product[n * c + i] = (sums[(2 * n + 1) * c + i] * rstd[i] as f64) as f32;
+        }
+    }
+}
+
+/// dx = gamma * rstd * (g - mean(g) - xhat * mean(g * xhat)).
+#[allow(clippy::too_many_arguments)]
+pub fn grad_input(
+    s: &Shape,
+    x: &[f32],
+    y: &[f32],
+    dy: &[f32],
+    statistics: &[f32],
+    sums: &[f32],
+    gamma: Option<&[f32]>,
+    slope: f32,
+    dx: &mut [f32],
+) {
+    let c = s.c;
+    // Per sample: the factor of g, the mean of g, and what (x - mean) is weighed with.
+    let terms: Vec<(Vec<f32>, Vec<f32>, Vec<f32>)> = (0..s.samples())
+        .map(|n| {
+            let count = (s.starts[n + 1] - s.starts[n]) as f32;
+            let (_, rstd) = of_sample(s, statistics, n);
+            let (sum, product) = of_sample(s, sums, n);
+            let mean = sum.iter().map(|v| v / count).collect();
+            let slant = product.iter().zip(rstd).map(|(v, r)| v * r / count).collect();
+            (factor(rstd, gamma), mean, slant)
+        })
+        .collect();
+    rows::fill(&rows::pieces(&s.starts, c), c, dx, |piece, dx| {
+        let (mean, _) = of_sample(s, statistics, piece.sample);
+        let (factor, mean_g, slant) = &terms[piece.sample];
+        let (factor, mean_g, slant) = (&factor[..c], &mean_g[..c], &slant[..c]);
+        let rows = part(x, piece, c).chunks_exact(c).zip(part(dy, piece, c).chunks_exact(c));
+        let rows = dx.chunks_exact_mut(c).zip(rows);
+        if slope == 1.0 {
+            for (dx, (x, dy)) in rows {
+                for i in 0..c {
+                    dx[i] = factor[i] * (dy[i] - mean_g[i] - (x[i] - mean[i]) * slant[i]);
+                }
+            }
+        } else {
+            for ((dx, (x, dy)), y) in rows.zip(part(y, piece, c).chunks_exact(c)) {
+                for i in 0..c {
+                    let g = if y[i] > 0.0 { dy[i] } else { slope * dy[i] };
+                    dx[i] = factor[i] * (g - mean_g[i] - (x[i] - mean[i]) * slant[i]);
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,98 @@
+//! Loops over the rows of a `[rows][channels]` tensor whose rows are sorted by sample. Rows are cut into pieces of a
+//! fixed size that never cross samples: sums add up f64 partial sums in the order of the pieces, so their bits do
+//! not depend on the number of cores.
+
+use crate::abi::Result;
+use crate::grid;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Values per piece: large enough to pay for a task, small enough for the cache.
+const PIECE: usize = 1 << 14;
+
+/// Some rows of one sample.
+pub struct Piece {
+    pub sample: usize,
+    pub rows: Range<usize>,
+}
+
+/// First row of each sample and the number of rows at the end; grid 0 is one sample of `voxels` rows.
+pub fn starts(grid: u32, voxels: u32) -> Result<Vec<usize>> {
+    let voxels = voxels as usize;
+    if grid == 0 {
+        return Ok(vec![0, voxels]);
+    }
+    Ok(grid::get(grid)?.starts.iter().map(|s| s * voxels).collect())
+}
+
+/// Cuts the rows of each sample into pieces.
+pub fn pieces(starts: &[usize], channels: usize) -> Vec<Piece> {
+    let step = (PIECE / channels).max(1);
+    let mut list = Vec::new();
+    for (sample, span) in starts.windows(2).enumerate() {
+        for at in (span[0]..span[1]).step_by(step) {
+            list.push(Piece { sample, rows: at..(at + step).min(span[1]) });
+        }
+    }
+    list
+}
+
+/// Per sample, `width` sums of what `add` adds to its slice for each piece: `[samples][width]`.
+pub fn sums(pieces: &[Piece], samples: usize, width: usize, add: impl Fn(&Piece, &mut [f64]) + Sync) -> Vec<f64> {
+    let partial: Vec<Vec<f64>> = pieces
+        .par_iter()
+        .map(|piece| {
+            let mut sum = vec![0f64; width];
+            vectorised(|| add(piece, &mut sum));
+            sum
+        })
+        .collect();
+    let mut total = vec![0f64; samples * width];
+    for (piece, part) in pieces.iter().zip(&partial) {
+        total[piece.sample * width..][..width].iter_mut().zip(part).for_each(|(t, p)| *t += p);
+    }
+    total
+}
+
+/// Runs `body` on every piece with its part of `out`, `[rows][channels]`.
+pub fn fill(pieces: &[Piece], channels: usize, mut out: &mut [f32], body: impl Fn(&Piece, &mut [f32]) + Sync) {
+    let mut parts = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let (part, rest) = out.split_at_mut(piece.rows.len() * channels);
+        parts.push((piece, part));
+        out = rest;
+    }
+    parts.into_par_iter().for_each(|(piece, part)| vectorised(|| body(piece, part)));
+}
+
+/// Fills `out` in stretches: `body(first index, part)`, for element-wise ops.
+pub fn each(out: &mut [f32], body: impl Fn(usize, &mut [f32]) + Sync) {
+    out.par_chunks_mut(PIECE).enumerate().for_each(|(i, part)| vectorised(|| body(i * PIECE, part)));
+}
+
+/// Runs `body` compiled for the widest vectors of this processor. No sum changes its order, nothing is fused, so
+/// every width gives the same bits.
+pub fn vectorised<R>(body: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
+        fn avx512<R>(body: impl FnOnce() -> R) -> R {
+            body()
+        }
+        #[target_feature(enable = "avx2")]
+        fn avx2<R>(body: impl FnOnce() -> R) -> R {
+            body()
+        }
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw")
+        {
+            return unsafe { avx512(body) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            return unsafe { avx2(body) };
+        }
+    }
+    body()
+}

@@ -1,0 +1,33 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { UserError } from "../../lib/errors.ts";
+import { batchNorm } from "../../lib/ops/batchnorm.ts";
+import { instanceNorm } from "../../lib/ops/norm.ts";
+import { Grid, scope, Tensor } from "../../lib/tensor.ts";
+import { assertEmpty, golden } from "./golden.ts";
+
+golden("instanceNorm", ({ x, gamma = null, beta = null, residual }, { slope }) => {
+  return instanceNorm(x, gamma, beta, { residual, slope });
+});
+golden("batchNorm", ({ x }) => batchNorm(x));
+
+Deno.test("instanceNorm: a sample with one visible voxel is an error that names the patch", async () => {
+  await scope(() => {
+    const grid = new Grid(2, [1, 1, 2], new Uint8Array([1, 1, 0, 1]));
+    const x = Tensor.full(1, 3, 4, { grid, side: [1, 1, 1] });
+    assertThrows(() => instanceNorm(x, null, null), UserError, "patch 1");
+  });
+  assertEmpty();
+});
+
+Deno.test("instanceNorm: long sums are exact and a constant channel gives beta", async () => {
+  await scope(() => {
+    const rows = 40_000;
+    const values = Float32Array.from({ length: 2 * rows }, (_, i) => i % 2 ? 7 : 1000 + (i / 2) % 2);
+    const x = Tensor.from(values, 2, { grid: Grid.dense(1), side: [40, 40, 25] });
+    const y = instanceNorm(x, null, Tensor.full(3, 1, 2)).read();
+    assertEquals(y.slice(0, 4).map(Math.fround), new Float32Array([y[0], 3, y[2], 3]));
+    const expected = 0.5 / Math.sqrt(0.25 + 1e-5);
+    assertEquals([y[0], y[2]].map((v) => Math.abs(Math.abs(v - 3) - expected) < 1e-5), [true, true]);
+  });
+  assertEmpty();
+});
