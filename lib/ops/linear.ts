@@ -1,0 +1,36 @@
+/** The linear layer: a 1x1x1 convolution over rows. */
+import { needsGradient, record } from "../autograd.ts";
+import { native } from "../native/library.ts";
+import { Grid, Tensor } from "../tensor.ts";
+
+/**
+ * x * weight^T + bias.
+ * @param x `[rows][in]`, a matrix or a volume tensor (whose layout the result keeps)
+ * @param weight `[out][in]`
+ * @param bias `[out]` or null
+ * @returns `[rows][out]`
+ */
+export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
+  const [cIn, cOut] = [x.channels, weight.rows];
+  if (weight.channels !== cIn) {
+    throw new Error(`linear: weight takes ${weight.channels} channels, the input has ${cIn}`);
+  }
+  const n = native();
+  const grid = Grid.dense(1);
+  // Rows along z: the kernels cut their work there.
+  const shape = [grid.handle, x.rows, 1, 1, cIn, cOut, 1, 1] as const;
+  const y = new Tensor(
+    n.vx_conv3d(x.handle, weight.handle, bias?.handle ?? 0, ...shape),
+    x.rows,
+    cOut,
+    x.layout,
+  );
+  const wants = [x, weight, bias].map(needsGradient);
+  return record(y, [x, weight, bias], (dy) => [
+    wants[0]
+      ? new Tensor(n.vx_conv3d_grad_input(dy.handle, weight.handle, ...shape), x.rows, cIn, x.layout)
+      : null,
+    wants[1] ? new Tensor(n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape), cOut, cIn) : null,
+    wants[2] ? new Tensor(n.vx_sum_rows(dy.handle, dy.rows, cOut), 1, cOut) : null,
+  ]);
+}
