@@ -4,6 +4,7 @@ import { architecture, architectures } from "../lib/arch/registry.ts";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { Loader } from "../lib/data/loader.ts";
 import { readPairs } from "../lib/data/pairs.ts";
+import type { Pair } from "../lib/data/views.ts";
 import { decode } from "../lib/data/safetensors.ts";
 import { Store } from "../lib/data/store.ts";
 import { UsageError, UserError } from "../lib/errors.ts";
@@ -14,6 +15,9 @@ import { memory, wait } from "../lib/tensor.ts";
 import { estimate, train, Trainer } from "../lib/train/pretrain.ts";
 import { firstStore } from "../lib/train/first_store.ts";
 import { type RunConfig, RunFolder } from "../lib/train/run_folder.ts";
+
+/** Steps of the S3D paper. */
+const STEPS = 250_000;
 
 export const command: Command = {
   name: "pretrain",
@@ -72,6 +76,33 @@ function device(wanted: string): void {
   log(`computing on the CPU: ${why}`);
 }
 
+/** The pairs of --pairs, as many as the run needs: without --steps, as many as there are. */
+async function listPairs(
+  flags: Arguments["flags"],
+  store: Store,
+  patch: [number, number, number],
+): Promise<Pair[]> {
+  if (method(flags.method).views !== 2) {
+    throw new UsageError(`--pairs: ${flags.method} takes single views; use --method cva`);
+  }
+  const stdin = flags.pairs === "-";
+  const stream = stdin ? Deno.stdin.readable : (await Deno.open(flags.pairs)).readable;
+  const needed = (flags.steps ?? STEPS) * flags.batch;
+  const pairs: Pair[] = [];
+  for await (const pair of readPairs(stream, stdin ? "standard input" : flags.pairs, store, patch)) {
+    if (pairs.push(pair) >= needed) break;
+  }
+  const short = flags.steps !== undefined && pairs.length < needed;
+  if (short || pairs.length < flags.batch) {
+    throw new UserError(
+      `--pairs ${flags.pairs}: ${pairs.length} pairs, ${
+        short ? needed : flags.batch
+      } are needed; give more or lower --steps`,
+    );
+  }
+  return pairs;
+}
+
 async function main({ positionals: [given], flags }: Arguments): Promise<void> {
   const chosen = method(flags.method);
   const arch = architecture(flags.arch ?? (given ? "resenc-l" : "resenc-s"));
@@ -81,15 +112,17 @@ async function main({ positionals: [given], flags }: Arguments): Promise<void> {
   }
   const side = flags.patch ?? (given ? 160 : 32);
   const store = await Store.open(given ?? await firstStore(join("runs", "first-store")));
+  const patch: [number, number, number] = [side, side, side];
+  const pairs = flags.pairs === undefined ? undefined : await listPairs(flags, store, patch);
   const options = { ...chosen.options, ...(flags.cell === undefined ? {} : { cell: flags.cell }) };
   // A small patch has room for few cells: without --cell the default shrinks to half the patch.
   if (flags.cell === undefined && options.cell > side / 2) options.cell = side / 2;
   const config: RunConfig = {
     method: chosen.name,
     arch: arch.name,
-    patch: [side, side, side],
+    patch,
     batch: flags.batch,
-    steps: flags.steps ?? (given ? 250_000 : 100),
+    steps: flags.steps ?? (pairs ? Math.floor(pairs.length / flags.batch) : given ? STEPS : 100),
     seed: flags.seed,
     lr: flags.lr,
     options,
@@ -135,8 +168,7 @@ async function main({ positionals: [given], flags }: Arguments): Promise<void> {
   const folder = await RunFolder.open(path, config, flags.resume === true);
   try {
     if (folder.step) await folder.load(trainer.parameters, trainer.state());
-    const pairs = flags.pairs === undefined ? undefined : readPairs(flags.pairs, store, config.patch);
-    const source = loader(folder.step, pairs);
+    const source = loader(folder.step);
     const steps = await train(trainer, folder, () => source.next());
     await writeReport(folder, trainer, loader(0), source.waited);
     source.close();

@@ -21,7 +21,9 @@ const MAX_CHANNELS = 16;
 export function shardOf<T>(list: T[], shard: string): T[] {
   const [, k, n] = shard.match(/^(\d+)\/(\d+)$/)?.map(Number) ?? [];
   if (!(k >= 1 && k <= n)) {
-    throw new UsageError(`preprocess: --shard is "${shard}"; it must be K/N with K from 1 to N, such as 3/64`);
+    throw new UsageError(
+      `preprocess: --shard is "${shard}"; it must be K/N with K from 1 to N, such as 3/64`,
+    );
   }
   return list.filter((_, i) => i % n === k - 1);
 }

@@ -16,7 +16,7 @@ import { ntXent } from "../ops/ntxent.ts";
 import { ema } from "../ops/optimizer.ts";
 import { globalAverage } from "../ops/pool.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
-import { Grid, type Side, Tensor } from "../tensor.ts";
+import { Grid, type Side, Tensor, volume } from "../tensor.ts";
 import { drawMask, hiddenVoxels, hide } from "./masking.ts";
 import type { Method } from "./method.ts";
 
@@ -77,7 +77,7 @@ export const cva: Method = {
       start: () => ema(copies.tensors, followed, 0),
       afterStep: () => ema(copies.tensors, followed, options.momentum),
       loss({ batch, random }) {
-        const samples = 2 * batch.ids.length;
+        const samples = batch.images.length / volume(patch);
         const layout = { grid: Grid.dense(samples), side: patch };
         const hidden = hiddenVoxels(
           drawMask(random, samples, patch, options.cell, options.ratio),

@@ -1,6 +1,6 @@
 /** Masked autoencoding: hide random cubes of the input, reconstruct their voxels with the whole U-Net. */
 import { reconstructionLoss } from "../ops/reconstruction.ts";
-import { Grid, Tensor } from "../tensor.ts";
+import { Grid, Tensor, volume } from "../tensor.ts";
 import { drawMask, hiddenVoxels, hide } from "./masking.ts";
 import type { Method } from "./method.ts";
 
@@ -16,7 +16,7 @@ export const mae: Method = {
   bind({ network, patch, options }) {
     return {
       loss({ batch, random }) {
-        const samples = batch.ids.length;
+        const samples = batch.images.length / volume(patch);
         const layout = { grid: Grid.dense(samples), side: patch };
         const hidden = hiddenVoxels(
           drawMask(random, samples, patch, options.cell, options.ratio),

@@ -7,7 +7,7 @@ import { densify, gatherBlocks } from "../ops/densify.ts";
 import { instanceNorm } from "../ops/norm.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
 import type { Rng } from "../rng.ts";
-import { Grid, type Side, Tensor } from "../tensor.ts";
+import { Grid, type Side, Tensor, volume } from "../tensor.ts";
 import { drawMask, hiddenVoxels } from "./masking.ts";
 import type { Method } from "./method.ts";
 
@@ -36,7 +36,7 @@ export const s3d: Method = {
     const cell = options.cell;
     return {
       loss({ batch, random }) {
-        const samples = batch.ids.length;
+        const samples = batch.images.length / volume(patch);
         const cells = patch.reduce((n, p) => n * p / cell, 1);
         // At least one cell is hidden and one stays visible, also where a small patch has few cells.
         const drawn = random.uniform(options.low, options.high);
