@@ -80,9 +80,9 @@ function resenc(name: string, features: number[], blocks: number[], headWidth: n
             ),
         )
       );
-      const ups = [];
+      const ups: ReturnType<Parameters["affine"]>[] = [];
       const convs: Layer[] = [];
-      const heads = [];
+      const heads: ReturnType<Parameters["affine"]>[] = [];
       for (let j = 0; j < levels - 1; j++) {
         const [below, skip] = [features[levels - 1 - j], features[levels - 2 - j]];
         ups.push(p.affine(`decoder.transpconvs.${j}`, [below, skip, 2, 2, 2], skip * 8, skip));
