@@ -1,0 +1,189 @@
+/**
+ * Training crops with labels. A third of each batch is centred on a foreground voxel (nnU-Net's oversampling); every
+ * crop is mirrored, some are rotated and scaled, and intensities vary. All of it is a function of the random numbers.
+ */
+import type { Case } from "../data/cases.ts";
+import type { Rng } from "../rng.ts";
+import { type Side, volume } from "../tensor.ts";
+
+/** `image` `[n][z][y][x][c]`, `labels` `[n][z][y][x]` classes. */
+export interface Crops {
+  image: Float32Array;
+  labels: Uint8Array;
+}
+
+/** Voxels kept per class to centre crops on. */
+const MOST_SITES = 10_000;
+
+/** Indices of some voxels of each class from 1; empty where a class is absent. */
+export function sites(target: Uint8Array, classes: number): Uint32Array[] {
+  const counts = new Uint32Array(classes);
+  for (const k of target) counts[k]++;
+  const every = counts.map((n) => Math.ceil(n / MOST_SITES) || 1);
+  const out = Array.from(counts, (n, k) => new Uint32Array(k ? Math.ceil(n / every[k]) : 0));
+  const seen = new Uint32Array(classes);
+  target.forEach((k, i) => {
+    if (k && seen[k] % every[k] === 0) out[k][seen[k] / every[k]] = i;
+    seen[k]++;
+  });
+  return out;
+}
+
+/** Whether sample `i` of a batch of `n` is centred on foreground: the last third, rounded as nnU-Net does. */
+export function forced(i: number, n: number): boolean {
+  const free = n * (1 - 0.33);
+  const low = Math.floor(free);
+  return i >= (free - low === 0.5 ? low + low % 2 : Math.round(free));
+}
+
+/** Start of the crop, z, y, x, in voxels of the case; it may reach beyond a small or a near border. */
+function startOf(shape: Side, patch: Side, site: Side | null, rng: Rng): number[] {
+  return shape.map((s, a) => {
+    const pad = Math.max(0, patch[a] - s);
+    const low = -Math.floor(pad / 2);
+    if (site) return Math.max(low, site[a] - Math.floor(patch[a] / 2));
+    return low + rng.integer(s - patch[a] + pad + 1);
+  });
+}
+
+/** Rotation about z, y, x by up to 30 degrees and scale 0.7 to 1.4, each with p = 0.2; mirrored with p = 1/2 per axis. */
+function warp(rng: Rng): number[] {
+  const angle = () => rng.uniform(-Math.PI / 6, Math.PI / 6);
+  const [a, b, c] = rng.uniform() < 0.2 ? [angle(), angle(), angle()] : [0, 0, 0];
+  const s = rng.uniform() < 0.2 ? (rng.uniform() < 0.5 ? rng.uniform(0.7, 1) : rng.uniform(1, 1.4)) : 1;
+  const [sa, ca, sb, cb, sc, cc] = [a, b, c].flatMap((v) => [Math.sin(v), Math.cos(v)]);
+  const turn = [
+    cb * cc,
+    sa * sb * cc - ca * sc,
+    ca * sb * cc + sa * sc,
+    cb * sc,
+    sa * sb * sc + ca * cc,
+    ca * sb * sc - sa * cc,
+    -sb,
+    sa * cb,
+    ca * cb,
+  ];
+  const flips = [0, 1, 2].map(() => rng.uniform() < 0.5 ? -1 : 1);
+  return turn.map((v, i) => v * s * flips[i % 3]);
+}
+
+/** Samples one crop into `out`: linear for the image, nearest for the labels, 0 outside the case. */
+function sample(
+  from: Case,
+  start: number[],
+  patch: Side,
+  m: number[],
+  image: Float32Array,
+  labels: Uint8Array,
+): void {
+  const [nz, ny, nx] = from.shape;
+  const channels = from.image.length / volume(from.shape);
+  const { image: source, target } = from;
+  const middle = start.map((s, a) => s + patch[a] / 2 - 0.5);
+  for (let i = 0, at = 0; i < patch[0]; i++) {
+    for (let j = 0; j < patch[1]; j++) {
+      for (let k = 0; k < patch[2]; k++, at++) {
+        const [u, v, w] = [i + 0.5 - patch[0] / 2, j + 0.5 - patch[1] / 2, k + 0.5 - patch[2] / 2];
+        const z = middle[0] + m[0] * u + m[1] * v + m[2] * w;
+        const y = middle[1] + m[3] * u + m[4] * v + m[5] * w;
+        const x = middle[2] + m[6] * u + m[7] * v + m[8] * w;
+        const [z0, y0, x0] = [Math.floor(z), Math.floor(y), Math.floor(x)];
+        if (z0 < -1 || y0 < -1 || x0 < -1 || z0 >= nz || y0 >= ny || x0 >= nx) continue;
+        const [rz, ry, rx] = [Math.round(z), Math.round(y), Math.round(x)];
+        if (rz >= 0 && ry >= 0 && rx >= 0 && rz < nz && ry < ny && rx < nx) {
+          labels[at] = target![(rz * ny + ry) * nx + rx];
+        }
+        for (let corner = 0; corner < 8; corner++) {
+          const [dz, dy, dx] = [corner >> 2, (corner >> 1) & 1, corner & 1];
+          const weight = (dz ? z - z0 : 1 + z0 - z) * (dy ? y - y0 : 1 + y0 - y) * (dx ? x - x0 : 1 + x0 - x);
+          const [cz, cy, cx] = [z0 + dz, y0 + dy, x0 + dx];
+          if (weight === 0 || cz < 0 || cy < 0 || cx < 0 || cz >= nz || cy >= ny || cx >= nx) continue;
+          const j0 = ((cz * ny + cy) * nx + cx) * channels;
+          for (let c = 0; c < channels; c++) image[at * channels + c] += weight * source[j0 + c];
+        }
+      }
+    }
+  }
+}
+
+/** In place: noise, brightness, contrast, gamma with the chances and ranges of nnU-Net; blur is left out. */
+function colour(image: Float32Array, channels: number, rng: Rng): void {
+  if (rng.uniform() < 0.1) {
+    const sigma = rng.uniform(0, 0.1);
+    for (let i = 0; i < image.length; i++) image[i] += sigma * rng.normal();
+  }
+  const brightness = rng.uniform() < 0.15;
+  const contrast = rng.uniform() < 0.15;
+  const gamma = rng.uniform() < 0.3;
+  for (let c = 0; c < channels; c++) {
+    const each = (f: (v: number) => number) => {
+      for (let i = c; i < image.length; i += channels) image[i] = f(image[i]);
+    };
+    let [sum, square, low, high, n] = [0, 0, Infinity, -Infinity, 0];
+    const measure = () => {
+      [sum, square, low, high, n] = [0, 0, Infinity, -Infinity, image.length / channels];
+      each((v) => {
+        sum += v;
+        square += v * v;
+        low = Math.min(low, v);
+        high = Math.max(high, v);
+        return v;
+      });
+    };
+    if (brightness) {
+      const factor = rng.uniform(0.75, 1.25);
+      each((v) => v * factor);
+    }
+    if (contrast) {
+      measure();
+      const [mean, bottom, top, factor] = [sum / n, low, high, rng.uniform(0.75, 1.25)];
+      each((v) => Math.min(top, Math.max(bottom, mean + (v - mean) * factor)));
+    }
+    if (gamma) {
+      measure();
+      const power = rng.uniform() < 0.5 ? rng.uniform(0.7, 1) : rng.uniform(1, 1.5);
+      const [mean, bottom, range] = [sum / n, low, Math.max(high - low, 1e-7)];
+      const deviation = Math.sqrt(Math.max(0, square / n - mean * mean));
+      each((v) => ((v - bottom) / range) ** power * range + bottom);
+      measure();
+      const [mean2, deviation2] = [sum / n, Math.sqrt(Math.max(0, square / n - (sum / n) ** 2))];
+      each((v) => (v - mean2) / Math.max(deviation2, 1e-7) * deviation + mean);
+    }
+  }
+}
+
+/** A case with the voxels to centre on. */
+export interface Source {
+  case: Case;
+  sites: Uint32Array[];
+}
+
+/**
+ * Draws crop `i` of `n` of a step from `source` into `out`.
+ * @param plain no warp and no change of intensities: the bare crop
+ */
+export function crop(
+  source: Source,
+  patch: Side,
+  i: number,
+  n: number,
+  out: Crops,
+  rng: Rng,
+  plain = false,
+): void {
+  const { shape } = source.case;
+  const voxels = volume(patch);
+  const channels = source.case.image.length / volume(shape);
+  const image = out.image.subarray(i * voxels * channels, (i + 1) * voxels * channels);
+  const labels = out.labels.subarray(i * voxels, (i + 1) * voxels);
+  const present = source.sites.filter((list) => list.length > 0);
+  let site: Side | null = null;
+  if (forced(i, n) && present.length) {
+    const list = present[rng.integer(present.length)];
+    const at = list[rng.integer(list.length)];
+    site = [Math.floor(at / (shape[1] * shape[2])), Math.floor(at / shape[2]) % shape[1], at % shape[2]];
+  }
+  const start = startOf(shape, patch, site, rng);
+  sample(source.case, start, patch, plain ? [1, 0, 0, 0, 1, 0, 0, 0, 1] : warp(rng), image, labels);
+  if (!plain) colour(image, channels, rng);
+}

@@ -1,0 +1,37 @@
+/** The schedules of fine-tuning: which parameters train at a step, and at what rate (S3D section 3.3; finetuning 2.4). */
+import { poly } from "./schedule.ts";
+
+export const schedules = ["full", "warmup", "sawtooth", "frozen", "scratch"] as const;
+export type Schedule = typeof schedules[number];
+
+/** What one step does. A new `stage` starts with a new optimizer. */
+export interface Phase {
+  stage: number;
+  trainable: "all" | "decoder";
+  lr: number;
+}
+
+/**
+ * full, scratch: poly over everything. warmup: a linear rise over a tenth of the steps, then poly. frozen: the same,
+ * on the decoder. sawtooth: rise and poly on the decoder (2.5 % each), then rise (5 %) and poly on everything.
+ * @param step from 0
+ * @param peak learning rate
+ */
+export function phaseAt(schedule: Schedule, step: number, total: number, peak: number): Phase {
+  const part = (share: number) => Math.max(1, Math.round(share * total));
+  switch (schedule) {
+    case "full":
+    case "scratch":
+      return { stage: 0, trainable: "all", lr: poly(peak, step, total) };
+    case "warmup":
+    case "frozen": {
+      const lr = poly(peak, step, total, total > 1 ? part(0.1) : 0);
+      return { stage: 0, trainable: schedule === "frozen" ? "decoder" : "all", lr };
+    }
+    case "sawtooth": {
+      const [rise, decoder] = [part(0.025), part(0.05)];
+      if (step < decoder) return { stage: 0, trainable: "decoder", lr: poly(peak, step, decoder, rise) };
+      return { stage: 1, trainable: "all", lr: poly(peak, step - decoder, total - decoder, part(0.05)) };
+    }
+  }
+}

@@ -1,0 +1,84 @@
+/** From a pretraining run to a network for a task: the encoder by name, the rest new. */
+import { join } from "@std/path";
+import { decode } from "../data/safetensors.ts";
+import { UserError } from "../errors.ts";
+import type { Architecture } from "../nn/network.ts";
+import type { Parameters, Values } from "../nn/parameters.ts";
+
+/** What a run folder (or a folder of imported weights) offers for fine-tuning. */
+export interface Pretrained {
+  /** The weights file. */
+  file: string;
+  weights: Map<string, Values>;
+  method?: string;
+  arch?: string;
+  patch?: [number, number, number];
+}
+
+async function readable(path: string): Promise<boolean> {
+  try {
+    return (await Deno.stat(path)).isFile;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
+    throw error;
+  }
+}
+
+/** Reads a run folder: checkpoint/weights.safetensors of a run, else weights.safetensors. @throws UserError without */
+export async function readRun(folder: string): Promise<Pretrained> {
+  const candidates = [join(folder, "checkpoint", "weights.safetensors"), join(folder, "weights.safetensors")];
+  const found = await Promise.all(candidates.map(readable));
+  const file = candidates[found.indexOf(true)];
+  if (!file) {
+    throw new UserError(
+      `${candidates[0]}: there is no such file; --from needs the folder of a pretraining run`,
+    );
+  }
+  const { tensors, metadata } = decode(await Deno.readFile(file), file);
+  const about = join(folder, "run.json");
+  // deno-lint-ignore no-explicit-any
+  let config: any = {};
+  try {
+    const text = await readable(about) ? await Deno.readTextFile(about) : metadata.config ?? "{}";
+    const json = JSON.parse(text);
+    config = json.config ?? json;
+  } catch (error) {
+    if (error instanceof SyntaxError) throw new UserError(`${about}: it is not JSON (${error.message})`);
+    throw error;
+  }
+  const { method, arch, patch } = config;
+  return { file, weights: tensors, method, arch, patch };
+}
+
+/**
+ * Loads every encoder tensor. A stem made for one channel serves C channels: its weight is repeated and divided by C,
+ * so that C equal channels give what one gave (S3D section 3.3).
+ * @returns the names loaded
+ * @throws UserError when a tensor of the encoder is missing or has another shape
+ */
+export function transferEncoder(parameters: Parameters, from: Pretrained, arch: Architecture): string[] {
+  const wanted = (name: string) => arch.encoderPrefixes.some((prefix) => name.startsWith(prefix));
+  const names = [...parameters.tensors.keys()].filter(wanted);
+  const missing = names.filter((name) => !from.weights.has(name));
+  if (missing.length) {
+    throw new UserError(
+      `${from.file}: ${missing.length} of the ${names.length} encoder tensors of ${arch.name} are missing, such as ${
+        missing[0]
+      }; choose the --arch of that run`,
+    );
+  }
+  const values = new Map(names.map((name) => {
+    const found = from.weights.get(name)!;
+    const shape = parameters.shapes.get(name)!;
+    const channels = shape[1];
+    const repeat = shape.length === 5 && found.shape.length === 5 && found.shape[1] === 1 && channels > 1;
+    if (!repeat) return [name, found];
+    const kernel = found.data.length / found.shape[0];
+    const data = new Float32Array(found.data.length * channels);
+    for (let i = 0; i < data.length; i++) {
+      data[i] = found.data[Math.floor(i / (kernel * channels)) * kernel + i % kernel] / channels;
+    }
+    return [name, { shape: [found.shape[0], channels, ...found.shape.slice(2)], data }];
+  }));
+  return parameters.load(values, from.file, wanted);
+}

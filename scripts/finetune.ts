@@ -1,0 +1,142 @@
+/** Fine-tunes a pretrained network, or a new one, on labelled data: run folder + nnU-Net raw dataset -> model folder. */
+import { join } from "@std/path";
+import { architecture, architectures } from "../lib/arch/registry.ts";
+import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
+import { openDataset } from "../lib/data/cases.ts";
+import { UsageError, UserError } from "../lib/errors.ts";
+import type { ModelInfo } from "../lib/eval/segmenter.ts";
+import { chooseDevice } from "../lib/native/device.ts";
+import { memory } from "../lib/tensor.ts";
+import { defaultPatch, finetune, Finetuning, means, parsePatch } from "../lib/train/finetune.ts";
+import { type Schedule, schedules } from "../lib/train/phases.ts";
+import { writeWhole } from "../lib/train/run_folder.ts";
+import { draw, foldsOf, splitOf } from "../lib/train/splits.ts";
+import { readRun } from "../lib/train/transfer.ts";
+
+export const command: Command = {
+  name: "finetune",
+  summary:
+    "Trains a segmentation model on an nnU-Net raw dataset, from the encoder of a pretraining run or from scratch.",
+  positionals: [{
+    name: "DATA",
+    help: "nnU-Net raw dataset: dataset.json, imagesTr, labelsTr",
+    access: "read",
+  }],
+  flags: {
+    output: { type: "string", short: "o", access: "write", help: "model folder" },
+    from: {
+      type: "string",
+      access: "read",
+      help: "run folder whose encoder to start from; without: from scratch",
+    },
+    task: {
+      type: "string",
+      default: "segmentation",
+      choices: ["segmentation", "classification", "regression"],
+      help: "what to learn",
+    },
+    schedule: { type: "string", choices: schedules, help: "default: warmup with --from, else scratch" },
+    fold: {
+      type: "string",
+      default: "0",
+      choices: ["0", "1", "2", "3", "4", "all"],
+      help: "fold left out for validation",
+    },
+    labels: { type: "integer", min: 1, help: "train on N cases drawn from the fold's training set" },
+    draw: { type: "integer", min: 0, default: 0, help: "which draw of --labels" },
+    arch: {
+      type: "string",
+      help: `${architectures.map((a) => a.name).join(", ")} (default: the run's, else resenc-s)`,
+    },
+    patch: {
+      type: "string",
+      help: "sides of a crop, N or ZxYxX (default: the run's, else fitted to the data)",
+    },
+    batch: { type: "integer", min: 1, default: 2, help: "crops per step" },
+    steps: { type: "integer", min: 1, default: 1000, help: "optimizer steps" },
+    lr: { type: "number", min: 0, help: "peak learning rate (default 0.001 with --from, else 0.01)" },
+    seed: { type: "integer", min: 0, default: 0, help: "of new weights and crops" },
+    device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
+  },
+};
+
+async function main({ positionals: [data], flags }: Arguments): Promise<number> {
+  const begin = performance.now();
+  if (!flags.output) throw new UsageError("finetune: -o is missing; name the model folder to write");
+  if (flags.task !== "segmentation") throw new UserError(`--task ${flags.task} is not offered yet`);
+  const schedule: Schedule = flags.schedule ?? (flags.from ? "warmup" : "scratch");
+  if (schedule === "scratch" ? flags.from : !flags.from) {
+    throw new UsageError(
+      `--schedule ${schedule} ${flags.from ? "takes no" : "needs"} --from; give ${
+        flags.from
+          ? "full, warmup, sawtooth or frozen"
+          : "the run folder to start from, or --schedule scratch"
+      }`,
+    );
+  }
+  const dataset = openDataset(data);
+  const from = flags.from ? await readRun(flags.from) : undefined;
+  const arch = architecture(flags.arch ?? from?.arch ?? "resenc-s");
+  const device = chooseDevice(flags.device);
+  const splits = await foldsOf(data, dataset.cases, flags.fold);
+  const split = splitOf(flags.fold, splits, dataset.cases, join(data, "splits_final.json"));
+  const train = flags.labels === undefined ? split.train : draw(split.train, flags.labels, flags.draw);
+  const patch = flags.patch
+    ? parsePatch(flags.patch, arch)
+    : from?.patch ?? await defaultPatch(dataset, arch);
+  const info: ModelInfo = {
+    task: "segmentation",
+    method: from ? from.method ?? "imported" : "scratch",
+    arch: arch.name,
+    patch,
+    spacing: [1, 1, 1],
+    channels: dataset.channels,
+    labels: dataset.labels,
+    labelNames: dataset.labelNames,
+    dataset: dataset.name,
+    fold: flags.fold === "all" ? "all" : Number(flags.fold),
+    seed: flags.seed,
+    schedule,
+    steps: 0,
+    of: flags.steps,
+    batch: flags.batch,
+    lr: flags.lr ?? (from ? 1e-3 : 1e-2),
+    train,
+    ...(flags.labels === undefined ? {} : { draw: flags.draw }),
+    ...(flags.from ? { from: flags.from } : {}),
+  };
+  const tuning = new Finetuning(dataset, info, from);
+  log(
+    `${arch.name}, ${tuning.model.parameters.count()} parameters, ${schedule}${
+      from ? ` from ${from.file}` : ""
+    }: ${train.length} cases, patch ${patch.join("x")}, batch ${flags.batch}`,
+  );
+  await Deno.mkdir(flags.output, { recursive: true });
+  await writeWhole(join(flags.output, "splits_final.json"), JSON.stringify(splits, null, 2) + "\n");
+  const result = await finetune(tuning, flags.output, split.val);
+  const parameters = tuning.model.parameters.count();
+  tuning[Symbol.dispose]();
+  const { dsc, perLabel } = means(result.rows, dataset.labels);
+  if (result.interrupted) {
+    log(`stopped after step ${result.steps} of ${flags.steps}; ${flags.output} holds its weights`);
+  }
+  const { tensors, peakBytes } = memory();
+  writeLine({
+    model: flags.output,
+    steps: result.steps,
+    parameters,
+    loss: result.loss,
+    dsc,
+    dsc_per_label: Object.fromEntries(dataset.labelNames.slice(1).map((name, i) => [name, perLabel[i]])),
+    validation_cases: new Set(result.rows.map((row) => row.case)).size,
+    training_cases: train.length,
+    ...(result.interrupted ? { interrupted: true } : {}),
+    seconds: Number(((performance.now() - begin) / 1000).toFixed(2)),
+    peak_memory_bytes: peakBytes,
+    live_tensors: tensors,
+    device,
+  });
+  return 0;
+}
+
+if (import.meta.main) await run(command, main);

@@ -1,0 +1,114 @@
+/** Segments NIfTI images with a model of finetune: model folder + images -> label maps on the images' own grids. */
+import { join } from "@std/path";
+import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
+import { readCase } from "../lib/data/cases.ts";
+import { writeNifti } from "../lib/data/nifti.ts";
+import { encodeNpz } from "../lib/data/npz.ts";
+import { explain, UsageError } from "../lib/errors.ts";
+import { findInputs, type Input } from "../lib/eval/inputs.ts";
+import { argmax, probabilities, Segmenter } from "../lib/eval/segmenter.ts";
+import { listedPaths } from "../lib/launch.ts";
+import { chooseDevice } from "../lib/native/device.ts";
+import { cancel, memory } from "../lib/tensor.ts";
+import { writeWhole } from "../lib/train/run_folder.ts";
+
+export const command: Command = {
+  name: "predict",
+  summary:
+    "Segments images with a model of deno task finetune and writes CASE.nii.gz on the grid of each image.",
+  positionals: [
+    { name: "MODEL", help: "model folder of deno task finetune", access: "read" },
+    {
+      name: "IN",
+      help: "NIfTI files CASE_0000.nii.gz, folders of them, or - for a list",
+      access: "read",
+      variadic: true,
+    },
+  ],
+  flags: {
+    output: { type: "string", short: "o", access: "write", help: "folder for the label maps" },
+    probabilities: { type: "boolean", help: "also write CASE.npz with the probabilities [class, z, y, x]" },
+    mirror: {
+      type: "string",
+      default: "all",
+      choices: ["all", "none"],
+      help: "mean over the 8 mirrored copies, or one pass (8 times faster)",
+    },
+    device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
+  },
+};
+
+/** Segments one case and writes its files. False when it was cancelled. @throws UserError naming the bad file */
+async function segment(model: Segmenter, input: Input, flags: Arguments["flags"]): Promise<boolean> {
+  const { labels } = model.info;
+  const read = await readCase(input.id, input.files);
+  const logits = await model.logits(read, flags.mirror === "all");
+  if (!logits) return false;
+  const { shape: [z, y, x], affine, header } = read.file;
+  const data = argmax(logits, labels.length).map((k) => labels[k]);
+  const bytes = await writeNifti({ shape: [z, y, x], data, affine, like: header });
+  if (flags.probabilities) {
+    const values = probabilities(logits, labels.length);
+    const npz = encodeNpz("probabilities", values, [labels.length, z, y, x]);
+    await writeWhole(join(flags.output, `${input.id}.npz`), npz);
+  }
+  await writeWhole(join(flags.output, `${input.id}.nii.gz`), bytes);
+  return true;
+}
+
+async function main({ positionals: [folder, ...given], flags }: Arguments): Promise<number> {
+  const begin = performance.now();
+  if (!flags.output) throw new UsageError("predict: -o is missing; name the folder for the label maps");
+  const listed = given.includes("-")
+    ? listedPaths(new Uint8Array(await new Response(Deno.stdin.readable).arrayBuffer()))
+    : [];
+  const model = await Segmenter.open(folder);
+  const inputs = await findInputs(
+    [...given.filter((path) => path !== "-"), ...listed],
+    model.info.channels.length,
+  );
+  const device = chooseDevice(flags.device);
+  let stop = false;
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    Deno.addSignalListener(signal, () => {
+      stop = true;
+      cancel();
+    });
+  }
+  await Deno.mkdir(flags.output, { recursive: true });
+  const { method, arch, dataset, fold, seed } = model.info;
+  const about = { method, arch, task: "segmentation", dataset, fold, seed, model: folder };
+  await writeWhole(join(flags.output, "prediction.json"), JSON.stringify(about, null, 2) + "\n");
+  const refused: { id: string; reason: string }[] = [];
+  let done = 0;
+  for (const input of inputs) {
+    if (stop) break;
+    try {
+      if (input.problem) throw new UsageError(input.problem);
+      if (!await segment(model, input, flags)) break;
+      done++;
+      log(`${done + refused.length}/${inputs.length} ${input.id}`);
+    } catch (error) {
+      const reason = explain(error).message.replaceAll("\n", " ");
+      refused.push({ id: input.id, reason });
+      log(`predict: ${reason}`);
+    }
+  }
+  model[Symbol.dispose]();
+  cancel(false);
+  if (stop) log(`predict: stopped after ${done} of ${inputs.length} cases`);
+  const { tensors, peakBytes } = memory();
+  writeLine({
+    predictions: flags.output,
+    cases: done,
+    refused,
+    ...(stop ? { interrupted: true } : {}),
+    seconds: Number(((performance.now() - begin) / 1000).toFixed(2)),
+    peak_memory_bytes: peakBytes,
+    live_tensors: tensors,
+    device,
+  });
+  return refused.length || stop ? 1 : 0;
+}
+
+if (import.meta.main) await run(command, main);
