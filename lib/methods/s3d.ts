@@ -38,9 +38,9 @@ export const s3d: Method = {
       loss({ batch, random }) {
         const samples = batch.images.length / volume(patch);
         const cells = patch.reduce((n, p) => n * p / cell, 1);
-        // At least one cell is hidden and one stays visible, also where a small patch has few cells.
+        // One cell at least is hidden and two stay visible (a norm over one voxel has no variance) on small patches.
         const drawn = random.uniform(options.low, options.high);
-        const ratio = Math.min(Math.max(drawn, 1 / cells), (cells - 1) / cells);
+        const ratio = Math.min(Math.max(drawn, 1 / cells), (cells - 2) / cells);
         const mask = drawMask(random, samples, patch, cell, ratio);
         const hidden = hiddenVoxels(mask, samples, patch, cell);
         const dense = Grid.dense(samples);
