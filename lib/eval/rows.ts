@@ -1,6 +1,5 @@
 /** Metric rows from JSON lines or CSV, checked one by one; every error names `file:line`. */
 import { nearest, UsageError, UserError } from "../errors.ts";
-import { compareNames } from "./ranks.ts";
 
 /** One observation. `value` null means missing; without `case` the row is the summary of a dataset. */
 export interface Row {
@@ -245,7 +244,9 @@ export function readRows(
   const archs = new Map<string, string>();
   let several = false;
   for (const r of rows) {
-    several ||= (archs.get(r.method) ?? archs.set(r.method, r.arch).get(r.method)) !== r.arch;
+    if (r.track || !r.arch) continue;
+    several ||= (archs.get(r.method) ?? r.arch) !== r.arch;
+    archs.set(r.method, r.arch);
   }
   const seen = new Map<string, Row>(), cased = new Map<string, Row>();
   for (const row of rows) {
@@ -269,7 +270,7 @@ export function readRows(
     cased.set(home, other ?? row);
   }
   return rows.map(({ arch: _, ...row }) => ({ row, key: identity(row) }))
-    .sort((a, b) => compareNames(a.key, b.key) || (a.key < b.key ? -1 : 1)).map((r) => r.row);
+    .sort((a, b) => a.key < b.key ? -1 : 1).map((r) => r.row);
 }
 
 /** The directions of the metrics that occur, as text for the report. */

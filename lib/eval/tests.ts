@@ -45,8 +45,8 @@ export function wilcoxon(
 ): Wilcoxon {
   const { d, index } = "index" in differences ? differences : bySize(differences);
   const { counts, zeros = "wilcox", continuity = true } = options;
-  const groups: { size: number; positive: number; rank2: number }[] = [];
-  let dropped = 0, before = 0;
+  const sizes: number[] = [], places: number[] = [];
+  let dropped = 0, before = 0, n = 0, W2 = 0, total2 = 0, ties = 0;
   for (let from = 0, to = 0; from < d.length; from = to) {
     const size = Math.abs(d[from]);
     let total = 0, positive = 0;
@@ -59,13 +59,16 @@ export function wilcoxon(
       dropped = total;
       if (zeros === "pratt") before = total;
     } else if (total) {
-      groups.push({ size: total, positive, rank2: 2 * before + total + 1 });
+      const rank2 = 2 * before + total + 1;
+      sizes.push(total);
+      places.push(rank2);
       before += total;
+      n += total;
+      W2 += positive * rank2;
+      total2 += total * rank2;
+      ties += total ** 3 - total;
     }
   }
-  const n = groups.reduce((s, g) => s + g.size, 0);
-  const W2 = groups.reduce((s, g) => s + g.positive * g.rank2, 0);
-  const total2 = groups.reduce((s, g) => s + g.size * g.rank2, 0);
   const W = W2 / 2, W_minus = (total2 - W2) / 2;
   const exact = zeros !== "pratt" && (options.method === "exact" || (options.method !== "normal" && n <= 50));
   let p_greater = 1, p_less = 1;
@@ -73,8 +76,8 @@ export function wilcoxon(
     const ways = new Float64Array(total2 + 1);
     ways[0] = 1;
     let reach = 0;
-    for (const { size, rank2 } of groups) {
-      for (let i = 0; i < size; i++) {
+    for (const [g, rank2] of places.entries()) {
+      for (let i = 0; i < sizes[g]; i++) {
         for (let s = reach; s >= 0; s--) ways[s + rank2] += ways[s];
         reach += rank2;
       }
@@ -89,7 +92,6 @@ export function wilcoxon(
   } else if (n) {
     const z0 = zeros === "pratt" ? dropped : 0, m = n + z0;
     const mean = (m * (m + 1) - z0 * (z0 + 1)) / 4;
-    const ties = groups.reduce((s, g) => s + g.size ** 3 - g.size, 0);
     const sd = Math.sqrt((m * (m + 1) * (2 * m + 1) - z0 * (z0 + 1) * (2 * z0 + 1)) / 24 - ties / 48);
     const half = continuity ? 0.5 : 0;
     p_greater = normalCdf(-(W - mean - half) / sd);

@@ -186,7 +186,13 @@ function values({ track, methods, colour, left }: Frame, c: Competition): Figure
             fillOpacity: 0.25,
           }),
           Plot.tickX(boxes, { fy: "column", y: "method", x: "middle", stroke: "method", strokeWidth: 2 }),
-          Plot.dot(points, { fy: "column", y: "method", x: "value", stroke: "method", r: 1.8 }),
+          Plot.dot(points.length > 5000 ? [] : points, {
+            fy: "column",
+            y: "method",
+            x: "value",
+            stroke: "method",
+            r: 1.8,
+          }),
         ],
       })
       : svg({
@@ -207,7 +213,7 @@ function values({ track, methods, colour, left }: Frame, c: Competition): Figure
         ],
       });
     const legend = cased
-      ? "dots are cases, boxes quartiles with the median"
+      ? `${points.length > 5000 ? "" : "dots are cases, "}boxes quartiles with the median`
       : `numbers: ${methods.map((m, i) => `${i + 1} ${m}`).join(", ")}`;
     return {
       svg: image,

@@ -1,5 +1,6 @@
 /** The report of a ranking: rank.json, report.html, ranking.tex, ranking.md, ranking.csv. */
 import { join } from "@std/path";
+import { UserError } from "../errors.ts";
 import type { Audited, AuditSum } from "../eval/audit.ts";
 import type { Competition } from "../eval/columns.ts";
 import type { TrackResult } from "../eval/ranking.ts";
@@ -141,7 +142,14 @@ export function reportFiles(
 
 /** Writes `files` into `folder` (made when absent), each under a temporary name first; gives their paths. */
 export async function writeReport(folder: string, files: Record<string, string>): Promise<string[]> {
-  await Deno.mkdir(folder, { recursive: true });
+  try {
+    await Deno.mkdir(folder, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists || error instanceof Deno.errors.NotADirectory)) {
+      throw error;
+    }
+    throw new UserError(`${folder}: this is a file; give -o a folder for the report`);
+  }
   const paths: string[] = [];
   for (const [name, text] of Object.entries(files)) {
     const path = join(folder, name);
