@@ -87,11 +87,11 @@ export class Loader {
     }
   }
 
-  /** Waits for work under way and lets go of the pairs. */
+  /** Ends preparation and lets go of the pairs; a pipe that is silent is not waited for. */
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.allSettled(this.#queue);
-    await this.#pairs?.return?.();
+    if (this.#pairs) this.#pairs.return?.()?.catch(() => {});
+    else await Promise.allSettled(this.#queue);
   }
 
   /** Adds the next batch to the queue; batches are prepared one after the other. */
