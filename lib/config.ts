@@ -138,7 +138,10 @@ export function grants(command: Command, args: Arguments): { read: string[]; wri
   const add = (access: "read" | "write" | undefined, path: unknown) => {
     if (typeof path !== "string" || path === "-" || !access) return;
     read.push(path);
-    if (access === "write") write.push(path, `${path}.partial`);
+    if (access === "write") {
+      read.push(`${path}.partial`); // a rename reads its source
+      write.push(path, `${path}.partial`);
+    }
   };
   args.positionals.forEach((path, i) => {
     const p = command.positionals[Math.min(i, command.positionals.length - 1)];
