@@ -1,23 +1,17 @@
 /** Pretrains a network on a volume store: store (+ pairs) -> run folder. */
 import { join } from "@std/path";
-import { architecture, architectures } from "../lib/arch/registry.ts";
+import { architectures } from "../lib/arch/registry.ts";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { Loader } from "../lib/data/loader.ts";
-import { readPairs } from "../lib/data/pairs.ts";
-import type { Pair } from "../lib/data/views.ts";
 import { decode } from "../lib/data/safetensors.ts";
-import { Store } from "../lib/data/store.ts";
-import { UsageError, UserError } from "../lib/errors.ts";
-import { method, methods } from "../lib/methods/registry.ts";
-import { native } from "../lib/native/library.ts";
+import { chooseDevice } from "../lib/device.ts";
+import { UserError } from "../lib/errors.ts";
+import { methods } from "../lib/methods/registry.ts";
 import { writeReport } from "../lib/report/pretraining.ts";
 import { memory, wait } from "../lib/tensor.ts";
+import { plan } from "../lib/train/plan.ts";
 import { estimate, train, Trainer } from "../lib/train/pretrain.ts";
-import { firstStore } from "../lib/train/first_store.ts";
-import { type RunConfig, RunFolder } from "../lib/train/run_folder.ts";
-
-/** Steps of the S3D paper. */
-const STEPS = 250_000;
+import { RunFolder } from "../lib/train/run_folder.ts";
 
 export const command: Command = {
   name: "pretrain",
@@ -64,70 +58,11 @@ export function extraGrants(args: Arguments): { read: string[]; write: string[] 
   return { read: paths, write: paths };
 }
 
-function device(wanted: string): void {
-  if (wanted === "cpu") return;
-  let why = "the CUDA path of this build does not train yet";
-  try {
-    native().vx_cuda_devices();
-  } catch (error) {
-    why = (error as Error).message;
-  }
-  if (wanted === "cuda") throw new UserError(`--device cuda: ${why}; use --device cpu`);
-  log(`computing on the CPU: ${why}`);
-}
-
-/** The pairs of --pairs, as many as the run needs: without --steps, as many as there are. */
-async function listPairs(
-  flags: Arguments["flags"],
-  store: Store,
-  patch: [number, number, number],
-): Promise<Pair[]> {
-  if (method(flags.method).views !== 2) {
-    throw new UsageError(`--pairs: ${flags.method} takes single views; use --method cva`);
-  }
-  const stdin = flags.pairs === "-";
-  const stream = stdin ? Deno.stdin.readable : (await Deno.open(flags.pairs)).readable;
-  const needed = (flags.steps ?? STEPS) * flags.batch;
-  const pairs: Pair[] = [];
-  for await (const pair of readPairs(stream, stdin ? "standard input" : flags.pairs, store, patch)) {
-    if (pairs.push(pair) >= needed) break;
-  }
-  const short = flags.steps !== undefined && pairs.length < needed;
-  if (short || pairs.length < flags.batch) {
-    throw new UserError(
-      `--pairs ${flags.pairs}: ${pairs.length} pairs, ${
-        short ? needed : flags.batch
-      } are needed; give more or lower --steps`,
-    );
-  }
-  return pairs;
-}
-
-async function main({ positionals: [given], flags }: Arguments): Promise<void> {
-  const chosen = method(flags.method);
-  const arch = architecture(flags.arch ?? (given ? "resenc-l" : "resenc-s"));
-  device(flags.device);
-  if (flags.cell !== undefined && !("cell" in chosen.options)) {
-    throw new UsageError(`--cell: ${chosen.name} has no mask cells`);
-  }
-  const side = flags.patch ?? (given ? 160 : 32);
-  const store = await Store.open(given ?? await firstStore(join("runs", "first-store")));
-  const patch: [number, number, number] = [side, side, side];
-  const pairs = flags.pairs === undefined ? undefined : await listPairs(flags, store, patch);
-  const options = { ...chosen.options, ...(flags.cell === undefined ? {} : { cell: flags.cell }) };
-  // A small patch has room for few cells: without --cell the default shrinks to half the patch.
-  if (flags.cell === undefined && options.cell > side / 2) options.cell = side / 2;
-  const config: RunConfig = {
-    method: chosen.name,
-    arch: arch.name,
-    patch,
-    batch: flags.batch,
-    steps: flags.steps ?? (pairs ? Math.floor(pairs.length / flags.batch) : given ? STEPS : 100),
-    seed: flags.seed,
-    lr: flags.lr,
-    options,
-    data: await store.hash(),
-  };
+async function main(args: Arguments): Promise<void> {
+  const { flags } = args;
+  chooseDevice(flags.device);
+  const { arch, method: chosen, config, store, pairs } = await plan(args);
+  const { patch } = config;
   const path = flags.out ?? join("runs", `${chosen.name}-${arch.name}`);
   const begin = performance.now();
   const trainer = new Trainer(arch, chosen, config);

@@ -76,7 +76,8 @@ export async function pairsPicture(shown: Shown[]): Promise<Canvas> {
   const scales = shown.map(({ shape }) => Math.max(1, Math.round(160 / Math.max(...shape))));
   const sizes = shown.map(({ pair, shape }, i) => {
     const patch = sideOf(pair.a);
-    const wide = (s: Triple) => PLANES.reduce<number>((sum, p) => sum + planeSize(s, p, scales[i])[0] + GAP, 0);
+    const wide = (s: Triple) =>
+      PLANES.reduce<number>((sum, p) => sum + planeSize(s, p, scales[i])[0] + GAP, 0);
     return [wide(shape) + 2 * wide(patch) + 3 * GAP, Math.max(tall(shape), tall(patch)) * scales[i] + GAP];
   });
   const total = sizes.reduce((sum, s) => sum + s[1], GAP);
