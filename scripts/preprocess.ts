@@ -2,7 +2,7 @@
 import { join } from "@std/path";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { UsageError, UserError } from "../lib/errors.ts";
-import { findInputs } from "../lib/data/inputs.ts";
+import { findInputs, halvesOf } from "../lib/data/inputs.ts";
 import { preprocess, shardOf, storeReport } from "../lib/data/preprocess.ts";
 import { readIndex, StoreWriter } from "../lib/data/store.ts";
 import { type Recipe, RECIPES } from "../lib/data/volume.ts";
@@ -31,14 +31,19 @@ export const command: Command = {
   },
 };
 
-/** The image halves of pairs that the command line names by their headers, or the other way round. */
+/** The halves of pairs that the command line names by the other half. */
 export function extraGrants(args: Arguments): { read: string[]; write: string[] } {
-  const halves = args.positionals.flatMap((path) =>
-    /\.(hdr|img)(\.gz)?$/i.test(path)
-      ? [path.replace(/\.hdr((\.gz)?)$/i, ".img$1"), path.replace(/\.img((\.gz)?)$/i, ".hdr$1")]
-      : []
-  );
-  return { read: halves, write: [] };
+  return { read: args.positionals.flatMap(halvesOf), write: [] };
+}
+
+/** Arrays are written without a pause for signals, so that stopping here leaves none half done. */
+function stopOnSignals(): void {
+  for (const signal of Deno.build.os === "windows" ? ["SIGINT"] as const : ["SIGINT", "SIGTERM"] as const) {
+    Deno.addSignalListener(signal, () => {
+      log("preprocess: stopped; the same command goes on where it was");
+      Deno.exit(1);
+    });
+  }
 }
 
 /** How long `seconds` is, for people. */
@@ -56,6 +61,7 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
   const inputs = shardOf(await findInputs(named, listed), flags.shard);
   const writer = await StoreWriter.open(flags.out);
 
+  stopOnSignals();
   const counts = { stored: 0, present: 0, refused: 0 };
   const places = new Map(inputs.map((input, i) => [input.path, i + 1]));
   const start = performance.now();

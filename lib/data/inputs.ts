@@ -25,6 +25,13 @@ function imageOf(path: string): string | undefined {
   return found ? `${found[1]}.${found[2] === "HDR" ? "IMG" : "img"}${found[3]}` : undefined;
 }
 
+/** Both files of a pair that `path` names by its `.hdr` or `.img`; the path itself for any other file. */
+export function halvesOf(path: string): string[] {
+  const header = path.replace(/\.img((\.gz)?)$/i, ".hdr$1");
+  const image = imageOf(header);
+  return image ? [header, image] : [path];
+}
+
 /** Relative paths of the volumes below a folder in order of name, `labelsTr` left out. */
 async function* below(folder: string, relative = ""): AsyncGenerator<string> {
   const entries = await Array.fromAsync(Deno.readDir(join(folder, relative)));
@@ -72,7 +79,8 @@ export async function findInputs(paths: string[], listed: string[] = []): Promis
       throw error;
     });
     if (!info?.isDirectory) {
-      found.set(path.replace(/\.img((\.gz)?)$/i, ".hdr$1"), basename(path));
+      const [header] = halvesOf(path);
+      found.set(header, basename(header));
       continue;
     }
     for await (const inner of below(path)) {
