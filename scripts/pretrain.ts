@@ -66,16 +66,18 @@ async function main(args: Arguments): Promise<void> {
   const path = flags.out ?? join("runs", `${chosen.name}-${arch.name}`);
   const begin = performance.now();
   const trainer = new Trainer(arch, chosen, config);
-  const loader = (start: number, pairs?: ReturnType<typeof readPairs>) =>
-    new Loader({
+  const loader = (start: number) => {
+    const drawn = pairs && ReadableStream.from(pairs);
+    return new Loader({
       store,
-      patch: config.patch,
+      patch,
       batch: config.batch,
       seed: config.seed,
       views: chosen.views,
       start,
-      pairs,
+      pairs: drawn,
     });
+  };
   if (flags.from) {
     const file = join(flags.from, "checkpoint", "weights.safetensors");
     const loaded = trainer.parameters.load(decode(await Deno.readFile(file), file).tensors, file);
