@@ -62,6 +62,15 @@ export function listedPaths(bytes: Uint8Array): string[] {
   return new TextDecoder().decode(bytes).split(/\r?\n/).filter((line) => line.trim() !== "");
 }
 
+/** Header and image of the pair that `path` names by its `.hdr` or `.img`; `path` alone for any other file. */
+export function halvesOf(path: string): [file: string, image?: string] {
+  const found = path.match(/^(.*\.)(hdr|img)((\.gz)?)$/i);
+  if (!found) return [path];
+  const [, stem, half, gz] = found;
+  const [header, image] = half === half.toUpperCase() ? ["HDR", "IMG"] : ["hdr", "img"];
+  return [stem + header + gz, stem + image + gz];
+}
+
 /** The counts in the summary line of `deno test` (the last one in `text`), colours or not; zeros without one. */
 export function testCounts(text: string): { passed: number; failed: number } {
   // deno-lint-ignore no-control-regex

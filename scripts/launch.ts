@@ -5,8 +5,7 @@
 import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { type Arguments, type Command, grants, help, log, parse } from "../lib/config.ts";
 import { explain, nearest, UsageError, UserError } from "../lib/errors.ts";
-import { halvesOf } from "../lib/data/inputs.ts";
-import { libraryPath, libraryState, listedPaths, permission, testCounts } from "../lib/launch.ts";
+import { halvesOf, libraryPath, libraryState, listedPaths, permission, testCounts } from "../lib/launch.ts";
 
 /** What a script exports for the launcher. */
 interface Script {
@@ -120,7 +119,7 @@ async function launch(name: string, args: string[]): Promise<number> {
   const listed: string[] = [];
   if (PATHS_ON_STDIN.includes(name) && parsed.positionals.includes("-")) {
     input = new Uint8Array(await new Response(Deno.stdin.readable).arrayBuffer());
-    listed.push(...listedPaths(input).flatMap(halvesOf));
+    listed.push(...listedPaths(input).flatMap((path) => halvesOf(path) as string[]));
   }
   await build();
   const flags = [

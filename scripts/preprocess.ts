@@ -2,11 +2,11 @@
 import { join } from "@std/path";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { UsageError, UserError } from "../lib/errors.ts";
-import { findInputs, halvesOf } from "../lib/data/inputs.ts";
+import { findInputs } from "../lib/data/inputs.ts";
 import { preprocess, shardOf, storeReport } from "../lib/data/preprocess.ts";
 import { readIndex, StoreWriter } from "../lib/data/store.ts";
 import { type Recipe, RECIPES } from "../lib/data/volume.ts";
-import { listedPaths } from "../lib/launch.ts";
+import { halvesOf, listedPaths } from "../lib/launch.ts";
 
 export const command: Command = {
   name: "preprocess",
@@ -33,7 +33,7 @@ export const command: Command = {
 
 /** The halves of pairs that the command line names by the other half. */
 export function extraGrants(args: Arguments): { read: string[]; write: string[] } {
-  return { read: args.positionals.flatMap(halvesOf), write: [] };
+  return { read: args.positionals.flatMap((path) => halvesOf(path) as string[]), write: [] };
 }
 
 /** Arrays are written without a pause for signals, so that stopping here leaves none half done. */

@@ -1,6 +1,7 @@
 /** Which NIfTI files a command line means, and the ids that their volumes get. */
 import { basename, join } from "@std/path";
 import { UserError } from "../errors.ts";
+import { halvesOf } from "../launch.ts";
 
 /** A NIfTI file to prepare. */
 export interface Input {
@@ -17,19 +18,6 @@ const SUFFIX = /\.(nii|hdr)(\.gz)?$/i;
 /** Whether a name is that of a NIfTI file or of the header of a pair. */
 function isVolume(name: string): boolean {
   return SUFFIX.test(name) && !name.startsWith("._");
-}
-
-/** The `.img` of a `.hdr`, as the names have it. */
-function imageOf(path: string): string | undefined {
-  const found = path.match(/^(.*)\.(hdr)((\.gz)?)$/i);
-  return found ? `${found[1]}.${found[2] === "HDR" ? "IMG" : "img"}${found[3]}` : undefined;
-}
-
-/** Both files of a pair that `path` names by its `.hdr` or `.img`; the path itself for any other file. */
-export function halvesOf(path: string): string[] {
-  const header = path.replace(/\.img((\.gz)?)$/i, ".hdr$1");
-  const image = imageOf(header);
-  return image ? [header, image] : [path];
 }
 
 /** Relative paths of the volumes below a folder in order of name, `labelsTr` left out. */
@@ -98,7 +86,7 @@ export async function findInputs(paths: string[], listed: string[] = []): Promis
     same.map(([path, name]) => ({
       id: same.length === 1 ? idOf(name) : `${idOf(name)}-${tag(path)}`,
       path,
-      image: imageOf(path),
+      image: halvesOf(path)[1],
     }))
   );
 }
