@@ -1,0 +1,162 @@
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { join } from "@std/path";
+import { resencS } from "../../lib/arch/resenc.ts";
+import { openDataset } from "../../lib/data/cases.ts";
+import { writeNifti } from "../../lib/data/nifti.ts";
+import { phantom } from "../../lib/data/phantom.ts";
+import { decode, encode } from "../../lib/data/safetensors.ts";
+import { UserError } from "../../lib/errors.ts";
+import { type ModelInfo, Segmenter } from "../../lib/eval/segmenter.ts";
+import { Parameters } from "../../lib/nn/parameters.ts";
+import { memory } from "../../lib/tensor.ts";
+import { defaultPatch, finetune, Finetuning, means, parsePatch } from "../../lib/train/finetune.ts";
+import type { Schedule } from "../../lib/train/phases.ts";
+import { readRun, transferEncoder } from "../../lib/train/transfer.ts";
+
+const identity = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
+
+/** Small phantoms in the nnU-Net raw layout. */
+async function dataset(count: number, channels = 1): Promise<string> {
+  const folder = await Deno.makeTempDir();
+  for (const name of ["imagesTr", "labelsTr"]) await Deno.mkdir(join(folder, name));
+  const named = Object.fromEntries(Array.from({ length: channels }, (_, c) => [c, `C${c}`]));
+  const json = {
+    name: "phantoms",
+    channel_names: named,
+    labels: { background: 0, ventricles: 1, nuclei: 2 },
+  };
+  await Deno.writeTextFile(join(folder, "dataset.json"), JSON.stringify(json));
+  for (let i = 0; i < count; i++) {
+    const { shape, images, label } = phantom(0, i, 32, channels);
+    const files = images.map((data, c) => [`imagesTr/p${i}_000${c}.nii.gz`, data] as const);
+    for (const [name, data] of [...files, [`labelsTr/p${i}.nii.gz`, label] as const]) {
+      await Deno.writeFile(join(folder, name), await writeNifti({ shape, data, affine: identity }));
+    }
+  }
+  return folder;
+}
+
+function info(folder: string, schedule: Schedule, of: number, train: string[]): ModelInfo {
+  const { channels, labels, labelNames, name } = openDataset(folder);
+  return {
+    task: "segmentation",
+    method: "scratch",
+    arch: "resenc-s",
+    patch: [32, 32, 32],
+    spacing: [1, 1, 1],
+    channels,
+    labels,
+    labelNames,
+    dataset: name,
+    fold: 0,
+    seed: 1,
+    schedule,
+    steps: 0,
+    of,
+    batch: 2,
+    lr: 0.01,
+    train,
+  };
+}
+
+/** A run folder with the encoder of a fresh network. */
+async function run(): Promise<string> {
+  const folder = await Deno.makeTempDir();
+  await Deno.mkdir(join(folder, "checkpoint"));
+  using parameters = new Parameters(7);
+  resencS.build(parameters, 1, 1);
+  await Deno.writeFile(join(folder, "checkpoint", "weights.safetensors"), encode(parameters.values(), {}));
+  const config = { method: "mae", arch: "resenc-s", patch: [32, 32, 32] };
+  await Deno.writeTextFile(join(folder, "run.json"), JSON.stringify({ config }));
+  return folder;
+}
+
+Deno.test("finetune: the loss falls, the model opens and scores alike, no tensor stays", async () => {
+  const [folder, out] = [await dataset(2), await Deno.makeTempDir()];
+  const before = memory().tensors;
+  const tuning = new Finetuning(openDataset(folder), info(folder, "scratch", 12, ["p0"]));
+  const { rows, steps, interrupted } = await finetune(tuning, out, ["p1"]);
+  assertEquals([steps, interrupted, rows.length], [12, false, 2]);
+  const lines = (await Deno.readTextFile(join(out, "metrics.jsonl"))).trim().split("\n").map((l) =>
+    JSON.parse(l)
+  );
+  const mean = (list: { loss: number }[]) => list.reduce((sum, m) => sum + m.loss, 0) / list.length;
+  assert(mean(lines.slice(-3)) < mean(lines.slice(0, 3)) - 0.1, JSON.stringify(lines.map((l) => l.loss)));
+  const opened = await Segmenter.open(out);
+  const of = await tuning.cases.read("p1");
+  assertEquals(await opened.logits(of, false), await tuning.model.logits(of, false));
+  assertEquals(means(rows, [0, 1, 2]).perLabel, rows.map((row) => row.value));
+  opened[Symbol.dispose]();
+  tuning[Symbol.dispose]();
+  assertEquals(memory().tensors, before);
+  assertEquals([...Deno.readDirSync(out)].filter((e) => e.name.endsWith(".partial")), []);
+  for (const path of [folder, out]) await Deno.remove(path, { recursive: true });
+});
+
+Deno.test("finetune: a frozen encoder keeps its bytes while the decoder learns", async () => {
+  const [folder, out, from] = [await dataset(1), await Deno.makeTempDir(), await run()];
+  const pretrained = await readRun(from);
+  assertEquals([pretrained.method, pretrained.arch, pretrained.patch], ["mae", "resenc-s", [32, 32, 32]]);
+  const tuning = new Finetuning(openDataset(folder), info(folder, "frozen", 2, ["p0"]), pretrained);
+  const head = "decoder.seg_layers.3.weight";
+  const before = tuning.model.parameters.values().get(head)!.data;
+  await finetune(tuning, out, []);
+  const file = join(out, "weights.safetensors");
+  const { tensors } = decode(await Deno.readFile(file), file);
+  const encoder = [...tensors.keys()].filter((name) => name.startsWith("encoder."));
+  assert(encoder.length > 20);
+  for (const name of encoder) assertEquals(tensors.get(name)!.data, pretrained.weights.get(name)!.data, name);
+  assert(tensors.get(head)!.data.some((v, i) => v !== before[i]));
+  tuning[Symbol.dispose]();
+  for (const path of [folder, out, from]) await Deno.remove(path, { recursive: true });
+});
+
+Deno.test("finetune: a stem for one channel is repeated over four and divided by four; a missing tensor is refused", async () => {
+  const from = await run();
+  const pretrained = await readRun(from);
+  using parameters = new Parameters(0);
+  resencS.build(parameters, 4, 3);
+  transferEncoder(parameters, pretrained, resencS);
+  const name = "encoder.stem.convs.0.conv.weight";
+  const [one, four] = [pretrained.weights.get(name)!, parameters.values().get(name)!];
+  assertEquals(four.shape, [one.shape[0], 4, 3, 3, 3]);
+  for (let o = 0; o < one.shape[0]; o++) {
+    for (let c = 0; c < 4; c++) {
+      for (let k = 0; k < 27; k++) assertEquals(four.data[(o * 4 + c) * 27 + k], one.data[o * 27 + k] / 4);
+    }
+  }
+  pretrained.weights.delete("encoder.stages.0.blocks.0.conv1.conv.weight");
+  assertThrows(
+    () => transferEncoder(parameters, pretrained, resencS),
+    UserError,
+    "encoder.stages.0.blocks.0.conv1",
+  );
+  await assertRejects(() => readRun("/nowhere/at/all"), UserError, "checkpoint");
+  await Deno.remove(from, { recursive: true });
+});
+
+Deno.test("finetune: the same step gives the same bits", async () => {
+  const folder = await dataset(2);
+  const losses: number[][] = [];
+  for (let i = 0; i < 2; i++) {
+    const tuning = new Finetuning(openDataset(folder), info(folder, "sawtooth", 2, ["p0", "p1"]));
+    const list = [];
+    for (let step = 0; step < 2; step++) list.push((await tuning.step(step, await tuning.crops(step)))!.loss);
+    losses.push(list);
+    tuning[Symbol.dispose]();
+  }
+  assertEquals(losses[0], losses[1]);
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("finetune: patches are parsed, fitted to the data, and refused when the network cannot take them", async () => {
+  assertEquals(parsePatch("48", resencS), [48, 48, 48]);
+  assertEquals(parsePatch("32x48x64", resencS), [32, 48, 64]);
+  for (const text of ["40", "16", "a", "32x48"]) {
+    assertThrows(() => parsePatch(text, resencS), UserError, text);
+  }
+  const folder = await dataset(1);
+  assertEquals(await defaultPatch(openDataset(folder), resencS), [32, 32, 32]);
+  await Deno.remove(folder, { recursive: true });
+  assertAlmostEquals(means([], [0, 1]).dsc ?? -1, -1);
+});
