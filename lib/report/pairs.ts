@@ -73,18 +73,17 @@ function outline(
  */
 export async function pairsPicture(shown: Shown[]): Promise<Canvas> {
   const tall = (shape: Triple) => Math.max(shape[0], shape[1]);
-  const scales = shown.map(({ shape }) => Math.max(1, Math.round(160 / Math.max(...shape))));
-  const sizes = shown.map(({ pair, shape }, i) => {
+  const scale = Math.max(1, Math.round(160 / Math.max(...shown.flatMap(({ shape }) => shape))));
+  const sizes = shown.map(({ pair, shape }) => {
     const patch = sideOf(pair.a);
-    const wide = (s: Triple) =>
-      PLANES.reduce<number>((sum, p) => sum + planeSize(s, p, scales[i])[0] + GAP, 0);
-    return [wide(shape) + 2 * wide(patch) + 3 * GAP, Math.max(tall(shape), tall(patch)) * scales[i] + GAP];
+    const wide = (s: Triple) => PLANES.reduce<number>((sum, p) => sum + planeSize(s, p, scale)[0] + GAP, 0);
+    return [wide(shape) + 2 * wide(patch) + 3 * GAP, Math.max(tall(shape), tall(patch)) * scale + GAP];
   });
   const total = sizes.reduce((sum, s) => sum + s[1], GAP);
   const canvas = new Canvas(Math.max(...sizes.map((s) => s[0])), total, [24, 24, 28]);
   let y = GAP;
   for (const [i, { pair, volume, shape }] of shown.entries()) {
-    const [scale, window] = [scales[i], percentileWindow(volume)];
+    const window = percentileWindow(volume);
     const patch = sideOf(pair.a);
     const middle = (name: "a" | "b") =>
       patch.map((side, d) => side * (pair.overlap[name][d] + pair.overlap[name][d + 3]) / 2);
