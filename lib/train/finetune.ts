@@ -226,6 +226,7 @@ export async function finetune(tuning: Finetuning, folder: string, validation: s
     write: true,
     truncate: true,
   });
+  await Deno.remove(join(folder, "validation.jsonl")).catch(() => {/* there was none */});
   const losses: number[] = [];
   const rows: ScoreRow[] = [];
   try {
@@ -269,7 +270,7 @@ export async function finetune(tuning: Finetuning, folder: string, validation: s
   }
   const last = losses.slice(-50);
   const loss = last.length ? last.reduce((a, b) => a + b) / last.length : null;
-  return { steps: losses.length, loss, interrupted: stop, rows };
+  return { steps: losses.length, loss, interrupted: stop, rows: stop ? [] : rows };
 }
 
 /** Mean DSC per label over the cases that have one, and their mean; null without any. */

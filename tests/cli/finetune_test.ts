@@ -1,0 +1,94 @@
+/** `finetune` and `predict` as a user runs them: the grants of their command lines, files, summaries, exit codes. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { fromFileUrl, join } from "@std/path";
+import { type Command, grants, parse } from "../../lib/config.ts";
+import { readNifti } from "../../lib/data/nifti.ts";
+import { writePhantoms } from "../../lib/data/phantom_dataset.ts";
+import { LIBRARY } from "../../lib/native/library.ts";
+import { command as finetune } from "../../scripts/finetune.ts";
+import { command as predict } from "../../scripts/predict.ts";
+
+const root = fromFileUrl(new URL("../../", import.meta.url));
+const ignore = Deno.permissions.querySync({ name: "run", command: Deno.execPath() }).state !== "granted";
+
+function start(command: Command, args: string[]): Deno.ChildProcess {
+  const { read, write } = grants(command, parse(command, args));
+  const script = join(root, "scripts", `${command.name}.ts`);
+  const flags = [`--allow-read=${[root, ...read].join(",")}`, `--allow-write=${write.join(",")}`];
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", ...flags, `--allow-ffi=${LIBRARY}`, script, ...args],
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+async function end(child: Deno.ChildProcess) {
+  const { code, stdout, stderr } = await child.output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  const last = text(stdout).trim().split("\n").at(-1);
+  return { code, summary: last ? JSON.parse(last) : undefined, stderr: text(stderr) };
+}
+
+const names = (folder: string) => [...Deno.readDirSync(folder)].map((entry) => entry.name).sort();
+
+Deno.test({
+  name: "finetune and predict: model, label maps on the images' grids, a bad file named and the rest done",
+  ignore,
+  fn: async () => {
+    const folder = await Deno.makeTempDir();
+    const [data, model, out] = ["data", "model", "out"].map((name) => join(folder, name));
+    for await (const _ of writePhantoms(data, { count: 5, size: 32, channels: 1, seed: 0 }));
+    const trained = await end(start(finetune, [data, "-o", model, "--steps", "2", "--patch", "32"]));
+    assertEquals(trained.code, 0, trained.stderr);
+    assertEquals([trained.summary.steps, trained.summary.live_tensors], [2, 0]);
+    assert(trained.summary.dsc >= 0 && trained.summary.validation_cases === 1);
+    const files = [
+      "metrics.jsonl",
+      "model.json",
+      "splits_final.json",
+      "validation.jsonl",
+      "weights.safetensors",
+    ];
+    assertEquals(names(model), files);
+
+    const images = join(data, "imagesTr");
+    const [first, second] = names(images);
+    await Deno.writeFile(join(images, second), (await Deno.readFile(join(images, second))).slice(0, 900));
+    const args = [model, images, "-o", out, "--mirror", "none", "--probabilities"];
+    const { code, summary, stderr } = await end(start(predict, args));
+    assertEquals([code, summary.cases, summary.refused.length], [1, 4, 1], stderr);
+    assertStringIncludes(stderr, second);
+    const name = first.replace("_0000", "");
+    const read = async (path: string) => await readNifti(await Deno.readFile(path), path);
+    const [image, labels] = [await read(join(images, first)), await read(join(out, name))];
+    assertEquals([labels.shape, labels.affine], [image.shape, image.affine]);
+    assert(names(out).includes("prediction.json") && names(out).includes(name.replace(".nii.gz", ".npz")));
+    assertEquals(names(out).filter((n) => n.endsWith(".partial")), []);
+    await Deno.remove(folder, { recursive: true });
+  },
+});
+
+Deno.test({
+  name:
+    "finetune: SIGTERM ends it at once with the weights of the last whole step; what is not offered is refused",
+  ignore: ignore || Deno.build.os === "windows",
+  fn: async () => {
+    const folder = await Deno.makeTempDir();
+    const [data, model] = ["data", "model"].map((name) => join(folder, name));
+    for await (const _ of writePhantoms(data, { count: 5, size: 32, channels: 1, seed: 0 }));
+    const child = start(finetune, [data, "-o", model, "--steps", "9999", "--patch", "32"]);
+    const ended = end(child);
+    const size = () => Deno.stat(join(model, "metrics.jsonl")).then((info) => info.size, () => 0);
+    while (await size() === 0) await new Promise((done) => setTimeout(done, 50));
+    const begin = performance.now();
+    child.kill("SIGTERM");
+    const { code, summary } = await ended;
+    assert(performance.now() - begin < 2000);
+    assertEquals([code, summary.interrupted, names(model).includes("weights.safetensors")], [0, true, true]);
+    assertEquals(JSON.parse(await Deno.readTextFile(join(model, "model.json"))).steps, summary.steps);
+    const refused = await end(start(finetune, [data, "-o", join(folder, "no"), "--task", "regression"]));
+    assertEquals([refused.code, names(folder).includes("no")], [1, false]);
+    assertStringIncludes(refused.stderr, "not offered yet");
+    await Deno.remove(folder, { recursive: true });
+  },
+});
