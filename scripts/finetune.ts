@@ -5,7 +5,7 @@ import { type Arguments, type Command, log, run, writeLine } from "../lib/config
 import { openDataset } from "../lib/data/cases.ts";
 import { UsageError, UserError } from "../lib/errors.ts";
 import type { ModelInfo } from "../lib/eval/segmenter.ts";
-import { chooseDevice } from "../lib/native/device.ts";
+import { chooseDevice } from "../lib/device.ts";
 import { memory } from "../lib/tensor.ts";
 import { defaultPatch, finetune, Finetuning, means, parsePatch } from "../lib/train/finetune.ts";
 import { type Schedule, schedules } from "../lib/train/phases.ts";
@@ -77,7 +77,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
   const dataset = openDataset(data);
   const from = flags.from ? await readRun(flags.from) : undefined;
   const arch = architecture(flags.arch ?? from?.arch ?? "resenc-s");
-  const device = chooseDevice(flags.device);
+  chooseDevice(flags.device);
   const splits = await foldsOf(data, dataset.cases, flags.fold);
   const split = splitOf(flags.fold, splits, dataset.cases, join(data, "splits_final.json"));
   const train = flags.labels === undefined ? split.train : draw(split.train, flags.labels, flags.draw);
@@ -134,7 +134,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     seconds: Number(((performance.now() - begin) / 1000).toFixed(2)),
     peak_memory_bytes: peakBytes,
     live_tensors: tensors,
-    device,
+    device: "cpu",
   });
   return 0;
 }
