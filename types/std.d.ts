@@ -4,15 +4,28 @@ declare module "@std/assert" {
   export function assert(condition: unknown, message?: string): asserts condition;
   export function assertEquals<T>(actual: T, expected: T, message?: string): void;
   export function assertNotEquals<T>(actual: T, expected: T, message?: string): void;
-  export function assertAlmostEquals(actual: number, expected: number, tolerance?: number, message?: string): void;
+  export function assertAlmostEquals(
+    actual: number,
+    expected: number,
+    tolerance?: number,
+    message?: string,
+  ): void;
   export function assertGreater<T>(actual: T, expected: T, message?: string): void;
   export function assertLess<T>(actual: T, expected: T, message?: string): void;
   export function assertMatch(actual: string, expected: RegExp, message?: string): void;
   export function assertStringIncludes(actual: string, expected: string, message?: string): void;
   // deno-lint-ignore no-explicit-any
-  export function assertThrows<E extends Error>(fn: () => unknown, errorClass?: new (...args: any[]) => E, includes?: string): E;
+  export function assertThrows<E extends Error>(
+    fn: () => unknown,
+    errorClass?: new (...args: any[]) => E,
+    includes?: string,
+  ): E;
   // deno-lint-ignore no-explicit-any
-  export function assertRejects<E extends Error>(fn: () => Promise<unknown>, errorClass?: new (...args: any[]) => E, includes?: string): Promise<E>;
+  export function assertRejects<E extends Error>(
+    fn: () => Promise<unknown>,
+    errorClass?: new (...args: any[]) => E,
+    includes?: string,
+  ): Promise<E>;
 }
 declare module "@std/cli/parse-args" {
   export interface ParseOptions {
@@ -23,7 +36,10 @@ declare module "@std/cli/parse-args" {
     stopEarly?: boolean;
     unknown?: (arg: string, key?: string, value?: unknown) => unknown;
   }
-  export function parseArgs(args: string[], options?: ParseOptions): { _: (string | number)[] } & Record<string, unknown>;
+  export function parseArgs(
+    args: string[],
+    options?: ParseOptions,
+  ): { _: (string | number)[] } & Record<string, unknown>;
 }
 declare module "@std/path" {
   export function join(...parts: string[]): string;

@@ -11,6 +11,11 @@ use crate::grid::Grid;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
+/// Voxels of a unit whose input is gathered with a halo.
+const GATHERED: usize = 4096;
+/// Voxels of a unit that is read in place: smaller, so that short matrices still feed all cores.
+const IN_PLACE: usize = 512;
+
 /// A pointer that tasks may share because they write disjoint places.
 #[derive(Clone, Copy)]
 struct Shared(*mut f32);
@@ -34,17 +39,16 @@ struct Part {
     z1: usize,
 }
 
-/// Splits all blocks of side `side` into units of about 4096 voxels.
-fn units(blocks: usize, side: [usize; 3]) -> Vec<Vec<Part>> {
-    const VOXELS: usize = 4096;
+/// Splits all blocks of side `side` into units of about `voxels` voxels.
+fn units(blocks: usize, side: [usize; 3], voxels: usize) -> Vec<Vec<Part>> {
     let plane = side[1] * side[2];
-    let planes = (VOXELS / plane).clamp(1, side[0]).max(2.min(side[0]));
+    let planes = (voxels / plane).clamp(1, side[0]).max(2.min(side[0]));
     let mut list: Vec<Vec<Part>> = Vec::new();
     let mut filled = usize::MAX;
     for block in 0..blocks {
         for z0 in (0..side[0]).step_by(planes) {
             let part = Part { block, z0, z1: (z0 + planes).min(side[0]) };
-            if filled.saturating_add((part.z1 - z0) * plane) > VOXELS / 4 {
+            if filled.saturating_add((part.z1 - z0) * plane) > voxels / 4 {
                 list.push(Vec::new());
                 filled = 0;
             }
@@ -56,6 +60,7 @@ fn units(blocks: usize, side: [usize; 3]) -> Vec<Vec<Part>> {
 }
 
 /// Copies planes `z0-1 ..= z1` (`planes` of them) of a block with a one-voxel halo on y and x; absent blocks are zero.
+#[allow(clippy::too_many_arguments)]
 fn gather(
     x: &[f32],
     grid: &Grid,
@@ -141,7 +146,8 @@ pub fn forward(s: &Shape, grid: &Grid, x: &[f32], w: &[f32], bias: Option<&[f32]
 fn run_direct(s: &Shape, grid: &Grid, x: &[f32], packed: &Packed, bias: Option<&[f32]>, y: &mut [f32]) {
     let out = Shared(y.as_mut_ptr());
     let plane = s.side[1] * s.side[2];
-    units(grid.blocks.len(), s.side).par_iter().for_each(|unit| {
+    let size = if s.kernel == 1 { IN_PLACE } else { GATHERED };
+    units(grid.blocks.len(), s.side, size).par_iter().for_each(|unit| {
         let start = (unit[0].block * s.out_voxels() + unit[0].z0 * plane) * s.c_out;
         SCRATCH.with_borrow_mut(|scratch| {
             let mut bases = Vec::new();
@@ -189,7 +195,7 @@ pub fn grad_input(s: &Shape, grid: &Grid, dy: &[f32], w: &[f32], dx: &mut [f32])
         .collect();
     let out = Shared(dx.as_mut_ptr());
     let [_, sy, sx] = s.side;
-    units(grid.blocks.len(), s.side).par_iter().for_each(|unit| {
+    units(grid.blocks.len(), s.side, GATHERED).par_iter().for_each(|unit| {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut bases = Vec::new();
             gather_unit(&back, grid, dy, unit, scratch, &mut bases);
@@ -216,7 +222,7 @@ pub fn grad_weight(s: &Shape, grid: &Grid, x: &[f32], dy: &[f32], dw: &mut [f32]
     let plane = s.side[1] * s.side[2];
     let (mut scratch, mut bases) = (Vec::new(), Vec::new());
     let mut sums = vec![0f32; s.weight_len()]; // [tap][c_in][c_out]
-    for unit in units(grid.blocks.len(), s.side) {
+    for unit in units(grid.blocks.len(), s.side, GATHERED) {
         let start = unit[0].block * s.out_voxels() + unit[0].z0 * plane;
         let voxels: usize = unit.iter().map(|p| (p.z1 - p.z0) * plane).sum();
         let rows = &dy[start * s.c_out..(start + voxels) * s.c_out];
@@ -275,7 +281,7 @@ fn children(s: &Up, z0: usize, z1: usize, c: usize) -> (Vec<u32>, Vec<u32>) {
 }
 
 fn up_units(s: &Up) -> Vec<Part> {
-    units(s.blocks, s.side).into_iter().flatten().collect()
+    units(s.blocks, s.side, GATHERED).into_iter().flatten().collect()
 }
 
 /// y of the transposed convolution: each child voxel is its own 1x1x1 convolution.

@@ -149,9 +149,9 @@ unsafe fn tile_avx512<const V: usize>(
                 }
             }
         }
-        for i in 0..M {
-            for j in 0..V {
-                _mm512_storeu_ps(tile.as_mut_ptr().add(i * 32 + 16 * j), acc[i][j]);
+        for (i, row) in acc.iter().enumerate() {
+            for (j, value) in row.iter().enumerate() {
+                _mm512_storeu_ps(tile.as_mut_ptr().add(i * 32 + 16 * j), *value);
             }
         }
     }
