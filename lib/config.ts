@@ -44,7 +44,14 @@ export function parse(command: Command, args: string[]): Arguments {
   const names = Object.keys(command.flags);
   const alias: Record<string, string> = {};
   for (const name of names) if (command.flags[name].short) alias[command.flags[name].short!] = name;
-  const parsed = parseArgs(args, {
+  // `--pairs -` is a flag with its value; the parser alone would take the lone dash for a positional.
+  const joined = args.flatMap((arg, i) => {
+    const valued = (a: string | undefined) =>
+      a?.startsWith("--") && command.flags[a.slice(2)] && command.flags[a.slice(2)].type !== "boolean";
+    if (arg === "-" && valued(args[i - 1])) return [];
+    return valued(arg) && args[i + 1] === "-" ? [`${arg}=-`] : [arg];
+  });
+  const parsed = parseArgs(joined, {
     string: [...names.filter((n) => command.flags[n].type !== "boolean"), "_"],
     boolean: names.filter((n) => command.flags[n].type === "boolean"),
     alias,

@@ -67,7 +67,7 @@ async function main(args: Arguments): Promise<void> {
   const begin = performance.now();
   const trainer = new Trainer(arch, chosen, config);
   const loader = (start: number) => {
-    const drawn = pairs && ReadableStream.from(pairs);
+    const drawn = pairs && !flags.estimate ? ReadableStream.from(pairs) : undefined; // 20 steps need no list
     return new Loader({
       store,
       patch,
@@ -107,7 +107,8 @@ async function main(args: Arguments): Promise<void> {
     if (folder.step) await folder.load(trainer.parameters, trainer.state());
     const source = loader(folder.step);
     const steps = await train(trainer, folder, () => source.next());
-    await writeReport(folder, trainer, loader(0), source.waited);
+    // A stopped run ends at once: its report comes with its last step.
+    if (steps === config.steps) await writeReport(folder, trainer, loader(0), source.waited);
     source.close();
     trainer[Symbol.dispose]();
     await wait();

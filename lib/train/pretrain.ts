@@ -100,7 +100,7 @@ export class Trainer implements Disposable {
         throw new UserError(
           `the loss is not finite at step ${
             step + 1
-          }; the checkpoint before it is intact, lower --lr and use --resume`,
+          }: --lr ${this.config.lr} is too high, start again with a lower one`,
         );
       }
       return metric;
@@ -117,9 +117,11 @@ export class Trainer implements Disposable {
 export async function train(trainer: Trainer, run: RunFolder, next: () => Promise<Batch>): Promise<number> {
   const { steps } = trainer.config;
   let stop = false;
+  const { promise: stopped, resolve } = Promise.withResolvers<undefined>();
   const onSignal = () => {
     stop = true;
     cancel();
+    resolve(undefined);
   };
   for (const signal of ["SIGTERM", "SIGINT"] as const) Deno.addSignalListener(signal, onSignal);
   const progress = new Progress(steps, run.step);
@@ -128,7 +130,8 @@ export async function train(trainer: Trainer, run: RunFolder, next: () => Promis
   let savedAt = performance.now();
   try {
     for (let step = run.step; step < steps && !stop; step++) {
-      const metric = await trainer.step(step, await next());
+      const batch = await Promise.race([next(), stopped]);
+      const metric = batch && await trainer.step(step, batch);
       if (!metric) break;
       run.note(metric);
       done = step + 1;
@@ -153,7 +156,7 @@ export async function train(trainer: Trainer, run: RunFolder, next: () => Promis
 export async function estimate(trainer: Trainer, next: () => Promise<Batch>): Promise<number> {
   const times: number[] = [];
   for (let step = 0; step <= 20; step++) {
-    const metric = await trainer.step(step, await next());
+    const metric = await trainer.step(Math.min(step, trainer.config.steps - 1), await next());
     if (metric && step) times.push(metric.seconds);
   }
   return times.sort((a, b) => a - b)[times.length >> 1];

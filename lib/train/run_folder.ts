@@ -36,6 +36,17 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
+/** The object in a file of the run folder. @throws UserError for a damaged file */
+// deno-lint-ignore no-explicit-any
+async function readJson(path: string): Promise<Record<string, any>> {
+  const text = await Deno.readTextFile(path);
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new UserError(`${path}: this is no whole JSON file; restore it or choose another -o`);
+  }
+}
+
 /** Writes a file under `<path>.partial`, then renames it. */
 export async function writeWhole(path: string, bytes: Uint8Array | string): Promise<void> {
   const partial = `${path}.partial`;
@@ -64,7 +75,10 @@ export class RunFolder {
 
   /** Takes the folder for a new run, or for the rest of an old one with `resume`. */
   static async open(path: string, config: RunConfig, resume: boolean): Promise<RunFolder> {
-    await Deno.mkdir(path, { recursive: true });
+    await Deno.mkdir(path, { recursive: true }).catch((error) => {
+      if (error instanceof Deno.errors.NotCapable) throw error;
+      throw new UserError(`${path}: this folder cannot be made (${error.message}); choose another -o`);
+    });
     const lock = await Deno.open(join(path, ".lock"), { create: true, write: true });
     if (!await lock.tryLock(true)) {
       lock.close();
@@ -81,7 +95,7 @@ export class RunFolder {
       }
       let step = 0;
       if (await exists(file)) {
-        const before = JSON.parse(await Deno.readTextFile(file)).config as RunConfig;
+        const before = (await readJson(file)).config as RunConfig;
         const started = await exists(checkpoint);
         if (started && !resume) {
           throw new UserError(
@@ -98,7 +112,7 @@ export class RunFolder {
                 `resume with the same configuration or choose another -o`,
             );
           }
-          step = JSON.parse(await Deno.readTextFile(join(checkpoint, "state.json"))).step;
+          step = (await readJson(join(checkpoint, "state.json"))).step;
         }
       }
       await writeWhole(file, JSON.stringify({ config, deno: Deno.version.deno, format: 1 }, null, 2) + "\n");
