@@ -24,8 +24,8 @@ async function reconstructions(trainer: Trainer, loader: Loader): Promise<Uint8A
   const rows = Array.from({ length: Math.min(SHOWN, output.length / size) }, (_, n) => {
     const part = (values: Float32Array) => values.slice(n * size, (n + 1) * size);
     const image = part(batch.images);
-    const made = part(output);
     const mask = part(hidden);
+    const made = part(output).map((v, i) => mask[i] ? v : image[i]); // the loss asks for hidden voxels only
     const window = percentileWindow(image);
     const span = window[1] - window[0];
     return [
@@ -52,7 +52,7 @@ export async function writeReport(
     config: { ...config, ...config.options, options: Object.keys(config.options).join(", ") },
     metrics,
     crops: [{
-      name: "input, masked input, reconstruction, difference; each axial, coronal, sagittal",
+      name: "input, masked input, hidden voxels reconstructed, difference; each axial, coronal, sagittal",
       png: picture,
     }],
     summary: {

@@ -63,8 +63,8 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
   const patch: [number, number, number] = [side, side, side];
   const pairs = flags.pairs === undefined ? undefined : await listPairs(flags, store, patch);
   const options = { ...chosen.options, ...(flags.cell === undefined ? {} : { cell: flags.cell }) };
-  // A small patch has room for few cells: without --cell the default shrinks to half the patch.
-  if (flags.cell === undefined && options.cell > side / 2) options.cell = side / 2;
+  // A small patch has room for few cells: without --cell there are at least four per axis.
+  if (flags.cell === undefined && options.cell > side / 4) options.cell = Math.max(1, Math.floor(side / 4));
   const config: RunConfig = {
     method: chosen.name,
     arch: arch.name,
