@@ -14,16 +14,14 @@ declare module "@std/assert" {
   export function assertLess<T>(actual: T, expected: T, message?: string): void;
   export function assertMatch(actual: string, expected: RegExp, message?: string): void;
   export function assertStringIncludes(actual: string, expected: string, message?: string): void;
-  // deno-lint-ignore no-explicit-any
   export function assertThrows<E extends Error>(
     fn: () => unknown,
-    errorClass?: new (...args: any[]) => E,
+    errorClass?: new (...args: never[]) => E,
     includes?: string,
   ): E;
-  // deno-lint-ignore no-explicit-any
   export function assertRejects<E extends Error>(
     fn: () => Promise<unknown>,
-    errorClass?: new (...args: any[]) => E,
+    errorClass?: new (...args: never[]) => E,
     includes?: string,
   ): Promise<E>;
 }
