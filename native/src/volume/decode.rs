@@ -1,13 +1,16 @@
 //! NIfTI-1 and NIfTI-2 files in memory: both byte orders, gzip or plain, every integer and float type.
 //!
-//! Field offsets follow nifti1.h and nifti2.h. No memory is taken on the word of a header: what it announces must be
-//! possible for the bytes at hand.
+//! The `nifti` crate reads version 1 headers and names the types; the rest is here: version 2 (after nifti2.h), the
+//! affine and all checks. No memory is taken on the word of a header: what it announces must be possible for the bytes
+//! at hand.
 
 use super::Affine;
 use super::orient::{determinant, norms};
 use crate::abi::Result;
 use flate2::bufread::GzDecoder;
+use nifti::{NiftiHeader, NiftiType};
 use rayon::prelude::*;
+use std::array::from_fn;
 use std::io::Read;
 
 /// Deflate shrinks at most 1032 to 1.
@@ -24,7 +27,7 @@ pub struct Header {
     pub size: [usize; 3],
     /// Volumes: the product of the axes beyond the third.
     pub channels: usize,
-    datatype: i16,
+    kind: NiftiType,
     little: bool,
     single: bool,
     offset: usize,
@@ -41,41 +44,78 @@ pub struct Decoded {
     bytes: Vec<u8>,
 }
 
-/// Reads the fields of one header, either version and byte order.
-struct Fields<'a> {
-    bytes: &'a [u8],
-    little: bool,
-    two: bool,
+/// A number of the file's byte order from exactly its bytes.
+macro_rules! number {
+    ($t:ty, $bytes:expr, $little:expr) => {{
+        let b = $bytes.try_into().expect("bytes of a number");
+        if $little { <$t>::from_le_bytes(b) } else { <$t>::from_be_bytes(b) }
+    }};
 }
 
-impl Fields<'_> {
-    fn get<const N: usize>(&self, at: usize) -> [u8; N] {
-        let mut b: [u8; N] = self.bytes[at..at + N].try_into().expect("header field");
-        if !self.little {
-            b.reverse();
+/// What both versions say, as wide as version 2 says it.
+struct Fields {
+    dim: [i64; 8],
+    datatype: i16,
+    pixdim: [f64; 8],
+    offset: f64,
+    slope: f64,
+    inter: f64,
+    units: u8,
+    qform: i32,
+    sform: i32,
+    /// Quaternion b, c, d and offset x, y, z.
+    quatern: [f64; 6],
+    srow: Affine,
+}
+
+impl Fields {
+    /// Version 1. The crate takes the byte order from dim[0], wrongly where that is no rank, and sizes for u16.
+    fn one(head: &[u8]) -> Result<Fields> {
+        let h =
+            NiftiHeader::from_reader(head).map_err(|e| format!("the header is damaged ({e}); copy the file again"))?;
+        let mut dim = h.dim.map(|n| n as i16 as i64);
+        if h.sizeof_hdr != 348 {
+            dim[0] = h.dim[0].swap_bytes() as i16 as i64;
         }
-        b
+        Ok(Fields {
+            dim,
+            datatype: h.datatype,
+            pixdim: h.pixdim.map(f64::from),
+            offset: h.vox_offset.into(),
+            slope: h.scl_slope.into(),
+            inter: h.scl_inter.into(),
+            units: h.xyzt_units,
+            qform: h.qform_code.into(),
+            sform: h.sform_code.into(),
+            quatern: [h.quatern_b, h.quatern_c, h.quatern_d, h.quatern_x, h.quatern_y, h.quatern_z].map(f64::from),
+            srow: [h.srow_x, h.srow_y, h.srow_z].map(|row| row.map(f64::from)),
+        })
     }
-    fn i16(&self, at: usize) -> i16 {
-        i16::from_le_bytes(self.get(at))
-    }
-    fn i32(&self, at: usize) -> i32 {
-        i32::from_le_bytes(self.get(at))
-    }
-    fn i64(&self, at: usize) -> i64 {
-        i64::from_le_bytes(self.get(at))
-    }
-    /// Real number `i` of those at byte `one` (version 1, f32) or `two` (version 2, f64).
-    fn real(&self, one: usize, two: usize, i: usize) -> f64 {
-        if self.two {
-            f64::from_le_bytes(self.get(two + 8 * i))
-        } else {
-            f32::from_le_bytes(self.get(one + 4 * i)) as f64
+
+    /// Version 2.
+    fn two(head: &[u8], little: bool) -> Result<Fields> {
+        let int = |at: usize| number!(i32, head[at..at + 4], little);
+        let long = |at: usize| number!(i64, head[at..at + 8], little);
+        let real = |at: usize| f64::from_bits(long(at) as u64);
+        let intent = int(504);
+        if (3000..3100).contains(&intent) {
+            return Err(format!(
+                "intent_code {intent} is CIFTI, which holds no volume; give the volume it was made from"
+            ));
         }
-    }
-    /// A code: i16 at `one`, i32 at `two`.
-    fn code(&self, one: usize, two: usize) -> i32 {
-        if self.two { self.i32(two) } else { self.i16(one) as i32 }
+        Ok(Fields {
+            dim: from_fn(|i| long(16 + 8 * i)),
+            datatype: number!(i16, head[12..14], little),
+            pixdim: from_fn(|i| real(104 + 8 * i)),
+            offset: long(168) as f64,
+            slope: real(176),
+            inter: real(184),
+            units: int(500) as u8,
+            qform: int(344),
+            sform: int(348),
+            quatern: from_fn(|i| real(352 + 8 * i)),
+            srow: from_fn(|r| from_fn(|c| real(400 + 32 * r + 8 * c))),
+        })
     }
 }
 
@@ -85,13 +125,12 @@ pub fn decode(bytes: &[u8], image: &[u8]) -> Result<Decoded> {
         return Err("the file is empty; copy it again".into());
     }
     let header = parse(&inflate(bytes, 540, true)?)?;
-    let voxel = width(header.datatype)?;
     let voxels = header.size.iter().map(|&n| n as f64).product::<f64>() * header.channels as f64;
     let source = if header.single { bytes } else { image };
     if source.is_empty() {
         return Err("this is the header of a pair and its .img file is missing or empty; put it beside".into());
     }
-    let announced = header.offset as f64 + voxels * voxel as f64;
+    let announced = header.offset as f64 + voxels * header.kind.size_of() as f64;
     let ratio = if is_gzip(source) { DEFLATE_RATIO } else { 1.0 };
     if announced > source.len() as f64 * ratio {
         return Err(cut(announced, source.len()));
@@ -150,20 +189,17 @@ fn inflate(bytes: &[u8], wanted: usize, head: bool) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Bytes of one voxel.
-fn width(datatype: i16) -> Result<usize> {
-    let kind = match datatype {
-        2 | 256 => return Ok(1),
-        4 | 512 => return Ok(2),
-        8 | 16 | 768 => return Ok(4),
-        64 | 1024 | 1280 => return Ok(8),
-        1536 => return Ok(16),
-        1 => " (binary)",
-        32 | 1792 | 2048 => " (complex)",
-        128 | 2304 => " (RGB colour)",
-        _ => "",
+/// The type of a voxel, where it is one number.
+fn kind(datatype: i16) -> Result<NiftiType> {
+    use NiftiType::*;
+    let name = match (NiftiHeader { datatype, ..Default::default() }).data_type() {
+        Ok(Complex64 | Complex128 | Complex256) => " (complex)",
+        Ok(Rgb24 | Rgba32) => " (RGB colour)",
+        Ok(kind) => return Ok(kind),
+        Err(_) if datatype == 1 => " (binary)",
+        Err(_) => "",
     };
-    Err(format!("datatype {datatype}{kind} is not read; convert it to integers or floats"))
+    Err(format!("datatype {datatype}{name} is not read; convert it to integers or floats"))
 }
 
 /// Reads a header: trailing axes of 1 dropped, sform before qform before spacing alone, units to mm.
@@ -183,9 +219,7 @@ fn parse(head: &[u8]) -> Result<Header> {
     if head.len() < length as usize {
         return Err(format!("the file is cut inside its header ({} of {length} bytes); copy it again", head.len()));
     }
-    let f = Fields { bytes: head, little, two: length == 540 };
-    let magic = if f.two { &head[4..8] } else { &head[344..348] };
-    let digit = if f.two { b'2' } else { b'1' };
+    let (magic, digit) = if length == 540 { (&head[4..8], b'2') } else { (&head[344..348], b'1') };
     if magic != [b'n', b'+', digit, 0] && magic != [b'n', b'i', digit, 0] {
         return Err(format!(
             "the NIfTI magic is {:?}; Analyze and damaged files are not read, convert it to NIfTI",
@@ -193,22 +227,16 @@ fn parse(head: &[u8]) -> Result<Header> {
         ));
     }
     let single = magic[1] == b'+';
-    let intent = f.code(68, 504);
-    if f.two && (3000..3100).contains(&intent) {
-        return Err(format!("intent_code {intent} is CIFTI, which holds no volume; give the volume it was made from"));
-    }
-    let datatype = f.i16(if f.two { 12 } else { 70 });
-    width(datatype)?;
-
-    let dim = |i: usize| if f.two { f.i64(16 + 8 * i) } else { f.i16(40 + 2 * i) as i64 };
-    let rank = dim(0);
+    let f = if length == 540 { Fields::two(head, little)? } else { Fields::one(head)? };
+    let rank = f.dim[0];
     if !(1..=7).contains(&rank) {
         return Err(format!("dim[0] is {rank}; it must be 1 to 7"));
     }
+    let kind = kind(f.datatype)?;
     let mut size = [1usize; 3];
     let mut channels = 1f64;
     for i in 1..=rank as usize {
-        match dim(i) {
+        match f.dim[i] {
             n if n < 1 => return Err(format!("dim[{i}] is {n}; every axis needs at least one voxel")),
             n if n > i32::MAX as i64 => return Err(format!("dim[{i}] is {n}, more than can be read")),
             n if i <= 3 => size[i - 1] = n as usize,
@@ -220,16 +248,15 @@ fn parse(head: &[u8]) -> Result<Header> {
     }
 
     let minimum = length as f64 + 4.0;
-    let offset = if f.two { f.i64(168) as f64 } else { f.real(108, 0, 0) };
-    if offset.is_nan() || offset < 0.0 {
-        return Err(format!("vox_offset is {offset}; it must be a byte position of at least {minimum}"));
+    if f.offset.is_nan() || f.offset < 0.0 {
+        return Err(format!("vox_offset is {}; it must be a byte position of at least {minimum}", f.offset));
     }
-    let offset = if single && offset < length as f64 { minimum } else { offset };
+    let offset = if single && f.offset < length as f64 { minimum } else { f.offset };
     if offset > MAX_BYTES {
         return Err(cut(offset, head.len()));
     }
 
-    let (mut slope, mut inter) = (f.real(112, 176, 0), f.real(116, 184, 0));
+    let (mut slope, mut inter) = (f.slope, f.inter);
     if slope == 0.0 || !slope.is_finite() {
         (slope, inter) = (1.0, 0.0);
     } else if !inter.is_finite() {
@@ -239,7 +266,7 @@ fn parse(head: &[u8]) -> Result<Header> {
     Ok(Header {
         size,
         channels: channels as usize,
-        datatype,
+        kind,
         little,
         single,
         offset: offset as usize,
@@ -250,30 +277,25 @@ fn parse(head: &[u8]) -> Result<Header> {
 }
 
 fn affine(f: &Fields, size: [usize; 3]) -> Result<Affine> {
-    let units = if f.two { f.i32(500) } else { f.bytes[123] as i32 };
-    let mm = match units & 7 {
+    let mm = match f.units & 7 {
         1 => 1000.0,
         3 => 0.001,
         _ => 1.0,
     };
     let scaled = |a: Affine| a.map(|row| row.map(|v| v * mm));
-    if f.code(254, 348) > 0 {
-        let rows = [0, 4, 8].map(|r| [0, 1, 2, 3].map(|c| f.real(280, 400, r + c)));
-        if usable(&rows) {
-            return Ok(scaled(rows));
-        }
+    if f.sform > 0 && usable(&f.srow) {
+        return Ok(scaled(f.srow));
     }
-    let pixdim = |i: usize| f.real(76, 104, i);
-    let step = [0, 1, 2].map(|i| match pixdim(i + 1).abs() {
+    let step = [0, 1, 2].map(|i| match f.pixdim[i + 1].abs() {
         p if size[i] == 1 && (p.is_nan() || p == 0.0) => 1.0,
         p => p,
     });
-    if f.code(252, 344) > 0 {
-        let turn = rotation([0, 1, 2].map(|i| f.real(256, 352, i)));
-        let sign = [1.0, 1.0, if pixdim(0) < 0.0 { -1.0 } else { 1.0 }];
+    if f.qform > 0 {
+        let turn = rotation([0, 1, 2].map(|i| f.quatern[i]));
+        let sign = [1.0, 1.0, if f.pixdim[0] < 0.0 { -1.0 } else { 1.0 }];
         let row = |i: usize| {
             let at = |j: usize| turn[i][j] * step[j] * sign[j];
-            [at(0), at(1), at(2), f.real(256, 352, 3 + i)]
+            [at(0), at(1), at(2), f.quatern[3 + i]]
         };
         let rows = [row(0), row(1), row(2)];
         if usable(&rows) {
@@ -284,7 +306,7 @@ fn affine(f: &Fields, size: [usize; 3]) -> Result<Affine> {
     if usable(&rows) {
         return Ok(scaled(rows));
     }
-    let text = [1, 2, 3].map(|i| pixdim(i).to_string()).join(", ");
+    let text = [1, 2, 3].map(|i| f.pixdim[i].to_string()).join(", ");
     Err(format!("there is no usable sform or qform, and pixdim {text} gives no voxel size; set pixdim or an sform"))
 }
 
@@ -320,25 +342,21 @@ impl Decoded {
             ($t:ty) => {{
                 const N: usize = size_of::<$t>();
                 let bytes = &self.bytes[channel * voxels * N..][..voxels * N];
-                let value = |b: &[u8]| {
-                    let b = b.try_into().expect("voxel");
-                    let v = if h.little { <$t>::from_le_bytes(b) } else { <$t>::from_be_bytes(b) };
-                    (v as f64 * h.slope + h.inter) as f32
-                };
+                let value = |b: &[u8]| (number!($t, b, h.little) as f64 * h.slope + h.inter) as f32;
                 bytes.par_chunks(N).with_min_len(1 << 16).map(value).collect()
             }};
         }
-        let data: Vec<f32> = match h.datatype {
-            2 => read!(u8),
-            4 => read!(i16),
-            8 => read!(i32),
-            16 => read!(f32),
-            64 => read!(f64),
-            256 => read!(i8),
-            512 => read!(u16),
-            768 => read!(u32),
-            1024 => read!(i64),
-            1280 => read!(u64),
+        let data: Vec<f32> = match h.kind {
+            NiftiType::Uint8 => read!(u8),
+            NiftiType::Int16 => read!(i16),
+            NiftiType::Int32 => read!(i32),
+            NiftiType::Float32 => read!(f32),
+            NiftiType::Float64 => read!(f64),
+            NiftiType::Int8 => read!(i8),
+            NiftiType::Uint16 => read!(u16),
+            NiftiType::Uint32 => read!(u32),
+            NiftiType::Int64 => read!(i64),
+            NiftiType::Uint64 => read!(u64),
             _ => {
                 let bytes = &self.bytes[channel * voxels * 16..][..voxels * 16];
                 bytes.chunks(16).map(|b| (long_double(b, h.little) * h.slope + h.inter) as f32).collect()
@@ -354,8 +372,7 @@ impl Decoded {
 
 /// A 16-byte float: x87 extended precision (what NumPy writes on x86: six bytes of zero behind it) or IEEE quad.
 fn long_double(b: &[u8], little: bool) -> f64 {
-    let b: [u8; 16] = b.try_into().expect("voxel");
-    let bits = if little { u128::from_le_bytes(b) } else { u128::from_be_bytes(b) };
+    let bits = number!(u128, b, little);
     let (top, fraction) = if bits >> 80 == 0 {
         ((bits >> 64) as u32, (bits as u64) as f64 / (1u64 << 63) as f64)
     } else {
