@@ -112,7 +112,7 @@ function resenc(name: string, features: number[], blocks: number[], headWidth: n
   };
 }
 
-/** Small preset: 4.9 M parameters, trains on two cores. */
+/** Small preset: 7.2 M parameters, trains on two cores. */
 export const resencS = resenc("resenc-s", [16, 32, 64, 128, 192], [1, 2, 2, 2, 2], 512);
 /** The published network. */
 export const resencL = resenc("resenc-l", [32, 64, 128, 256, 320, 320], [1, 3, 4, 6, 6, 6], 2048);
