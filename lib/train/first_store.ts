@@ -2,6 +2,7 @@
 import { join } from "@std/path";
 import { log } from "../config.ts";
 import { findInputs } from "../data/inputs.ts";
+import type { Source } from "../data/loader.ts";
 import { writePhantoms } from "../data/phantom_dataset.ts";
 import { preprocess } from "../data/preprocess.ts";
 import { StoreWriter } from "../data/store.ts";
@@ -20,4 +21,15 @@ export async function firstStore(folder: string): Promise<string> {
   ) { /* likewise */ }
   writer.compact();
   return store;
+}
+
+/** A volume of zeros in memory, `side` voxels per axis: times steps where nothing may be written. */
+export function blankStore(side: number): Source & { hash(): Promise<string> } {
+  const volume = { id: "blank", shape: [side, side, side] as [number, number, number] };
+  return {
+    volumes: [volume],
+    get: () => volume,
+    read: () => Promise.resolve(new Float32Array(side ** 3)),
+    hash: () => Promise.resolve("none"),
+  };
 }

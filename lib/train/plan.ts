@@ -2,6 +2,7 @@
 import { join } from "@std/path";
 import { architecture } from "../arch/registry.ts";
 import type { Arguments } from "../config.ts";
+import type { Source } from "../data/loader.ts";
 import { readPairs } from "../data/pairs.ts";
 import { Store } from "../data/store.ts";
 import type { Pair } from "../data/views.ts";
@@ -9,7 +10,7 @@ import { UsageError, UserError } from "../errors.ts";
 import type { Method } from "../methods/method.ts";
 import { method } from "../methods/registry.ts";
 import type { Architecture } from "../nn/network.ts";
-import { firstStore } from "./first_store.ts";
+import { blankStore, firstStore } from "./first_store.ts";
 import type { RunConfig } from "./run_folder.ts";
 
 /** Steps of the S3D paper. */
@@ -20,14 +21,14 @@ export interface Plan {
   arch: Architecture;
   method: Method;
   config: RunConfig;
-  store: Store;
+  store: Source;
   pairs?: Pair[];
 }
 
 /** The pairs of --pairs, as many as the run needs: without --steps, as many as there are. */
 async function listPairs(
   flags: Arguments["flags"],
-  store: Store,
+  store: Source,
   patch: [number, number, number],
 ): Promise<Pair[]> {
   if (method(flags.method).views !== 2) {
@@ -59,7 +60,9 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
     throw new UsageError(`--cell: ${chosen.name} has no mask cells`);
   }
   const side = flags.patch ?? (given ? 160 : 32);
-  const store = await Store.open(given ?? await firstStore(join("runs", "first-store")));
+  const store = flags.estimate && !given
+    ? blankStore(side)
+    : await Store.open(given ?? await firstStore(join("runs", "first-store")));
   const patch: [number, number, number] = [side, side, side];
   const pairs = flags.pairs === undefined ? undefined : await listPairs(flags, store, patch);
   const options = { ...chosen.options, ...(flags.cell === undefined ? {} : { cell: flags.cell }) };

@@ -179,11 +179,12 @@ Deno.test({
   fn: async () => {
     const { folder, store, at } = await place();
     const before = everyFile(folder);
-    const { code, summary, stderr } = await trained(
-      [store, ...SMALL, "--batch", "1", "--steps", "3", "--estimate", "-o", at("run")],
-    );
-    assertEquals(code, 0, stderr);
-    assert(summary.parameters > 0 && summary.seconds_per_step > 0);
+    for (const given of [[store], []]) {
+      const args = [...given, ...SMALL, "--batch", "1", "--steps", "3", "--estimate", "-o", at("run")];
+      const { code, summary, stderr } = await trained(args);
+      assertEquals(code, 0, stderr);
+      assert(summary.parameters > 0 && summary.seconds_per_step > 0);
+    }
     assertEquals(everyFile(folder), before);
     await Deno.remove(folder, { recursive: true });
   },
