@@ -5,21 +5,10 @@
 import { dirname, join } from "@std/path";
 import * as zarr from "zarrita";
 import { UserError } from "../errors.ts";
+import { crc32c } from "./crc32c.ts";
 
 /** Side of an inner chunk, voxels: small enough for random crops, large enough for few index entries. */
 const CHUNK = 32;
-
-const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
-  for (let k = 0; k < 8; k++) n = n & 1 ? (n >>> 1) ^ 0x82f63b78 : n >>> 1;
-  return n;
-});
-
-/** CRC-32C (Castagnoli, RFC 3720 B.4) of `bytes`. */
-export function crc32c(bytes: Uint8Array): number {
-  let crc = 0xffffffff;
-  for (const byte of bytes) crc = CRC_TABLE[(crc ^ byte) & 255] ^ (crc >>> 8);
-  return (crc ^ 0xffffffff) >>> 0;
-}
 
 /** One shard: the inner chunks of float16 `bits` [z, y, x] in row-major order, zero padded, then the index. */
 function shard(bits: Uint16Array, shape: number[], chunk: number[], grid: number[]): Uint8Array {

@@ -3,18 +3,7 @@
  * masked CRC32C of the bytes), each record an `Event` of tensorboard/compat/proto/event.proto in protobuf wire format.
  */
 import { join } from "@std/path";
-
-const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
-  for (let bit = 0; bit < 8; bit++) n = n & 1 ? (n >>> 1) ^ 0x82f63b78 : n >>> 1;
-  return n;
-});
-
-/** CRC32C (Castagnoli, RFC 3720 appendix B.4) of `bytes`. */
-export function crc32c(bytes: Uint8Array): number {
-  let crc = 0xffffffff;
-  for (const byte of bytes) crc = TABLE[(crc ^ byte) & 255] ^ (crc >>> 8);
-  return ~crc >>> 0;
-}
+import { crc32c } from "../data/crc32c.ts";
 
 /** The CRC as TFRecord stores it: turned right by 15 bits, plus a constant. */
 function masked(bytes: Uint8Array): number {

@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import { type IndexLine, Store, type StoredVolume, StoreWriter } from "../../lib/data/store.ts";
-import { crc32c } from "../../lib/data/zarr.ts";
+import { crc32c } from "../../lib/data/crc32c.ts";
 import { UserError } from "../../lib/errors.ts";
 
 const EYE = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];

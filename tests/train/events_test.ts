@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
-import { crc32c, EventWriter, record, validLength } from "../../lib/train/events.ts";
+import { crc32c } from "../../lib/data/crc32c.ts";
+import { EventWriter, record, validLength } from "../../lib/train/events.ts";
 
 Deno.test("events: CRC32C of RFC 3720 B.4", () => {
   assertEquals(crc32c(new Uint8Array(32)), 0x8a9136aa);

@@ -2,8 +2,8 @@
 //!
 //! A unit of work is a few z planes of one block (or several small blocks): its input with a one-voxel halo is
 //! gathered once into a scratch that fits the L2 cache; then each tap of the kernel is only a pointer offset.
-//! Units run on all cores; the weight gradient walks the units in order and shares each among the cores by output
-//! tile, so that the sums have one order whatever the number of cores.
+//! Units run on all cores; the weight gradient sums them in at most eight stretches of fixed extent, so that the sums
+//! have one order whatever the number of cores.
 
 use super::kernels::{self, Packed};
 use super::{Shape, Up};
@@ -217,25 +217,50 @@ pub fn grad_input(s: &Shape, grid: &Grid, dy: &[f32], w: &[f32], dx: &mut [f32])
     });
 }
 
+/// Sums of `len` values over `units`: at most eight equal stretches side by side, then those in turn, so that the
+/// order of the sum does not depend on the number of cores.
+fn sum_units<U: Sync>(units: &[U], len: usize, add: impl Fn(&U, &mut Stretch, &mut [f32]) + Sync) -> Vec<f32> {
+    let stretch = units.len().div_ceil(8).max(1);
+    let partial: Vec<Vec<f32>> = units
+        .par_chunks(stretch)
+        .map(|units| {
+            let (mut sums, mut scratch) = (vec![0f32; len], Stretch::default());
+            units.iter().for_each(|unit| add(unit, &mut scratch, &mut sums));
+            sums
+        })
+        .collect();
+    let mut partial = partial.into_iter();
+    let mut sums = partial.next().unwrap_or_else(|| vec![0f32; len]);
+    partial.for_each(|part| sums.iter_mut().zip(part).for_each(|(s, p)| *s += p));
+    sums
+}
+
+/// What one stretch of units reuses.
+#[derive(Default)]
+struct Stretch {
+    values: Vec<f32>,
+    bases: Vec<u32>,
+}
+
 /// dw = sum over output voxels of x at the tap times dy.
 pub fn grad_weight(s: &Shape, grid: &Grid, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let plane = s.side[1] * s.side[2];
-    let (mut scratch, mut bases) = (Vec::new(), Vec::new());
-    let mut sums = vec![0f32; s.weight_len()]; // [tap][c_in][c_out]
-    for unit in units(grid.blocks.len(), s.side, GATHERED) {
+    let units = units(grid.blocks.len(), s.side, GATHERED);
+    // [tap][c_in][c_out]
+    let sums = sum_units(&units, s.weight_len(), |unit, Stretch { values, bases }, sums| {
         let start = unit[0].block * s.out_voxels() + unit[0].z0 * plane;
         let voxels: usize = unit.iter().map(|p| (p.z1 - p.z0) * plane).sum();
         let rows = &dy[start * s.c_out..(start + voxels) * s.c_out];
-        let (values, offsets): (&[f32], Vec<u32>) = if s.kernel == 1 {
+        let (from, offsets): (&[f32], Vec<u32>) = if s.kernel == 1 {
             bases.clear();
             bases.extend((0..voxels).map(|v| (v * s.c_in) as u32));
             (&x[start * s.c_in..(start + voxels) * s.c_in], vec![0])
         } else {
-            gather_unit(s, grid, x, &unit, &mut scratch, &mut bases);
-            (&scratch, tap_offsets(s.side[1] * s.stride + 2, s.side[2] * s.stride + 2, s.c_in))
+            gather_unit(s, grid, x, unit, values, bases);
+            (values, tap_offsets(s.side[1] * s.stride + 2, s.side[2] * s.stride + 2, s.c_in))
         };
-        add_outer(values, &bases, &offsets, s.c_in, rows, s.c_out, &mut sums);
-    }
+        add_outer(from, bases, &offsets, s.c_in, rows, s.c_out, sums);
+    });
     let n = s.taps();
     dw.par_chunks_mut(s.c_in * n).enumerate().for_each(|(co, row)| {
         for (i, value) in row.iter_mut().enumerate() {
@@ -324,13 +349,13 @@ pub fn up_grad_input(s: &Up, dy: &[f32], w: &[f32], dx: &mut [f32]) {
 pub fn up_grad_weight(s: &Up, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let plane = s.side[1] * s.side[2];
     let big = 8 * s.voxels() * s.c_out;
-    let mut sums = vec![0f32; 8 * s.c_in * s.c_out]; // [tap][c_out][c_in]
-    for part in up_units(s) {
+    // [tap][c_out][c_in]
+    let sums = sum_units(&up_units(s), 8 * s.c_in * s.c_out, |part, _, sums| {
         let (bases, child) = children(s, part.z0, part.z1, s.c_out);
         let from = (part.block * s.voxels() + part.z0 * plane) * s.c_in;
         let rows = &x[from..from + bases.len() * s.c_in];
-        add_outer(&dy[part.block * big..][..big], &bases, &child, s.c_out, rows, s.c_in, &mut sums);
-    }
+        add_outer(&dy[part.block * big..][..big], &bases, &child, s.c_out, rows, s.c_in, sums);
+    });
     for (i, value) in dw.iter_mut().enumerate() {
         let (t, co, ci) = (i % 8, i / 8 % s.c_out, i / 8 / s.c_out);
         *value = sums[(t * s.c_out + co) * s.c_in + ci];
