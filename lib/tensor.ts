@@ -115,8 +115,7 @@ export class Tensor implements Disposable {
   }
 
   /** Waits for the queue and copies the values out. Blocks: for tests, reports and scalars after `wait()`. */
-  read(): Float32Array {
-    const out = new Float32Array(this.length);
+  read(out: Float32Array = new Float32Array(this.length)): Float32Array {
     native().vx_tensor_read(this.handle, out, out.length);
     return out;
   }

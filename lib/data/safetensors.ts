@@ -17,37 +17,76 @@ const WIDTH: Record<string, number> = { F32: 4, F16: 2, BF16: 2 };
 
 const count = (shape: number[]) => shape.reduce((product, side) => product * side, 1);
 
+/** The head of a file (length and JSON, padded to 8) and where each tensor starts behind it, names sorted. */
+function layout(
+  shapes: Map<string, number[]>,
+  metadata: Record<string, string>,
+): { head: Uint8Array; starts: Map<string, number>; end: number } {
+  const header: Record<string, unknown> = {};
+  const keys = Object.keys(metadata).sort();
+  if (keys.length) header.__metadata__ = Object.fromEntries(keys.map((key) => [key, metadata[key]]));
+  const starts = new Map<string, number>();
+  let end = 0;
+  for (const name of [...shapes.keys()].sort()) {
+    const shape = shapes.get(name)!;
+    starts.set(name, end);
+    header[name] = { dtype: "F32", shape, data_offsets: [end, end + 4 * count(shape)] };
+    end += 4 * count(shape);
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const head = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(32);
+  new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
+  head.set(text, 8);
+  return { head, starts, end };
+}
+
+const bytesOf = (data: Float32Array) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+
 /** A file of `tensors` with string `metadata`. @throws Error when a shape and its data differ in size. */
 export function encode(
   tensors: Map<string, Tensor>,
   metadata: Record<string, string> = {},
 ): Uint8Array<ArrayBuffer> {
-  const names = [...tensors.keys()].sort();
-  const header: Record<string, unknown> = {};
-  const keys = Object.keys(metadata).sort();
-  if (keys.length) header.__metadata__ = Object.fromEntries(keys.map((key) => [key, metadata[key]]));
-  let end = 0;
-  const starts = names.map((name) => {
-    const { shape, data } = tensors.get(name)!;
+  for (const [name, { shape, data }] of tensors) {
     if (count(shape) !== data.length) {
       throw new Error(`${name}: shape [${shape}] does not hold ${data.length} values`);
     }
-    const start = end;
-    end += data.length * 4;
-    header[name] = { dtype: "F32", shape, data_offsets: [start, end] };
-    return start;
-  });
-  const text = new TextEncoder().encode(JSON.stringify(header));
-  const padded = Math.ceil(text.length / 8) * 8;
-  const bytes = new Uint8Array(8 + padded + end);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
-  bytes.fill(32, 8, 8 + padded);
-  bytes.set(text, 8);
-  names.forEach((name, i) => {
-    const { data } = tensors.get(name)!;
-    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), 8 + padded + starts[i]);
-  });
+  }
+  const { head, starts, end } = layout(new Map([...tensors].map(([name, t]) => [name, t.shape])), metadata);
+  const bytes = new Uint8Array(head.length + end);
+  bytes.set(head);
+  for (const [name, start] of starts) bytes.set(bytesOf(tensors.get(name)!.data), head.length + start);
   return bytes;
+}
+
+/** A tensor that is read when its turn to be written has come. */
+export interface Source {
+  shape: number[];
+  read(into: Float32Array): Float32Array;
+}
+
+/** Writes the same file as `encode` one tensor at a time: a checkpoint costs no second copy of the network. */
+export function writeFile(
+  path: string,
+  tensors: Map<string, Source>,
+  metadata: Record<string, string> = {},
+): void {
+  const { head, starts } = layout(new Map([...tensors].map(([name, t]) => [name, t.shape])), metadata);
+  const longest = Math.max(0, ...[...tensors.values()].map((t) => count(t.shape)));
+  const buffer = new Float32Array(longest);
+  const file = Deno.openSync(path, { create: true, write: true, truncate: true });
+  try {
+    const put = (bytes: Uint8Array) => {
+      for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
+    };
+    put(head);
+    for (const name of starts.keys()) {
+      const { shape, read } = tensors.get(name)!;
+      put(bytesOf(read(buffer.subarray(0, count(shape)))));
+    }
+  } finally {
+    file.close();
+  }
 }
 
 /** The float32 value of IEEE half-precision bits. */

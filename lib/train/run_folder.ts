@@ -3,9 +3,9 @@
  * checkpoint is written beside the old one and renamed, so that a kill at any moment leaves a whole one.
  */
 import { join } from "@std/path";
-import { decode, encode } from "../data/safetensors.ts";
+import { decode, writeFile } from "../data/safetensors.ts";
 import { UserError } from "../errors.ts";
-import type { Parameters, Values } from "../nn/parameters.ts";
+import type { Parameters } from "../nn/parameters.ts";
 import type { Tensor } from "../tensor.ts";
 import { EventWriter } from "./events.ts";
 
@@ -152,11 +152,13 @@ export class RunFolder {
       licence: "as the training data allow",
       citation: "see run.json",
     };
-    await Deno.writeFile(join(partial, "weights.safetensors"), encode(parameters.values(), meta));
-    const rest = new Map(
-      [...state].map(([name, t]): [string, Values] => [name, { shape: [t.length], data: t.read() }]),
+    const source = (shape: number[], t: Tensor) => ({ shape, read: (into: Float32Array) => t.read(into) });
+    const weights = [...parameters.tensors].map(([name, t]) =>
+      [name, source(parameters.shapes.get(name)!, t)] as const
     );
-    await Deno.writeFile(join(partial, "optimizer.safetensors"), encode(rest, {}));
+    writeFile(join(partial, "weights.safetensors"), new Map(weights), meta);
+    const rest = [...state].map(([name, t]) => [name, source([t.length], t)] as const);
+    writeFile(join(partial, "optimizer.safetensors"), new Map(rest));
     await Deno.writeTextFile(join(partial, "state.json"), JSON.stringify({ step }) + "\n");
     const old = await exists(target);
     if (old) await Deno.rename(target, `${target}.old`);
