@@ -6,8 +6,14 @@ import type { Parameters } from "./parameters.ts";
 export interface Network {
   /** Channels of each level of the pyramid, full resolution first. */
   readonly features: readonly number[];
-  /** Pyramid of `x`, full resolution first. `x` may lie on a grid of visible blocks: nothing else is computed. */
-  encode(x: Tensor): Tensor[];
+  /** Side of a token in voxels: only networks on tokens have it, and mask whole tokens. */
+  readonly token?: number;
+  /**
+   * Pyramid of `x`, full resolution first. On a CNN `x` may lie on a grid of visible blocks: nothing else is computed.
+   * On a token network the pyramid has one level, the token grid; `visible` (one byte per token, `[sample][z][y][x]`)
+   * drops the hidden tokens before the first block and refills them with the mask token after the last.
+   */
+  encode(x: Tensor, visible?: Uint8Array): Tensor[];
   /** Voxels `[n][z][y][x][outputs]` from a dense pyramid. */
   decode(pyramid: Tensor[]): Tensor;
 }
