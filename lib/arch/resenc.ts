@@ -5,37 +5,12 @@
  */
 import type { Architecture, Network } from "../nn/network.ts";
 import type { Parameters } from "../nn/parameters.ts";
+import { unetDecoder } from "../nn/unet_decoder.ts";
+import { divisible, type Layer, unit } from "../nn/unit.ts";
 import { concat } from "../ops/concat.ts";
 import { conv3d, upconv3d } from "../ops/conv3d.ts";
-import { densify } from "../ops/densify.ts";
-import { instanceNorm } from "../ops/norm.ts";
 import { avgPool2 } from "../ops/pool.ts";
-import { Grid, type Tensor } from "../tensor.ts";
-
-const SLOPE = 0.01;
-
-type Layer = (x: Tensor, residual?: Tensor) => Tensor;
-
-/** Convolution, instance norm and, unless `plain`, LeakyReLU; a residual is added before the activation. */
-function unit(
-  p: Parameters,
-  name: string,
-  cIn: number,
-  cOut: number,
-  o: { kernel?: 1 | 3; stride?: 1 | 2; plain?: boolean; bias?: boolean } = {},
-): Layer {
-  const { kernel = 3, stride = 1, plain = false, bias = true } = o;
-  const conv = p.affine(`${name}.conv`, [cOut, cIn, kernel, kernel, kernel], cIn * kernel ** 3, cOut, bias);
-  const gamma = p.add(`${name}.norm.weight`, [cOut], () => 1);
-  const beta = p.add(`${name}.norm.bias`, [cOut], () => 0);
-  return (x, residual) =>
-    instanceNorm(
-      conv3d(x, conv.weight, conv.bias, stride),
-      gamma,
-      beta,
-      plain ? {} : { residual, slope: SLOPE },
-    );
-}
+import type { Tensor } from "../tensor.ts";
 
 /** ResNet-D block: the skip is average pooling if strided, then a 1x1x1 projection if the width changes. */
 function block(p: Parameters, name: string, cIn: number, cOut: number, stride: 1 | 2): Layer {
@@ -50,10 +25,25 @@ function block(p: Parameters, name: string, cIn: number, cOut: number, stride: 1
   };
 }
 
-/** A masked tensor whose blocks are one voxel wide cannot be halved: from there on the network is dense. */
-function divisible(x: Tensor): Tensor {
-  const { grid, side } = x.space;
-  return side.every((s) => s % 2 === 0) ? x : densify(x, null, Grid.dense(grid.samples));
+/** Plain decoder: per level a transposed convolution, the skip, one unit; only the last head is used. */
+function decoder(p: Parameters, features: number[], outputs: number): (pyramid: Tensor[]) => Tensor {
+  const top = features.length - 1;
+  const levels = features.slice(1).map((_, j) => {
+    const [below, skip] = [features[top - j], features[top - 1 - j]];
+    return {
+      up: p.affine(`decoder.transpconvs.${j}`, [below, skip, 2, 2, 2], skip * 8, skip),
+      conv: unit(p, `decoder.stages.${j}.convs.0`, 2 * skip, skip),
+      head: p.affine(`decoder.seg_layers.${j}`, [outputs, skip, 1, 1, 1], skip, outputs),
+    };
+  });
+  const { head } = levels[top - 1];
+  return (pyramid) => {
+    const x = levels.reduce(
+      (x, { up, conv }, j) => conv(concat(upconv3d(x, up.weight, up.bias!), pyramid[top - 1 - j])),
+      pyramid[top],
+    );
+    return conv3d(x, head.weight, head.bias);
+  };
 }
 
 function resenc(name: string, features: number[], blocks: number[], headWidth: number): Architecture {
@@ -65,7 +55,8 @@ function resenc(name: string, features: number[], blocks: number[], headWidth: n
     stride: 2 ** (levels - 1),
     encoderPrefixes: ["encoder."],
     headWidth,
-    build(p: Parameters, inputs: number, outputs: number): Network {
+    light: true,
+    build(p, inputs, outputs, { light = false } = {}): Network {
       const stem = unit(p, "encoder.stem.convs.0", inputs, features[0]);
       const stages = features.map((c, s) =>
         Array.from(
@@ -80,15 +71,6 @@ function resenc(name: string, features: number[], blocks: number[], headWidth: n
             ),
         )
       );
-      const ups: ReturnType<Parameters["affine"]>[] = [];
-      const convs: Layer[] = [];
-      const heads: ReturnType<Parameters["affine"]>[] = [];
-      for (let j = 0; j < levels - 1; j++) {
-        const [below, skip] = [features[levels - 1 - j], features[levels - 2 - j]];
-        ups.push(p.affine(`decoder.transpconvs.${j}`, [below, skip, 2, 2, 2], skip * 8, skip));
-        convs.push(unit(p, `decoder.stages.${j}.convs.0`, 2 * skip, skip));
-        heads.push(p.affine(`decoder.seg_layers.${j}`, [outputs, skip, 1, 1, 1], skip, outputs));
-      }
       return {
         features,
         encode(x) {
@@ -100,13 +82,7 @@ function resenc(name: string, features: number[], blocks: number[], headWidth: n
           });
           return pyramid;
         },
-        decode(pyramid) {
-          let x = pyramid[levels - 1];
-          ups.forEach((up, j) =>
-            x = convs[j](concat(upconv3d(x, up.weight, up.bias!), pyramid[levels - 2 - j]))
-          );
-          return conv3d(x, heads[levels - 2].weight, heads[levels - 2].bias);
-        },
+        decode: light ? unetDecoder(p, features, outputs, true) : decoder(p, features, outputs),
       };
     },
   };

@@ -1,6 +1,6 @@
 /** What a method file offers: extra parameters, a loss with named terms, what happens after a step. */
 import type { Batch } from "../data/loader.ts";
-import type { Architecture, Network } from "../nn/network.ts";
+import type { Architecture, BuildOptions, Network } from "../nn/network.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import type { Rng } from "../rng.ts";
 import type { Side, Tensor } from "../tensor.ts";
@@ -50,5 +50,7 @@ export interface Method {
   /** Numeric options and the paper's defaults. */
   readonly options: Record<string, number>;
   readonly terms: readonly string[];
+  /** How its network is built, where that is not the network's own way. */
+  readonly build?: BuildOptions;
   bind(context: Context): Learner;
 }

@@ -18,6 +18,12 @@ export interface Network {
   decode(pyramid: Tensor[]): Tensor;
 }
 
+/** What a method asks of the network that it trains. */
+export interface BuildOptions {
+  /** The light decoder of AMAES, with no skips, instead of the network's own. */
+  light?: boolean;
+}
+
 /** One file of `lib/arch`. */
 export interface Architecture {
   readonly name: string;
@@ -28,7 +34,9 @@ export interface Architecture {
   readonly encoderPrefixes: readonly string[];
   /** Width of projector and predictor that the contrastive methods put on this network. */
   readonly headWidth: number;
-  build(parameters: Parameters, inputs: number, outputs: number): Network;
+  /** The network builds a light decoder when asked. */
+  readonly light?: true;
+  build(parameters: Parameters, inputs: number, outputs: number, options?: BuildOptions): Network;
 }
 
 /** The nearest patch sides that a network takes, for an error text. */

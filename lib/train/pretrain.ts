@@ -42,8 +42,11 @@ export class Trainer implements Disposable {
         `--batch ${config.batch} gives ${method.name} no negatives for its contrastive term; use 2 or more`,
       );
     }
+    if (method.build?.light && !arch.light) {
+      throw new UserError(`--arch ${arch.name} has no light decoder, which ${method.name} needs; use unet-b`);
+    }
     this.parameters = new Parameters(config.seed);
-    const network = arch.build(this.parameters, 1, 1);
+    const network = arch.build(this.parameters, 1, 1, method.build);
     this.networkParameters = this.parameters.count();
     this.encoderParameters = arch.encoderPrefixes.reduce((n, prefix) => n + this.parameters.count(prefix), 0);
     this.learner = method.bind({
