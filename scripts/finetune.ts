@@ -9,7 +9,7 @@ import { chooseDevice } from "../lib/device.ts";
 import { memory } from "../lib/tensor.ts";
 import { defaultPatch, finetune, Finetuning, means, parsePatch } from "../lib/train/finetune.ts";
 import { type Schedule, schedules } from "../lib/train/phases.ts";
-import { writeWhole } from "../lib/train/run_folder.ts";
+import { lockFolder, writeWhole } from "../lib/train/run_folder.ts";
 import { draw, foldsOf, splitOf } from "../lib/train/splits.ts";
 import { readRun } from "../lib/train/transfer.ts";
 
@@ -112,6 +112,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     }: ${train.length} cases, patch ${patch.join("x")}, batch ${flags.batch}`,
   );
   await Deno.mkdir(flags.output, { recursive: true });
+  using _lock = await lockFolder(flags.output);
   await writeWhole(join(flags.output, "splits_final.json"), JSON.stringify(splits, null, 2) + "\n");
   const result = await finetune(tuning, flags.output, split.val);
   const parameters = tuning.model.parameters.count();

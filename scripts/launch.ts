@@ -114,6 +114,7 @@ async function launch(name: string, args: string[]): Promise<number> {
   }
   const parsed = parse(script.command, args);
   const named = grants(script.command, parsed);
+  Deno.chdir(cwd); // relative paths are the user's
   const extra = await script.extraGrants?.(parsed) ?? { read: [], write: [] };
   let input: Uint8Array | undefined;
   const listed: string[] = [];

@@ -3,6 +3,7 @@ import { join } from "@std/path";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { UsageError, UserError } from "../lib/errors.ts";
 import { findInputs } from "../lib/data/inputs.ts";
+import { isListing, readListing } from "../lib/data/openmind.ts";
 import { preprocess, shardOf, storeReport } from "../lib/data/preprocess.ts";
 import { readIndex, StoreWriter } from "../lib/data/store.ts";
 import { type Recipe, RECIPES } from "../lib/data/volume.ts";
@@ -14,7 +15,8 @@ export const command: Command = {
     "Turns NIfTI files into a store of prepared volumes. One JSON line per volume on stdout; resumable.",
   positionals: [{
     name: "IN",
-    help: "NIfTI file, folder, nnU-Net raw dataset, or - for paths on stdin",
+    help:
+      "NIfTI file, folder, nnU-Net raw dataset, pretrain_data.json or openneuro_metadata.csv, or - for paths",
     access: "read",
     variadic: true,
   }],
@@ -31,9 +33,16 @@ export const command: Command = {
   },
 };
 
-/** The halves of pairs that the command line names by the other half. */
+/** The halves of pairs that the command line names by the other half, and the files that a list names. */
 export function extraGrants(args: Arguments): { read: string[]; write: string[] } {
-  return { read: args.positionals.flatMap((path) => halvesOf(path) as string[]), write: [] };
+  const listed = args.positionals.filter(isListing).flatMap((file) => {
+    try {
+      return readListing(file, Deno.readTextFileSync(file)).map(({ path }) => path);
+    } catch {
+      return []; // the script says what is wrong
+    }
+  });
+  return { read: [...args.positionals, ...listed].flatMap((path) => halvesOf(path) as string[]), write: [] };
 }
 
 /** Arrays are written without a pause for signals, so that stopping here leaves none half done. */

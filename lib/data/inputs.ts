@@ -2,6 +2,7 @@
 import { basename, join } from "@std/path";
 import { UserError } from "../errors.ts";
 import { halvesOf } from "../launch.ts";
+import { isListing, type Listed, readListing } from "./openmind.ts";
 
 /** A NIfTI file to prepare. */
 export interface Input {
@@ -11,6 +12,9 @@ export interface Input {
   path: string;
   /** Path of the `.img` when `path` is the `.hdr` of a pair. */
   image?: string;
+  /** What a list says of it. */
+  modality?: string;
+  subject?: string;
 }
 
 const SUFFIX = /\.(nii|hdr)(\.gz)?$/i;
@@ -51,13 +55,14 @@ export function tag(path: string): string {
 }
 
 /**
- * Finds the files that `paths` mean: files as they are, folders searched with all their folders. A file named twice
- * counts once. The id is the path below the given folder (the name, for a file); equal ids get a tag of their path.
+ * Finds the files that `paths` mean: files as they are, folders searched with all their folders, lists of collections
+ * (`pretrain_data.json`, `openneuro_metadata.csv`) by what they name. A file named twice counts once. The id is the path below the given folder (the name, for a file); equal ids get a tag of their path.
  * @param listed more paths, from a list: one that does not exist is kept, to be refused by name
  * @throws UserError for one of `paths` that does not exist and for folders without volumes
  */
 export async function findInputs(paths: string[], listed: string[] = []): Promise<Input[]> {
   const found = new Map<string, string>();
+  const said = new Map<string, Pick<Listed, "modality" | "subject">>();
   for (const path of [...paths, ...listed]) {
     const info = await Deno.stat(path).catch((error) => {
       if (error instanceof Deno.errors.NotFound) {
@@ -66,6 +71,13 @@ export async function findInputs(paths: string[], listed: string[] = []): Promis
       }
       throw error;
     });
+    if (info?.isFile && isListing(path)) {
+      for (const { path: image, name, ...facts } of readListing(path, await Deno.readTextFile(path))) {
+        found.set(image, name);
+        said.set(image, facts);
+      }
+      continue;
+    }
     if (!info?.isDirectory) {
       const [header] = halvesOf(path);
       found.set(header, basename(header));
@@ -87,6 +99,7 @@ export async function findInputs(paths: string[], listed: string[] = []): Promis
       id: same.length === 1 ? idOf(name) : `${idOf(name)}-${tag(path)}`,
       path,
       image: halvesOf(path)[1],
+      ...said.get(path),
     }))
   );
 }

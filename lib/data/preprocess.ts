@@ -114,6 +114,8 @@ async function* one(writer: StoreWriter, input: Input, recipe: Recipe): AsyncGen
       shape,
       affine,
       recipe,
+      ...(input.modality === undefined ? {} : { modality: input.modality }),
+      ...(input.subject === undefined ? {} : { subject: input.subject }),
       channels,
       channel,
       ...known,

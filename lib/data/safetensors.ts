@@ -65,7 +65,10 @@ export interface Source {
   read(into: Float32Array): Float32Array;
 }
 
-/** Writes the same file as `encode` one tensor at a time: a checkpoint costs no second copy of the network. */
+/**
+ * Writes the same file as `encode` one tensor at a time: a checkpoint costs no second copy of the network. The name
+ * `path` appears when the file is whole; nothing stays after a failure, such as a full disk.
+ */
 export function writeFile(
   path: string,
   tensors: Map<string, Source>,
@@ -74,7 +77,8 @@ export function writeFile(
   const { head, starts } = layout(new Map([...tensors].map(([name, t]) => [name, t.shape])), metadata);
   const longest = Math.max(0, ...[...tensors.values()].map((t) => count(t.shape)));
   const buffer = new Float32Array(longest);
-  const file = Deno.openSync(path, { create: true, write: true, truncate: true });
+  const partial = `${path}.partial`;
+  const file = Deno.openSync(partial, { create: true, write: true, truncate: true });
   try {
     const put = (bytes: Uint8Array) => {
       for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
@@ -84,6 +88,10 @@ export function writeFile(
       const { shape, read } = tensors.get(name)!;
       put(bytesOf(read(buffer.subarray(0, count(shape)))));
     }
+    Deno.renameSync(partial, path);
+  } catch (error) {
+    Deno.removeSync(partial);
+    throw error;
   } finally {
     file.close();
   }

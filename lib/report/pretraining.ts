@@ -49,7 +49,7 @@ export async function writeReport(
   loader.close();
   const { config, metrics } = run;
   const html = runReport({
-    config: { ...config, ...config.options, options: Object.keys(config.options).join(", ") },
+    config: { ...config },
     metrics,
     crops: [{
       name: "input, masked input, hidden voxels reconstructed, difference; each axial, coronal, sagittal",

@@ -128,7 +128,15 @@ export function runReport({ config, metrics, crops, summary }: RunReport): strin
       true,
       (r) => r.loss,
     ),
-    ...terms.flatMap((term) => plot(`Term: ${term}`, term, "#0f8a6c", true, (r) => r[term])),
+    ...terms.flatMap((term) =>
+      plot(
+        term === "gradient_norm" ? "Norm of the gradient before clipping" : `Term: ${term}`,
+        term,
+        "#0f8a6c",
+        true,
+        (r) => r[term],
+      )
+    ),
   ];
   const pace = [
     ...plot("Learning rate", "learning rate", "#b45309", false, (r) => r.lr, true),

@@ -3,7 +3,7 @@ import { join } from "@std/path";
 import { architecture } from "../arch/registry.ts";
 import { Tape } from "../autograd.ts";
 import { type Case, type Dataset, filesOf, gridOf, readCase } from "../data/cases.ts";
-import { encode } from "../data/safetensors.ts";
+import { writeFile } from "../data/safetensors.ts";
 import { UsageError, UserError } from "../errors.ts";
 import { dice, overlaps } from "../eval/dice.ts";
 import { argmax, type ModelInfo, Segmenter } from "../eval/segmenter.ts";
@@ -151,7 +151,11 @@ export class Finetuning implements Disposable {
       licence: "as the training data allow",
       citation: "see model.json",
     };
-    await writeWhole(join(folder, "weights.safetensors"), encode(this.model.parameters.values(), metadata));
+    const { tensors, shapes } = this.model.parameters;
+    const sources = [...tensors].map(([name, t]) =>
+      [name, { shape: shapes.get(name)!, read: (into: Float32Array) => t.read(into) }] as const
+    );
+    writeFile(join(folder, "weights.safetensors"), new Map(sources), metadata);
     await writeWhole(join(folder, "model.json"), JSON.stringify({ ...this.info, steps }, null, 2) + "\n");
   }
 

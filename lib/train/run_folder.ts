@@ -60,6 +60,14 @@ export async function writeWhole(path: string, bytes: Uint8Array | string): Prom
   }
 }
 
+/** Takes a folder for this process until the file is closed. @throws UserError when another process has it */
+export async function lockFolder(path: string): Promise<Deno.FsFile> {
+  const lock = await Deno.open(join(path, ".lock"), { create: true, write: true });
+  if (await lock.tryLock(true)) return lock;
+  lock.close();
+  throw new UserError(`another run writes to ${path}; wait for it to end or choose another -o`);
+}
+
 /** A run folder held by this process. */
 export class RunFolder {
   private constructor(
@@ -79,11 +87,7 @@ export class RunFolder {
       if (error instanceof Deno.errors.NotCapable) throw error;
       throw new UserError(`${path}: this folder cannot be made (${error.message}); choose another -o`);
     });
-    const lock = await Deno.open(join(path, ".lock"), { create: true, write: true });
-    if (!await lock.tryLock(true)) {
-      lock.close();
-      throw new UserError(`another run writes to ${path}; wait for it to end or choose another -o`);
-    }
+    const lock = await lockFolder(path);
     try {
       const file = join(path, "run.json");
       const checkpoint = join(path, "checkpoint");
@@ -147,19 +151,24 @@ export class RunFolder {
     const partial = join(this.path, "checkpoint.partial");
     const target = join(this.path, "checkpoint");
     await Deno.mkdir(partial, { recursive: true });
-    const meta = {
-      config: JSON.stringify(this.config),
-      licence: "as the training data allow",
-      citation: "see run.json",
-    };
-    const source = (shape: number[], t: Tensor) => ({ shape, read: (into: Float32Array) => t.read(into) });
-    const weights = [...parameters.tensors].map(([name, t]) =>
-      [name, source(parameters.shapes.get(name)!, t)] as const
-    );
-    writeFile(join(partial, "weights.safetensors"), new Map(weights), meta);
-    const rest = [...state].map(([name, t]) => [name, source([t.length], t)] as const);
-    writeFile(join(partial, "optimizer.safetensors"), new Map(rest));
-    await Deno.writeTextFile(join(partial, "state.json"), JSON.stringify({ step }) + "\n");
+    try {
+      const meta = {
+        config: JSON.stringify(this.config),
+        licence: "as the training data allow",
+        citation: "see run.json",
+      };
+      const source = (shape: number[], t: Tensor) => ({ shape, read: (into: Float32Array) => t.read(into) });
+      const weights = [...parameters.tensors].map(([name, t]) =>
+        [name, source(parameters.shapes.get(name)!, t)] as const
+      );
+      writeFile(join(partial, "weights.safetensors"), new Map(weights), meta);
+      const rest = [...state].map(([name, t]) => [name, source([t.length], t)] as const);
+      writeFile(join(partial, "optimizer.safetensors"), new Map(rest));
+      await Deno.writeTextFile(join(partial, "state.json"), JSON.stringify({ step }) + "\n");
+    } catch (error) {
+      await Deno.remove(partial, { recursive: true });
+      throw error;
+    }
     const old = await exists(target);
     if (old) await Deno.rename(target, `${target}.old`);
     await Deno.rename(partial, target);
