@@ -112,7 +112,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     }: ${train.length} cases, patch ${patch.join("x")}, batch ${flags.batch}`,
   );
   await Deno.mkdir(flags.output, { recursive: true });
-  using _lock = await lockFolder(flags.output);
+  using _lock = await lockFolder(flags.output, "metrics.jsonl");
   await writeWhole(join(flags.output, "splits_final.json"), JSON.stringify(splits, null, 2) + "\n");
   const result = await finetune(tuning, flags.output, split.val);
   const parameters = tuning.model.parameters.count();

@@ -60,9 +60,9 @@ export async function writeWhole(path: string, bytes: Uint8Array | string): Prom
   }
 }
 
-/** Takes a folder for this process until the file is closed. @throws UserError when another process has it */
-export async function lockFolder(path: string): Promise<Deno.FsFile> {
-  const lock = await Deno.open(join(path, ".lock"), { create: true, write: true });
+/** Takes a folder by its file `name` until that is closed. @throws UserError when another process has it */
+export async function lockFolder(path: string, name = ".lock"): Promise<Deno.FsFile> {
+  const lock = await Deno.open(join(path, name), { create: true, write: true });
   if (await lock.tryLock(true)) return lock;
   lock.close();
   throw new UserError(`another run writes to ${path}; wait for it to end or choose another -o`);
