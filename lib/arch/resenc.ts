@@ -46,7 +46,8 @@ function decoder(p: Parameters, features: number[], outputs: number): (pyramid: 
   };
 }
 
-function resenc(name: string, features: number[], blocks: number[], headWidth: number): Architecture {
+/** A ResEnc of these widths and blocks per stage, full resolution first; `headWidth`: of projector and predictor. */
+export function resenc(name: string, features: number[], blocks: number[], headWidth: number): Architecture {
   const levels = features.length;
   return {
     name,

@@ -1,0 +1,85 @@
+/** Our ten optimiser steps against those of fixtures/make_truth.py (PyTorch, f64). */
+import { resenc } from "../../lib/arch/resenc.ts";
+import { decode } from "../../lib/data/safetensors.ts";
+import { method } from "../../lib/methods/registry.ts";
+import type { Architecture } from "../../lib/nn/network.ts";
+import { Trainer } from "../../lib/train/pretrain.ts";
+import type { RunConfig } from "../../lib/train/run_folder.ts";
+import { batch } from "./batch.ts";
+
+const FOLDER = new URL("../../fixtures/truth/", import.meta.url);
+
+/** Largest relative errors of one case. */
+export interface Errors {
+  torch: string;
+  arch: string;
+  /** Over the ten losses. */
+  losses: number;
+  /** Over the terms of the first step, before any update. */
+  terms: number;
+  /** Over all final weights, relative to the largest of their tensor. */
+  weights: number;
+  /** The weight with the largest error. */
+  worst: string;
+}
+
+/** Names of the cases. */
+export function cases(): string[] {
+  const files = [...Deno.readDirSync(FOLDER)].map((entry) => entry.name);
+  return files.filter((f) => f.endsWith(".safetensors")).map((f) => f.replace(".safetensors", "")).sort();
+}
+
+interface Tiny {
+  features: number[];
+  blocks: number[];
+  headWidth: number;
+}
+
+function network({ features, blocks, headWidth }: Tiny): Architecture {
+  return resenc(`resenc ${features.join("-")}`, features, blocks, headWidth);
+}
+
+/** Trains ten steps from the same initial weights, on the same batches and masks. */
+export async function compare(name: string): Promise<Errors> {
+  const file = new URL(`${name}.safetensors`, FOLDER);
+  const { tensors, metadata } = decode(Deno.readFileSync(file), file.pathname);
+  const { arch: tiny, patch, ...rest } = JSON.parse(metadata.case);
+  const arch = network(tiny);
+  const config: RunConfig = { ...rest, arch: arch.name, patch: [patch, patch, patch], data: "" };
+  using trainer = new Trainer(arch, method(config.method), config);
+  const wanted = JSON.parse(metadata.terms) as Record<string, number>;
+  const relative = (got: number, want: number) => Math.abs(got - want) / Math.abs(want);
+  const errors: Errors = {
+    torch: metadata.torch,
+    arch: arch.name,
+    losses: 0,
+    terms: 0,
+    weights: 0,
+    worst: "",
+  };
+  for (let step = 0; step < config.steps; step++) {
+    const metric = await trainer.step(step, batch(step, patch, config.batch, trainer.method.views));
+    errors.losses = Math.max(errors.losses, relative(metric!.loss, tensors.get("losses")!.data[step]));
+    for (const [term, want] of step ? [] : Object.entries(wanted)) {
+      errors.terms = Math.max(errors.terms, relative(metric![term], want));
+    }
+  }
+  const names = [...tensors.keys()].filter((key) => key !== "losses");
+  if (names.length !== trainer.parameters.tensors.size) {
+    throw new Error(`${names.length} weights in the fixture, ${trainer.parameters.tensors.size} here`);
+  }
+  for (const key of names) {
+    const values = trainer.parameters.tensors.get(key)!.read();
+    const [largest, norm, ...sample] = tensors.get(key)!.data;
+    const every = Math.max(1, Math.ceil(values.length / 48));
+    // Biases before a norm have no gradient: rounding moves them by less than this floor.
+    const size = Math.max(largest, 1e-3);
+    const length = Math.sqrt(values.reduce((sum, v) => sum + v * v, 0));
+    const error = sample.reduce(
+      (most, want, i) => Math.max(most, Math.abs(values[i * every] - want) / size),
+      Math.abs(length - norm) / Math.max(norm, 1e-3),
+    );
+    if (error > errors.weights) [errors.weights, errors.worst] = [error, key];
+  }
+  return errors;
+}

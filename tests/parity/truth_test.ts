@@ -1,0 +1,23 @@
+/** Ten optimiser steps of every method equal PyTorch's: losses to 1e-4, final weights to 1e-3 of their largest value. */
+import { assert, assertEquals } from "@std/assert";
+import { methods } from "../../lib/methods/registry.ts";
+import { memory, wait } from "../../lib/tensor.ts";
+import { cases, compare } from "./truth.ts";
+
+for (const name of cases()) {
+  Deno.test(`truth ${name}: ten steps as PyTorch`, async () => {
+    const errors = await compare(name);
+    if (Deno.args.includes("--errors")) console.log(JSON.stringify({ truth: name, ...errors }));
+    assert(errors.terms < 1e-5, `terms of the first step: ${errors.terms}`);
+    assert(errors.losses < 1e-4, `losses: ${errors.losses}`);
+    assert(errors.weights < 1e-3, `weights: ${errors.weights}`);
+    await wait();
+    assertEquals(memory().bytes, 0);
+  });
+}
+
+Deno.test("truth: every method of the registry is compared", () => {
+  const compared = cases();
+  const missing = methods.map((m) => m.name).filter((name) => !compared.some((c) => c.startsWith(name)));
+  assertEquals(missing, []);
+});
