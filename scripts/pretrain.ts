@@ -38,7 +38,7 @@ export const command: Command = {
     batch: { type: "integer", min: 1, default: 2, help: "images per step" },
     steps: { type: "integer", min: 1, help: "optimizer steps (default 250000; 100 without STORE)" },
     seed: { type: "integer", min: 0, default: 0, help: "of weights, crops and masks" },
-    lr: { type: "number", min: 0, default: 0.01, help: "peak learning rate" },
+    lr: { type: "number", min: 0, help: "peak learning rate (default 0.01; 0.0003 for primus)" },
     cell: { type: "integer", min: 1, help: "side of a mask cell in voxels (default: the method's)" },
     pairs: {
       type: "string",

@@ -44,7 +44,9 @@ export class Segmenter implements Disposable {
 
   constructor(readonly info: ModelInfo) {
     this.parameters = new Parameters(info.seed);
-    this.network = architecture(info.arch).build(this.parameters, info.channels.length, info.labels.length);
+    this.network = architecture(info.arch).build(this.parameters, info.channels.length, info.labels.length, {
+      patch: info.patch,
+    });
   }
 
   /** Reads the folder that `finetune` wrote. @throws UserError naming the file that is missing or wrong */

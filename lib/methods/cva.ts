@@ -63,7 +63,7 @@ export const cva: Method = {
 
     // The teacher sees no masks, gets no gradient and needs no decoder.
     const copies = new Parameters(parameters.seed);
-    const teacher = arch.build(copies, 1, 1);
+    const teacher = arch.build(copies, 1, 1, { patch });
     const teacherProject = head(copies, "projector", projectorWidths, true);
     for (const [name, tensor] of copies.tensors) {
       if (!name.startsWith("decoder.")) continue;

@@ -50,7 +50,9 @@ export interface Method {
   /** Numeric options and the paper's defaults. */
   readonly options: Record<string, number>;
   readonly terms: readonly string[];
-  /** How its network is built, where that is not the network's own way. */
+  /** What it can train: networks on tokens, or all others; absent: both. */
+  readonly networks?: "cnn" | "token";
+  /** How its network is built, where that is not `{ hidden: "drop" }`. */
   readonly build?: BuildOptions;
   bind(context: Context): Learner;
 }

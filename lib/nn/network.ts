@@ -1,5 +1,7 @@
 /** What an architecture file offers and what it builds. */
 import type { Side, Tensor } from "../tensor.ts";
+import type { Rng } from "../rng.ts";
+import type { PresetName } from "../train/presets.ts";
 import type { Parameters } from "./parameters.ts";
 
 /** A built network: an encoder that gives a pyramid and a decoder that gives voxels. */
@@ -12,14 +14,30 @@ export interface Network {
    * Pyramid of `x`, full resolution first. On a CNN `x` may lie on a grid of visible blocks: nothing else is computed.
    * On a token network the pyramid has one level, the token grid; `visible` (one byte per token, `[sample][z][y][x]`)
    * drops the hidden tokens before the first block and refills them with the mask token after the last.
+   * `random` is what training draws from (DropPath); without it (teacher, evaluation) nothing is drawn.
    */
-  encode(x: Tensor, visible?: Uint8Array): Tensor[];
-  /** Voxels `[n][z][y][x][outputs]` from a dense pyramid. */
-  decode(pyramid: Tensor[]): Tensor;
+  encode(x: Tensor, visible?: Uint8Array, random?: Rng): Tensor[];
+  /** Voxels `[n][z][y][x][outputs]` from a dense pyramid; `random` as in `encode`. */
+  decode(pyramid: Tensor[], random?: Rng): Tensor;
+  /**
+   * Token networks built with `featureDecoder`: the pyramid after two more blocks, `[n][z/8][y/8][x/8][c]`: what the
+   * student of CVA aligns with the teacher's plain encoder output (architectures.md section 5).
+   */
+  featureDecoder?(pyramid: Tensor[], random?: Rng): Tensor;
 }
 
-/** What a method asks of the network that it trains. */
+/** What a method asks of the network that it trains; fine-tuning and teachers ask for `patch` alone. */
 export interface BuildOptions {
+  /** Sides of the input: networks with a position table are built for one. */
+  patch?: Side;
+  /**
+   * Token networks, what becomes of hidden tokens. `drop` (MAE): the encoder never sees them, `mask_token` refills their
+   * places, and `decode` starts with the 2-block `decoder`. `swap` (SimMIM): `mask_token` takes their place before the
+   * position table, and there is no `decoder`. Absent: neither exists.
+   */
+  hidden?: "drop" | "swap";
+  /** Token networks: makes `feature_decoder.*` and with it `Network.featureDecoder`. */
+  featureDecoder?: boolean;
   /** The light decoder of AMAES, with no skips, instead of the network's own. */
   light?: boolean;
 }
@@ -36,6 +54,8 @@ export interface Architecture {
   readonly headWidth: number;
   /** The network builds a light decoder when asked. */
   readonly light?: true;
+  /** Optimizer, learning rate and warm-up of pretraining; absent: `cnn`. */
+  readonly preset?: PresetName;
   build(parameters: Parameters, inputs: number, outputs: number, options?: BuildOptions): Network;
 }
 

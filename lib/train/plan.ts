@@ -10,6 +10,7 @@ import { UsageError, UserError } from "../errors.ts";
 import type { Method } from "../methods/method.ts";
 import { method } from "../methods/registry.ts";
 import type { Architecture } from "../nn/network.ts";
+import { presets } from "./presets.ts";
 import { blankStore, firstStore } from "./first_store.ts";
 import type { RunConfig } from "./run_folder.ts";
 
@@ -75,7 +76,7 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
     batch: flags.batch,
     steps: flags.steps ?? (pairs ? Math.floor(pairs.length / flags.batch) : given ? STEPS : 100),
     seed: flags.seed,
-    lr: flags.lr,
+    lr: flags.lr ?? presets[arch.preset ?? "cnn"].lr,
     options,
     data: await store.hash(),
   };

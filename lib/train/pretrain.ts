@@ -7,16 +7,13 @@ import type { Learner, Method } from "../methods/method.ts";
 import type { Architecture } from "../nn/network.ts";
 import { nearestPatch } from "../nn/network.ts";
 import { Parameters } from "../nn/parameters.ts";
-import { Sgd } from "../ops/optimizer.ts";
+import type { Optimizer } from "../ops/optimizer.ts";
 import { Rng } from "../rng.ts";
 import { cancel, cancellable, memory, scope, type Tensor, wait } from "../tensor.ts";
+import { type Preset, presets } from "./presets.ts";
 import { Progress } from "./progress.ts";
 import type { Metric, RunConfig, RunFolder } from "./run_folder.ts";
 import { poly } from "./schedule.ts";
-
-/** Gradient clipping and optimizer of the CNN preset: SGD, Nesterov momentum 0.99, weight decay 3e-5, clip 12. */
-const CLIP = 12;
-const SGD = { momentum: 0.99, nesterov: true, weightDecay: 3e-5 };
 
 /** A model with its method and optimizer, ready to train. */
 export class Trainer implements Disposable {
@@ -24,7 +21,8 @@ export class Trainer implements Disposable {
   readonly learner: Learner;
   readonly encoderParameters: number;
   readonly networkParameters: number;
-  readonly #optimizer: Sgd;
+  readonly #preset: Preset;
+  readonly #optimizer: Optimizer;
 
   constructor(readonly arch: Architecture, readonly method: Method, readonly config: RunConfig) {
     const { patch } = config;
@@ -46,7 +44,7 @@ export class Trainer implements Disposable {
       throw new UserError(`--arch ${arch.name} has no light decoder, which ${method.name} needs; use unet-b`);
     }
     this.parameters = new Parameters(config.seed);
-    const network = arch.build(this.parameters, 1, 1, method.build);
+    const network = arch.build(this.parameters, 1, 1, { patch, hidden: "drop", ...method.build });
     this.networkParameters = this.parameters.count();
     this.encoderParameters = arch.encoderPrefixes.reduce((n, prefix) => n + this.parameters.count(prefix), 0);
     this.learner = method.bind({
@@ -56,7 +54,8 @@ export class Trainer implements Disposable {
       patch,
       options: config.options,
     });
-    this.#optimizer = new Sgd(this.parameters.tensors, SGD);
+    this.#preset = presets[arch.preset ?? "cnn"];
+    this.#optimizer = this.#preset.optimizer(this.parameters.tensors);
     this.learner.start?.();
   }
 
@@ -67,10 +66,14 @@ export class Trainer implements Disposable {
     return state;
   }
 
-  /** Learning rate at `step` (from 0): poly over epochs of 250 steps, or of 1 % of a run shorter than 25,000. */
+  /**
+   * Learning rate at `step` (from 0): poly, after the preset's warm-up, over epochs of 250 steps, or of 1 % of a run
+   * shorter than 25,000.
+   */
   rate(step: number): number {
     const epoch = Math.min(250, Math.max(1, Math.round(this.config.steps / 100)));
-    return poly(this.config.lr, Math.floor(step / epoch), Math.ceil(this.config.steps / epoch));
+    const epochs = Math.ceil(this.config.steps / epoch);
+    return poly(this.config.lr, Math.floor(step / epoch), epochs, Math.round(this.#preset.warmup * epochs));
   }
 
   /** One training step (from 0). Undefined when it was cancelled, and then nothing has changed. */
@@ -86,7 +89,7 @@ export class Trainer implements Disposable {
         );
         return { ...result, gradients: tape.backward(result.loss) };
       });
-      const norm = this.#optimizer.step(gradients, lr, CLIP);
+      const norm = this.#optimizer.step(gradients, lr, this.#preset.clip);
       this.learner.afterStep?.();
       if (!await wait()) return undefined;
       const value = (t: Tensor) => t.read()[0];
