@@ -73,11 +73,11 @@ export async function compare(name: string): Promise<Errors> {
     const [largest, norm, ...sample] = tensors.get(key)!.data;
     const every = Math.max(1, Math.ceil(values.length / 48));
     // Biases before a norm have no gradient: rounding moves them by less than this floor.
-    const size = Math.max(largest, 1e-3);
+    const size = Math.max(largest, 1e-2);
     const length = Math.sqrt(values.reduce((sum, v) => sum + v * v, 0));
     const error = sample.reduce(
       (most, want, i) => Math.max(most, Math.abs(values[i * every] - want) / size),
-      Math.abs(length - norm) / Math.max(norm, 1e-3),
+      Math.abs(length - norm) / Math.max(norm, 1e-2),
     );
     if (error > errors.weights) [errors.weights, errors.worst] = [error, key];
   }
