@@ -2,8 +2,9 @@
 import { nearest, UsageError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { resencL, resencS } from "./resenc.ts";
+import { unetB, unetXl } from "./unet.ts";
 
-export const architectures: readonly Architecture[] = [resencS, resencL];
+export const architectures: readonly Architecture[] = [resencS, resencL, unetB, unetXl];
 
 /** @throws UsageError that names the nearest network */
 export function architecture(name: string): Architecture {

@@ -6,6 +6,7 @@ pub mod cosine;
 pub mod densify;
 pub mod elementwise;
 pub mod gram;
+pub mod maxpool;
 pub mod norm;
 pub mod ntxent;
 pub mod optimizer;

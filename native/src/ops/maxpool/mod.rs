@@ -1,0 +1,67 @@
+//! Max-pooling.
+//!
+//! Contract. x `[block][2z][2y][2x][c]` -> y `[block][z][y][x][c]`, the largest value of each 2x2x2 cube (cubes never
+//! cross blocks, so hidden voxels never enter). dx is dy at the first of the largest values, in the order z, y, x, and 0
+//! elsewhere (PyTorch). The gradient looks at x again: no indices are stored.
+
+use super::rows;
+use crate::{queue, tensor};
+use rayon::prelude::*;
+
+/// Where the eight voxels of output voxel `v` of row `y` begin, in a pair of fine planes of `sy` x `sx` cubes.
+fn cube(y: usize, v: usize, sy: usize, sx: usize, c: usize) -> [usize; 8] {
+    std::array::from_fn(|k| (((k / 4 * sy + y) * 2 + k / 2 % 2) * 2 * sx + 2 * v + k % 2) * c)
+}
+
+exports! {
+    /// Maximum of 2x2x2 cubes; bz, by, bx: block side of the output.
+    fn vx_max_pool(x: u32, blocks: u32, bz: u32, by: u32, bx: u32, c: u32) {
+        let [planes, sy, sx, c] = [blocks * bz, by, bx, c].map(|v| v as usize);
+        let len = planes * sy * sx * c;
+        let x = tensor::get(x, 8 * len, "pooling input")?;
+        let (y, handle) = tensor::make(len);
+        queue::enqueue(move || {
+            let plane = sy * sx * c;
+            let pairs = y.values_mut().par_chunks_mut(plane).zip(x.values().par_chunks(8 * plane));
+            pairs.for_each(|(y, x)| rows::vectorised(|| for (i, y) in y.chunks_exact_mut(c).enumerate() {
+                let [first, rest @ ..] = cube(i / sx, i % sx, sy, sx, c);
+                y.copy_from_slice(&x[first..][..c]);
+                for at in rest {
+                    y.iter_mut().zip(&x[at..]).for_each(|(y, &x)| *y = if x > *y || x.is_nan() { x } else { *y });
+                }
+            }));
+            Ok(())
+        });
+        Ok(handle)
+    }
+    /// Gradient of `vx_max_pool`. bz, by, bx: block side of dy.
+    fn vx_max_pool_grad(dy: u32, x: u32, y: u32, blocks: u32, bz: u32, by: u32, bx: u32, c: u32) {
+        let [planes, sy, sx, c] = [blocks * bz, by, bx, c].map(|v| v as usize);
+        let len = planes * sy * sx * c;
+        let dy = tensor::get(dy, len, "pooling output gradient")?;
+        let y = tensor::get(y, len, "pooling output")?;
+        let x = tensor::get(x, 8 * len, "pooling input")?;
+        let (dx, handle) = tensor::make(8 * len);
+        queue::enqueue(move || {
+            let plane = sy * sx * c;
+            let inputs = x.values().par_chunks(8 * plane).zip(y.values().par_chunks(plane));
+            let inputs = inputs.zip(dy.values().par_chunks(plane));
+            dx.values_mut().par_chunks_mut(8 * plane).zip(inputs).for_each(|(dx, ((x, y), dy))| {
+                let mut rest = vec![0f32; c];
+                rows::vectorised(|| for i in 0..sy * sx {
+                    rest.copy_from_slice(&dy[i * c..][..c]);
+                    for at in cube(i / sx, i % sx, sy, sx, c) {
+                        let values = x[at..].iter().zip(&y[i * c..][..c]);
+                        for ((dx, rest), (x, y)) in dx[at..].iter_mut().zip(&mut rest).zip(values) {
+                            let hit = x == y;
+                            *dx = if hit { *rest } else { 0.0 };
+                            *rest = if hit { 0.0 } else { *rest };
+                        }
+                    }
+                });
+            });
+            Ok(())
+        });
+        Ok(handle)
+    }
+}
