@@ -16,7 +16,7 @@ Deno.test(
 );
 
 Deno.test(
-  "align published: values and gradient as grid_sample with exchanged axes and aligned corners, D01 D02 D03",
+  "D01 D02 D03: align published, values and gradient as grid_sample with exchanged axes and aligned corners",
   leakFree(() =>
     scope(() => judge("align_published", input(), (x) => align(x, boxes, [3, 2, 4], 2, "published")))
   ),
@@ -42,7 +42,7 @@ Deno.test(
 );
 
 Deno.test(
-  "align: golden cosine of consistent view alignment, correct and as published (D01 D02)",
+  "D01 D02: align, golden cosine of consistent view alignment, correct and as published",
   leakFree(() =>
     scope(() => {
       const grid = Grid.dense(4);
@@ -97,7 +97,7 @@ function coordinates(start: Side, side: Side): Float32Array {
 }
 
 Deno.test(
-  "align: both views of random pairs (overlap 0.4 and up of 32 voxels) give the same coordinates to 0.05 voxel, published ones do not, D01 D02",
+  "D01 D02: align, both views of random pairs (overlap 0.4 and up of 32 voxels) give the same coordinates to 0.05 voxel, published ones do not",
   leakFree(() =>
     scope(() => {
       const rng = new Rng(7);

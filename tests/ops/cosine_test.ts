@@ -23,7 +23,7 @@ Deno.test(
 );
 
 Deno.test(
-  "cosineLoss: 0 for equal directions, 2 for orthogonal, 4 for opposite, D12",
+  "D12: cosineLoss is 0 for equal directions, 2 for orthogonal, 4 for opposite",
   leakFree(() =>
     scope(() => {
       const of = (...v: number[]) => Tensor.from(Float32Array.from(v), 2);

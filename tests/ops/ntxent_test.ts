@@ -27,7 +27,7 @@ Deno.test(
 );
 
 Deno.test(
-  "ntXent: one image, or an odd number of views, is refused by name of the field, D24",
+  "D24: ntXent of one image, or of an odd number of views, is refused by name of the field",
   leakFree(() =>
     scope(() => {
       for (const rows of [1, 2, 5]) {
@@ -56,7 +56,7 @@ Deno.test(
 );
 
 Deno.test(
-  "consistent view alignment: golden InfoNCE, Gram and contrastive values as published, D01 D02 D12",
+  "D01 D02 D12: golden InfoNCE, Gram and contrastive values of consistent view alignment as published",
   leakFree(() =>
     scope(() => {
       const volume = (a: number, b: number) =>
