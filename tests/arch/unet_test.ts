@@ -123,8 +123,11 @@ for (const name of ["light", "standard"] as const) {
         const want = tensors.get(`${name}.${key}`)!.data;
         const step = Math.ceil(got.length / 100);
         const length = want[want.length - 1];
-        // A bias before a norm has no gradient: what is left of the sum is rounding.
-        const scale = key.endsWith("conv.bias") ? 1e3 : length;
+        // The gradient of a bias before a norm is what is left of a sum that cancels: judged by that of its weight.
+        const whole = key.endsWith(".bias") && !key.endsWith("norm.bias")
+          ? key.replace(".bias", ".weight")
+          : key;
+        const scale = tensors.get(`${name}.${whole}`)!.data.at(-1)!;
         const norm = Math.hypot(...got);
         worst = Math.max(worst, Math.abs(norm - length) / scale);
         for (let i = 0; i * step < got.length; i++) {
