@@ -1,27 +1,47 @@
 /** Networks and runs small enough to train in a test. */
+import { architectures } from "../../lib/arch/registry.ts";
 import { resenc } from "../../lib/arch/resenc.ts";
+import { unet } from "../../lib/arch/unet.ts";
 import type { Method } from "../../lib/methods/method.ts";
 import type { Architecture } from "../../lib/nn/network.ts";
+import { presets } from "../../lib/train/presets.ts";
 import type { RunConfig } from "../../lib/train/run_folder.ts";
 
 /** Three levels, 10,000 parameters: trains at patch 16. */
-export const tiny: Architecture = resenc("tiny", [4, 8, 8], [1, 1, 1], 16);
+export const tiny: Architecture = resenc("tiny resenc", [4, 8, 8], [1, 1, 1], 16);
 
-/** A run of `method` at patch 16, cells of 4 voxels, two images a step. */
+/** Small builds of the families of networks, by the first word of their names. */
+const small: Record<string, Architecture> = {
+  resenc: tiny,
+  unet: { ...unet("tiny unet", 4), headWidth: 16 },
+};
+
+/** One network of every family of the registry: its small build, or its first entry where there is none. */
+export function families(): Architecture[] {
+  const firsts = new Map<string, Architecture>();
+  for (const arch of architectures) {
+    const family = arch.name.split("-")[0];
+    if (!firsts.has(family)) firsts.set(family, small[family] ?? arch);
+  }
+  return [...firsts.values()];
+}
+
+/** A run of `method` at the smallest patch, four cells per axis, two images a step. */
 export function tinyRun(
   method: Method,
   arch: Architecture = tiny,
   changes: Partial<RunConfig> = {},
 ): RunConfig {
-  const options = { ...method.options, ...("cell" in method.options ? { cell: 4 } : {}) };
+  const side = Math.max(16, 2 * arch.stride);
+  const options = { ...method.options, ...("cell" in method.options ? { cell: side / 4 } : {}) };
   return {
     method: method.name,
     arch: arch.name,
-    patch: [16, 16, 16],
+    patch: [side, side, side],
     batch: 2,
-    steps: 10,
+    steps: 30,
     seed: 3,
-    lr: 0.01,
+    lr: presets[arch.preset ?? "cnn"].lr,
     options,
     data: "",
     ...changes,
