@@ -1,5 +1,6 @@
 /**
- * Tensors: f32 values owned by the native library, in rows of channels.
+ * Tensors: values owned by the native library, in rows of channels. Storage is f32, or bf16 for activations and their
+ * gradients (8 significant bits, sums still in f32); an op's output has the type of its input, parameters stay f32.
  *
  * A volume tensor is `[block][z][y][x][c]` on a grid that lists the visible blocks of each sample; a dense batch is the
  * grid with one block per sample, as large as the volume. A matrix is `[rows][channels]` with no grid.
@@ -68,24 +69,36 @@ export interface Layout {
   side: Side;
 }
 
+/** Storage types, in the order of their numbers at the boundary. */
+const DTYPES = ["f32", "bf16"] as const;
+export type Dtype = typeof DTYPES[number];
+
+/** Number of a storage type at the boundary. */
+export function dtypeNumber(dtype: Dtype): number {
+  return DTYPES.indexOf(dtype);
+}
+
 /** Values in rows of `channels`, on a layout or as a plain matrix. */
 export class Tensor implements Disposable {
   #handle: number;
+  /** Storage type; values cross the boundary as f32. */
+  readonly dtype: Dtype;
 
   /** Takes ownership of a native handle. */
   constructor(handle: number, readonly rows: number, readonly channels: number, readonly layout?: Layout) {
     this.#handle = handle;
+    this.dtype = DTYPES[native().vx_tensor_dtype(handle)];
     if (layout && rows !== layout.grid.blocks * volume(layout.side)) {
       throw new Error(`a tensor of ${rows} rows does not fit ${layout.grid.blocks} blocks of ${layout.side}`);
     }
     track(this);
   }
 
-  /** A copy of `values`, `[rows][channels]`. */
-  static from(values: Float32Array, channels: number, layout?: Layout): Tensor {
+  /** A copy of `values`, `[rows][channels]`, rounded to `dtype`. */
+  static from(values: Float32Array, channels: number, layout?: Layout, dtype: Dtype = "f32"): Tensor {
     if (!(values instanceof Float32Array)) throw new TypeError("tensor values must be a Float32Array");
     return new Tensor(
-      native().vx_tensor_from(values, values.length),
+      native().vx_tensor_from(values, values.length, dtypeNumber(dtype)),
       values.length / channels,
       channels,
       layout,
@@ -93,8 +106,15 @@ export class Tensor implements Disposable {
   }
 
   /** All `value`. */
-  static full(value: number, rows: number, channels: number, layout?: Layout): Tensor {
-    return new Tensor(native().vx_tensor_full(rows * channels, value), rows, channels, layout);
+  static full(
+    value: number,
+    rows: number,
+    channels: number,
+    layout?: Layout,
+    dtype: Dtype = "f32",
+  ): Tensor {
+    const handle = native().vx_tensor_full(rows * channels, value, dtypeNumber(dtype));
+    return new Tensor(handle, rows, channels, layout);
   }
 
   get handle(): number {
@@ -127,9 +147,8 @@ export class Tensor implements Disposable {
 
   /** The same values in a tensor of their own. */
   clone(): Tensor {
-    const copy = Tensor.full(0, this.rows, this.channels, this.layout);
-    native().vx_tensor_copy(this.handle, copy.handle);
-    return copy;
+    const handle = native().vx_tensor_cast(this.handle, dtypeNumber(this.dtype));
+    return new Tensor(handle, this.rows, this.channels, this.layout);
   }
 
   [Symbol.dispose](): void {

@@ -1,7 +1,7 @@
 /** Average pooling inside blocks and over samples. */
 import { record } from "../autograd.ts";
 import { native } from "../native/library.ts";
-import { type Side, Tensor, volume } from "../tensor.ts";
+import { dtypeNumber, type Side, Tensor, volume } from "../tensor.ts";
 
 /**
  * Mean of each 2x2x2 cube, stride 2: `[block][z][y][x][c]` -> `[block][z/2][y/2][x/2][c]`.
@@ -21,7 +21,7 @@ export function avgPool2(x: Tensor): Tensor {
   );
 }
 
-/** Mean over the visible voxels of each sample: `[samples][c]`. @throws UserError when a sample has none */
+/** Mean over the visible voxels of each sample: f32 `[samples][c]`. @throws UserError when a sample has none */
 export function globalAverage(x: Tensor): Tensor {
   const { grid, side } = x.space;
   const shape = [grid.handle, volume(side), x.channels] as const;
@@ -30,6 +30,9 @@ export function globalAverage(x: Tensor): Tensor {
   return record(
     y,
     [x],
-    (dy) => [new Tensor(n.vx_global_average_grad(dy.handle, ...shape), x.rows, x.channels, x.layout)],
+    (dy) => {
+      const dx = n.vx_global_average_grad(dy.handle, ...shape, dtypeNumber(x.dtype));
+      return [new Tensor(dx, x.rows, x.channels, x.layout)];
+    },
   );
 }

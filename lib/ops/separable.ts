@@ -4,7 +4,7 @@
  */
 import { record } from "../autograd.ts";
 import { native } from "../native/library.ts";
-import { Grid, type Side, Tensor, volume } from "../tensor.ts";
+import { type Dtype, dtypeNumber, Grid, type Side, Tensor, volume } from "../tensor.ts";
 
 /** A matrix `[out][side]`, row by row, that acts along one axis. */
 export type AxisMatrix = Float32Array;
@@ -22,7 +22,7 @@ export function dense(x: Tensor): { n: number; side: Side } {
  * y[n,p,q,r,:] = sum of z[n][p,i] y[n][q,j] x[n][r,k] times x[n,i,j,k,:].
  * @param x dense `[n][z][y][x][c]`
  * @param matrices per sample the matrices of axes z, y, x, each `[out[d]][side[d]]`
- * @returns `[n * out z * out y * out x][c]`, on a layout where `grid` is given (one block per sample)
+ * @returns f32 `[n * out z * out y * out x][c]`, on a layout where `grid` is given (one block per sample)
  */
 export function separable(
   x: Tensor,
@@ -34,10 +34,12 @@ export function separable(
   if (matrices.length !== n) {
     throw new Error(`separable: ${matrices.length} sets of matrices for ${n} samples`);
   }
-  const apply = (from: Tensor, weights: Float32Array, input: Side, output: Side) =>
-    native().vx_separable(from.handle, weights, weights.length, n, ...input, ...output, x.channels);
+  const apply = (from: Tensor, weights: Float32Array, input: Side, output: Side, type: Dtype) => {
+    const shape = [n, ...input, ...output, x.channels, dtypeNumber(type)] as const;
+    return native().vx_separable(from.handle, weights, weights.length, ...shape);
+  };
   const y = new Tensor(
-    apply(x, pack(matrices), side, out),
+    apply(x, pack(matrices), side, out, "f32"),
     n * volume(out),
     x.channels,
     grid && { grid, side: out },
@@ -46,7 +48,7 @@ export function separable(
     const turned = matrices.map(([a, b, c]) =>
       [transposed(a, side[0]), transposed(b, side[1]), transposed(c, side[2])] as const
     );
-    return [new Tensor(apply(dy, pack(turned), out, side), x.rows, x.channels, x.layout)];
+    return [new Tensor(apply(dy, pack(turned), out, side, x.dtype), x.rows, x.channels, x.layout)];
   });
 }
 

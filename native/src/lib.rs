@@ -4,7 +4,10 @@
 #[macro_use]
 pub mod abi;
 pub mod device;
+#[macro_use]
+pub mod element;
 pub mod grid;
+pub mod memory;
 pub mod ops;
 pub mod queue;
 pub mod sample;

@@ -1,58 +1,20 @@
-//! Tensors: f32 buffers owned here, known outside as u32 handles (slot and generation).
+//! Tensors: buffers of f32 or bf16 owned here, known outside as u32 handles (slot and generation).
 //!
 //! A buffer has no memory until the worker first writes it, so enqueueing a whole step ahead costs none; freed
-//! memory goes to a pool by size, since the sizes of a step repeat in the next.
+//! memory goes to a pool (`memory`).
 
 use crate::abi::Result;
+use crate::element::{Dtype, Element, convert};
+use crate::memory::{self, Memory};
+use crate::ops::rows;
 use crate::queue;
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::UnsafeCell;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-
-static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
-static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
-static POOL: Mutex<Option<HashMap<usize, Vec<Memory>>>> = Mutex::new(None);
-
-/// 64-byte aligned f32 memory.
-struct Memory {
-    at: *mut f32,
-    len: usize,
-}
-unsafe impl Send for Memory {}
-
-fn layout(len: usize) -> Layout {
-    Layout::from_size_align((len * 4).max(64), 64).expect("tensor size")
-}
-
-impl Memory {
-    /// Memory of `len` values: from the pool (old content) or fresh (zeros).
-    fn take(len: usize) -> Memory {
-        let live = LIVE_BYTES.fetch_add(len * 4, Relaxed) + len * 4;
-        PEAK_BYTES.fetch_max(live, Relaxed);
-        if let Some(found) = POOL.lock().unwrap().get_or_insert_with(HashMap::new).get_mut(&len).and_then(Vec::pop) {
-            return found;
-        }
-        let at = unsafe { alloc_zeroed(layout(len)) } as *mut f32;
-        assert!(!at.is_null(), "out of memory: {} MiB more are needed", len >> 18);
-        Memory { at, len }
-    }
-    fn give(self) {
-        LIVE_BYTES.fetch_sub(self.len * 4, Relaxed);
-        POOL.lock().unwrap().get_or_insert_with(HashMap::new).entry(self.len).or_default().push(self);
-    }
-}
-
-fn empty_pool() {
-    for memory in POOL.lock().unwrap().take().into_iter().flatten().flat_map(|(_, list)| list) {
-        unsafe { dealloc(memory.at as *mut u8, layout(memory.len)) };
-    }
-}
 
 /// A tensor's values. Only the worker thread touches them (or anyone, after a wait).
 pub struct Buffer {
     pub len: usize,
+    pub dtype: Dtype,
     memory: UnsafeCell<Option<Memory>>,
 }
 unsafe impl Send for Buffer {}
@@ -62,29 +24,31 @@ unsafe impl Sync for Buffer {}
 pub type Tensor = Arc<Buffer>;
 
 impl Buffer {
-    pub fn with_len(len: usize) -> Tensor {
-        Arc::new(Buffer { len, memory: UnsafeCell::new(None) })
+    pub fn with_len(len: usize, dtype: Dtype) -> Tensor {
+        Arc::new(Buffer { len, dtype, memory: UnsafeCell::new(None) })
     }
-    fn at(&self) -> *mut f32 {
+    fn at<E: Element>(&self) -> *mut E {
+        assert!(self.dtype == E::DTYPE, "a {} tensor is read as {}", self.dtype.name(), E::DTYPE.name());
         let memory = unsafe { &mut *self.memory.get() };
-        memory.get_or_insert_with(|| Memory::take(self.len)).at
+        memory.get_or_insert_with(|| Memory::take(self.len * self.dtype.bytes())).at() as *mut E
     }
-    /// The values, on the worker thread.
-    pub fn values(&self) -> &[f32] {
+    /// The values, on the worker thread; `E` is the tensor's own type (`by_dtype!` chooses).
+    pub fn of<E: Element>(&self) -> &[E] {
         unsafe { std::slice::from_raw_parts(self.at(), self.len) }
     }
     /// The values for writing, on the worker thread. Fresh memory may hold old content.
     #[allow(clippy::mut_from_ref)]
-    pub fn values_mut(&self) -> &mut [f32] {
+    pub fn of_mut<E: Element>(&self) -> &mut [E] {
         unsafe { std::slice::from_raw_parts_mut(self.at(), self.len) }
     }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if let Some(memory) = self.memory.get_mut().take() {
-            memory.give();
-        }
+    /// The values of an f32 tensor.
+    pub fn values(&self) -> &[f32] {
+        self.of()
+    }
+    /// The values of an f32 tensor for writing.
+    #[allow(clippy::mut_from_ref)]
+    pub fn values_mut(&self) -> &mut [f32] {
+        self.of_mut()
     }
 }
 
@@ -134,70 +98,105 @@ impl<T: Clone> Default for Slots<T> {
 
 static TENSORS: Mutex<Slots<Tensor>> = Mutex::new(Slots::new());
 
-/// The tensor behind a handle, checked to hold `len` values.
-pub fn get(handle: u32, len: usize, what: &str) -> Result<Tensor> {
-    let tensor = TENSORS.lock().unwrap().get(handle)?;
+/// The tensor behind a handle, checked to hold `len` values of either type.
+pub fn either(handle: u32, len: usize, what: &str) -> Result<Tensor> {
+    let tensor = any(handle)?;
     if tensor.len != len {
         return Err(format!("{what} holds {} values, its shape needs {len}", tensor.len));
     }
     Ok(tensor)
 }
 
-/// The tensor behind a handle, of any length.
+/// The tensor behind a handle, checked to hold `len` values of `dtype`.
+pub fn get_as(handle: u32, len: usize, what: &str, dtype: Dtype) -> Result<Tensor> {
+    let tensor = either(handle, len, what)?;
+    if tensor.dtype != dtype {
+        return Err(format!("{what} is {}, this operation takes {} here; cast it", tensor.dtype.name(), dtype.name()));
+    }
+    Ok(tensor)
+}
+
+/// The tensor behind a handle, checked to hold `len` values of f32.
+pub fn get(handle: u32, len: usize, what: &str) -> Result<Tensor> {
+    get_as(handle, len, what, Dtype::F32)
+}
+
+/// The tensor behind a handle, of any length and type.
 pub fn any(handle: u32) -> Result<Tensor> {
     TENSORS.lock().unwrap().get(handle)
 }
 
-/// Makes a tensor of `len` values and returns it with its handle. Its first writer must write every value.
+/// Makes an f32 tensor of `len` values and returns it with its handle. Its first writer must write every value.
 pub fn make(len: usize) -> (Tensor, f64) {
-    let tensor = Buffer::with_len(len);
+    make_as(len, Dtype::F32)
+}
+
+/// As `make`, of any type.
+pub fn make_as(len: usize, dtype: Dtype) -> (Tensor, f64) {
+    let tensor = Buffer::with_len(len, dtype);
     let handle = TENSORS.lock().unwrap().insert(tensor.clone());
     (tensor, handle as f64)
 }
 
+/// Writes f32 values into a tensor of either type.
+fn store(tensor: &Buffer, values: &[f32]) {
+    by_dtype!(tensor.dtype, E => rows::each(tensor.of_mut::<E>(), |at, out| convert(&values[at..], out)));
+}
+
 exports! {
-    /// A new tensor of `len` values, all `value`.
-    fn vx_tensor_full(len: u32, value: f32) {
-        let (tensor, handle) = make(len as usize);
-        queue::enqueue(move || { tensor.values_mut().fill(value); Ok(()) });
+    /// A new tensor of `len` values, all `value`. dtype: 0 f32, 1 bf16.
+    fn vx_tensor_full(len: u32, value: f32, dtype: u32) {
+        let (tensor, handle) = make_as(len as usize, Dtype::parse(dtype)?);
+        queue::enqueue(move || {
+            by_dtype!(tensor.dtype, E => tensor.of_mut::<E>().fill(E::from_f32(value)));
+            Ok(())
+        });
         Ok(handle)
     }
     /// A new tensor with a copy of `values`.
-    fn vx_tensor_from(values: slice[f32]) {
-        let (tensor, handle) = make(values.len());
+    fn vx_tensor_from(values: slice[f32], dtype: u32) {
+        let (tensor, handle) = make_as(values.len(), Dtype::parse(dtype)?);
         let values = values.to_vec();
-        queue::enqueue(move || { tensor.values_mut().copy_from_slice(&values); Ok(()) });
+        queue::enqueue(move || { store(&tensor, &values); Ok(()) });
         Ok(handle)
     }
     /// Overwrites a tensor's values.
     fn vx_tensor_write(tensor: u32, values: slice[f32]) {
-        let tensor = get(tensor, values.len(), "tensor")?;
+        let tensor = either(tensor, values.len(), "tensor")?;
         let values = values.to_vec();
-        queue::enqueue(move || { tensor.values_mut().copy_from_slice(&values); Ok(()) });
+        queue::enqueue(move || { store(&tensor, &values); Ok(()) });
         Ok(0.0)
     }
     /// Waits, then copies a tensor's values out.
     fn vx_tensor_read(tensor: u32, values: slice_mut[f32]) {
-        let tensor = get(tensor, values.len(), "tensor")?;
+        let tensor = either(tensor, values.len(), "tensor")?;
         queue::wait()?;
-        values.copy_from_slice(tensor.values());
+        by_dtype!(tensor.dtype, E => convert(tensor.of::<E>(), values));
         Ok(0.0)
     }
-    /// Copies `source` over `target`.
-    fn vx_tensor_copy(source: u32, target: u32) {
+    /// A new tensor of type `dtype` with the values of `source`, rounded to nearest even.
+    fn vx_tensor_cast(source: u32, dtype: u32) {
         let source = any(source)?;
-        let target = get(target, source.len, "target")?;
-        queue::enqueue(move || { target.values_mut().copy_from_slice(source.values()); Ok(()) });
-        Ok(0.0)
+        let (tensor, handle) = make_as(source.len, Dtype::parse(dtype)?);
+        queue::enqueue(move || {
+            by_dtype!(source.dtype, A => by_dtype!(tensor.dtype, B => {
+                let source = source.of::<A>();
+                rows::each(tensor.of_mut::<B>(), |at, out| convert(&source[at..], out));
+            }));
+            Ok(())
+        });
+        Ok(handle)
     }
+    /// Type of a tensor: 0 f32, 1 bf16.
+    fn vx_tensor_dtype(tensor: u32) { Ok(any(tensor)?.dtype as u32 as f64) }
     /// Frees a handle; the memory goes when enqueued work no longer needs it.
     fn vx_tensor_free(tensor: u32) { TENSORS.lock().unwrap().remove(tensor).map(|()| 0.0) }
     /// Number of tensors alive.
     fn vx_live_tensors() { Ok(TENSORS.lock().unwrap().live() as f64) }
-    /// Bytes in use by tensors.
-    fn vx_live_bytes() { Ok(LIVE_BYTES.load(Relaxed) as f64) }
-    /// Most bytes that tensors have used at once.
-    fn vx_peak_bytes() { Ok(PEAK_BYTES.load(Relaxed) as f64) }
+    /// Bytes in use by tensors and by the scratch of the op that runs.
+    fn vx_live_bytes() { Ok(memory::live_bytes() as f64) }
+    /// Most bytes that were in use at once.
+    fn vx_peak_bytes() { Ok(memory::peak_bytes() as f64) }
     /// Gives pooled memory back to the system.
-    fn vx_pool_empty() { empty_pool(); Ok(0.0) }
+    fn vx_pool_empty() { memory::empty_pool(); Ok(0.0) }
 }

@@ -55,7 +55,7 @@ pub fn sums(pieces: &[Piece], samples: usize, width: usize, add: impl Fn(&Piece,
 }
 
 /// Runs `body` on every piece with its part of `out`, `[rows][channels]`.
-pub fn fill(pieces: &[Piece], channels: usize, mut out: &mut [f32], body: impl Fn(&Piece, &mut [f32]) + Sync) {
+pub fn fill<E: Send>(pieces: &[Piece], channels: usize, mut out: &mut [E], body: impl Fn(&Piece, &mut [E]) + Sync) {
     let mut parts = Vec::with_capacity(pieces.len());
     for piece in pieces {
         let (part, rest) = out.split_at_mut(piece.rows.len() * channels);
@@ -66,7 +66,7 @@ pub fn fill(pieces: &[Piece], channels: usize, mut out: &mut [f32], body: impl F
 }
 
 /// Fills `out` in stretches: `body(first index, part)`, for element-wise ops.
-pub fn each(out: &mut [f32], body: impl Fn(usize, &mut [f32]) + Sync) {
+pub fn each<E: Send>(out: &mut [E], body: impl Fn(usize, &mut [E]) + Sync) {
     out.par_chunks_mut(PIECE).enumerate().for_each(|(i, part)| vectorised(|| body(i * PIECE, part)));
 }
 

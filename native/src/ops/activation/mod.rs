@@ -4,6 +4,7 @@
 //! slopes from 0 on). silu: y = x * s(x), s(x) = 1 / (1 + exp(-x)); dx = dy * s * (1 + x * (1 - s)).
 
 use super::rows;
+use crate::element::Element;
 use crate::{queue, tensor};
 
 /// exp(x) in f32 to 2 ulp by 2^n * exp(r), |r| <= ln 2 / 2, with the Taylor polynomial of degree 7; vectorises.
@@ -27,12 +28,17 @@ fn sigmoid(x: f32) -> f32 {
 exports! {
     /// LeakyReLU.
     fn vx_leaky(x: u32, len: u32, slope: f32) {
-        let x = tensor::get(x, len as usize, "activation input")?;
-        let (y, handle) = tensor::make(len as usize);
+        let x = tensor::either(x, len as usize, "activation input")?;
+        let (y, handle) = tensor::make_as(len as usize, x.dtype);
         queue::enqueue(move || {
-            let x = x.values();
-            rows::each(y.values_mut(), |at, y| {
-                y.iter_mut().zip(&x[at..]).for_each(|(y, &x)| *y = if x > 0.0 { x } else { slope * x });
+            by_dtype!(x.dtype, E => {
+                let x = x.of::<E>();
+                rows::each(y.of_mut::<E>(), |at, y| {
+                    for (y, x) in y.iter_mut().zip(&x[at..]) {
+                        let x = x.to_f32();
+                        *y = E::from_f32(if x > 0.0 { x } else { slope * x });
+                    }
+                })
             });
             Ok(())
         });
@@ -40,14 +46,18 @@ exports! {
     }
     /// Gradient of LeakyReLU from its input or output (their signs agree).
     fn vx_leaky_grad(sign: u32, dy: u32, len: u32, slope: f32) {
-        let sign = tensor::get(sign, len as usize, "activation input")?;
-        let dy = tensor::get(dy, len as usize, "activation gradient")?;
-        let (dx, handle) = tensor::make(len as usize);
+        let sign = tensor::either(sign, len as usize, "activation input")?;
+        let dy = tensor::get_as(dy, len as usize, "activation gradient", sign.dtype)?;
+        let (dx, handle) = tensor::make_as(len as usize, sign.dtype);
         queue::enqueue(move || {
-            let (sign, dy) = (sign.values(), dy.values());
-            rows::each(dx.values_mut(), |at, dx| {
-                let pairs = dx.iter_mut().zip(&sign[at..]).zip(&dy[at..]);
-                pairs.for_each(|((dx, &s), &dy)| *dx = if s > 0.0 { dy } else { slope * dy });
+            by_dtype!(sign.dtype, E => {
+                let (sign, dy) = (sign.of::<E>(), dy.of::<E>());
+                rows::each(dx.of_mut::<E>(), |at, dx| {
+                    for ((dx, s), dy) in dx.iter_mut().zip(&sign[at..]).zip(&dy[at..]) {
+                        let dy = dy.to_f32();
+                        *dx = E::from_f32(if s.to_f32() > 0.0 { dy } else { slope * dy });
+                    }
+                })
             });
             Ok(())
         });
@@ -55,12 +65,17 @@ exports! {
     }
     /// SiLU.
     fn vx_silu(x: u32, len: u32) {
-        let x = tensor::get(x, len as usize, "activation input")?;
-        let (y, handle) = tensor::make(len as usize);
+        let x = tensor::either(x, len as usize, "activation input")?;
+        let (y, handle) = tensor::make_as(len as usize, x.dtype);
         queue::enqueue(move || {
-            let x = x.values();
-            rows::each(y.values_mut(), |at, y| {
-                y.iter_mut().zip(&x[at..]).for_each(|(y, &x)| *y = x * sigmoid(x));
+            by_dtype!(x.dtype, E => {
+                let x = x.of::<E>();
+                rows::each(y.of_mut::<E>(), |at, y| {
+                    for (y, x) in y.iter_mut().zip(&x[at..]) {
+                        let x = x.to_f32();
+                        *y = E::from_f32(x * sigmoid(x));
+                    }
+                })
             });
             Ok(())
         });
@@ -68,16 +83,19 @@ exports! {
     }
     /// Gradient of SiLU from its input.
     fn vx_silu_grad(x: u32, dy: u32, len: u32) {
-        let x = tensor::get(x, len as usize, "activation input")?;
-        let dy = tensor::get(dy, len as usize, "activation gradient")?;
-        let (dx, handle) = tensor::make(len as usize);
+        let x = tensor::either(x, len as usize, "activation input")?;
+        let dy = tensor::get_as(dy, len as usize, "activation gradient", x.dtype)?;
+        let (dx, handle) = tensor::make_as(len as usize, x.dtype);
         queue::enqueue(move || {
-            let (x, dy) = (x.values(), dy.values());
-            rows::each(dx.values_mut(), |at, dx| {
-                for ((dx, &x), &dy) in dx.iter_mut().zip(&x[at..]).zip(&dy[at..]) {
-                    let s = sigmoid(x);
-                    *dx = dy * s * (1.0 + x * (1.0 - s));
-                }
+            by_dtype!(x.dtype, E => {
+                let (x, dy) = (x.of::<E>(), dy.of::<E>());
+                rows::each(dx.of_mut::<E>(), |at, dx| {
+                    for ((dx, x), dy) in dx.iter_mut().zip(&x[at..]).zip(&dy[at..]) {
+                        let x = x.to_f32();
+                        let s = sigmoid(x);
+                        *dx = E::from_f32(dy.to_f32() * s * (1.0 + x * (1.0 - s)));
+                    }
+                })
             });
             Ok(())
         });

@@ -6,18 +6,25 @@
 use crate::{queue, tensor};
 use rayon::prelude::*;
 
+/// `[rows][width]` row by row.
+fn each_row<E: Send>(out: &mut [E], width: usize, put: impl Fn(usize, &mut [E]) + Sync) {
+    out.par_chunks_mut(width).with_min_len(256).enumerate().for_each(|(row, out)| put(row, out));
+}
+
 exports! {
-    /// `[a | b]` on channels.
+    /// `[a | b]` on channels; both of one type.
     fn vx_concat(a: u32, b: u32, rows: u32, ca: u32, cb: u32) {
         let [rows, ca, cb] = [rows, ca, cb].map(|v| v as usize);
-        let a = tensor::get(a, rows * ca, "concat first input")?;
-        let b = tensor::get(b, rows * cb, "concat second input")?;
-        let (y, handle) = tensor::make(rows * (ca + cb));
+        let a = tensor::either(a, rows * ca, "concat first input")?;
+        let b = tensor::get_as(b, rows * cb, "concat second input", a.dtype)?;
+        let (y, handle) = tensor::make_as(rows * (ca + cb), a.dtype);
         queue::enqueue(move || {
-            let (a, b) = (a.values(), b.values());
-            y.values_mut().par_chunks_mut(ca + cb).with_min_len(256).enumerate().for_each(|(row, y)| {
-                y[..ca].copy_from_slice(&a[row * ca..][..ca]);
-                y[ca..].copy_from_slice(&b[row * cb..][..cb]);
+            by_dtype!(a.dtype, E => {
+                let (a, b) = (a.of::<E>(), b.of::<E>());
+                each_row(y.of_mut::<E>(), ca + cb, |row, y| {
+                    y[..ca].copy_from_slice(&a[row * ca..][..ca]);
+                    y[ca..].copy_from_slice(&b[row * cb..][..cb]);
+                })
             });
             Ok(())
         });
@@ -26,15 +33,16 @@ exports! {
     /// Columns `start .. start + count` of `[rows][c]`.
     fn vx_columns(x: u32, rows: u32, c: u32, start: u32, count: u32) {
         let [rows, c, start, count] = [rows, c, start, count].map(|v| v as usize);
-        let x = tensor::get(x, rows * c, "columns input")?;
+        let x = tensor::either(x, rows * c, "columns input")?;
         if count == 0 || start + count > c {
             return Err(format!("columns: {start} to {} asked of {c}", start + count));
         }
-        let (y, handle) = tensor::make(rows * count);
+        let (y, handle) = tensor::make_as(rows * count, x.dtype);
         queue::enqueue(move || {
-            let x = x.values();
-            let out = y.values_mut().par_chunks_mut(count).with_min_len(256).enumerate();
-            out.for_each(|(row, y)| y.copy_from_slice(&x[row * c + start..][..count]));
+            by_dtype!(x.dtype, E => {
+                let x = x.of::<E>();
+                each_row(y.of_mut::<E>(), count, |row, y| y.copy_from_slice(&x[row * c + start..][..count]))
+            });
             Ok(())
         });
         Ok(handle)
@@ -42,26 +50,31 @@ exports! {
     /// Rows `start .. start + count` of `[rows][c]`.
     fn vx_rows(x: u32, rows: u32, c: u32, start: u32, count: u32) {
         let [rows, c, start, count] = [rows, c, start, count].map(|v| v as usize);
-        let x = tensor::get(x, rows * c, "rows input")?;
+        let x = tensor::either(x, rows * c, "rows input")?;
         if count == 0 || start + count > rows {
             return Err(format!("rows: {start} to {} asked of {rows}", start + count));
         }
-        let (y, handle) = tensor::make(count * c);
-        queue::enqueue(move || { y.values_mut().copy_from_slice(&x.values()[start * c..][..count * c]); Ok(()) });
+        let (y, handle) = tensor::make_as(count * c, x.dtype);
+        queue::enqueue(move || {
+            by_dtype!(x.dtype, E => y.of_mut::<E>().copy_from_slice(&x.of::<E>()[start * c..][..count * c]));
+            Ok(())
+        });
         Ok(handle)
     }
     /// Gradient of `vx_rows`: dy in its rows of `[rows][c]`, zero elsewhere.
     fn vx_rows_grad(dy: u32, rows: u32, c: u32, start: u32, count: u32) {
         let [rows, c, start, count] = [rows, c, start, count].map(|v| v as usize);
-        let dy = tensor::get(dy, count * c, "rows output gradient")?;
+        let dy = tensor::either(dy, count * c, "rows output gradient")?;
         if start + count > rows {
             return Err(format!("rows: {start} to {} asked of {rows}", start + count));
         }
-        let (dx, handle) = tensor::make(rows * c);
+        let (dx, handle) = tensor::make_as(rows * c, dy.dtype);
         queue::enqueue(move || {
-            let dx = dx.values_mut();
-            dx.fill(0.0);
-            dx[start * c..][..count * c].copy_from_slice(dy.values());
+            by_dtype!(dy.dtype, E => {
+                let dx = dx.of_mut::<E>();
+                dx.fill(E::default());
+                dx[start * c..][..count * c].copy_from_slice(dy.of());
+            });
             Ok(())
         });
         Ok(handle)

@@ -9,6 +9,7 @@ pub mod reference;
 
 use super::rows;
 use crate::abi::Result;
+use crate::element::{Element, convert};
 use crate::grid::{self, Grid};
 use crate::{queue, tensor};
 use rayon::prelude::*;
@@ -56,20 +57,20 @@ impl Shape {
         (block >= 0).then(|| ((block as usize * bz + z % bz) * by + y % by) * bx * self.c)
     }
     /// blocks -> whole volumes.
-    fn scatter(&self, blocks: &[f32], token: Option<&[f32]>, dense: &mut [f32]) {
+    fn scatter<E: Element>(&self, blocks: &[E], token: Option<&[f32]>, dense: &mut [E]) {
         let run = self.side[2] * self.c;
         dense.par_chunks_mut(self.row()).with_min_len(16).enumerate().for_each(|(row, out)| {
             for (gx, out) in out.chunks_exact_mut(run).enumerate() {
                 match (self.run(row, gx), token) {
                     (Some(at), _) => out.copy_from_slice(&blocks[at..at + run]),
-                    (None, Some(token)) => out.chunks_exact_mut(self.c).for_each(|v| v.copy_from_slice(token)),
-                    (None, None) => out.fill(0.0),
+                    (None, Some(token)) => out.chunks_exact_mut(self.c).for_each(|v| convert(token, v)),
+                    (None, None) => out.fill(E::default()),
                 }
             }
         });
     }
     /// whole volumes -> blocks.
-    fn gather(&self, dense: &[f32], blocks: &mut [f32]) {
+    fn gather<E: Element>(&self, dense: &[E], blocks: &mut [E]) {
         let ([bz, by, bx], [dz, dy, _]) = (self.side, self.grid.dims);
         let run = bx * self.c;
         blocks.par_chunks_mut(bz * by * run).enumerate().for_each(|(block, out)| {
@@ -81,7 +82,7 @@ impl Shape {
         });
     }
     /// Sum of a whole volume's values over the voxels of blocks that are not listed.
-    fn hidden_sum(&self, dense: &[f32], out: &mut [f32]) {
+    fn hidden_sum<E: Element>(&self, dense: &[E], out: &mut [f32]) {
         let (c, run, row) = (self.c, self.side[2] * self.c, self.row());
         // Here a "row" of `rows` is a whole line along x, so that lines are the unit of the pieces.
         let pieces = rows::pieces(&[0, dense.len() / row], row);
@@ -90,7 +91,7 @@ impl Shape {
                 for (gx, values) in dense[line * row..][..row].chunks_exact(run).enumerate() {
                     if self.run(line, gx).is_none() {
                         for v in values.chunks_exact(c) {
-                            sum.iter_mut().zip(v).for_each(|(s, v)| *s += *v as f64);
+                            sum.iter_mut().zip(v).for_each(|(s, v)| *s += v.to_f32() as f64);
                         }
                     }
                 }
@@ -101,14 +102,15 @@ impl Shape {
 }
 
 exports! {
-    /// Whole volumes from blocks; token 0 means zeros. bz, by, bx: block side.
+    /// Whole volumes from blocks, of their type; token 0 means zeros. bz, by, bx: block side.
     fn vx_densify(x: u32, token: u32, grid: u32, bz: u32, by: u32, bx: u32, c: u32) {
         let s = Shape::new(grid, [bz, by, bx], c)?;
-        let x = tensor::get(x, s.blocks_len(), "densify input")?;
+        let x = tensor::either(x, s.blocks_len(), "densify input")?;
         let token = if token == 0 { None } else { Some(tensor::get(token, s.c, "densify token")?) };
-        let (y, handle) = tensor::make(s.dense_len());
+        let (y, handle) = tensor::make_as(s.dense_len(), x.dtype);
         queue::enqueue(move || {
-            s.scatter(x.values(), token.as_ref().map(|t| t.values()), y.values_mut());
+            let token = token.as_ref().map(|t| t.values());
+            by_dtype!(x.dtype, E => s.scatter(x.of::<E>(), token, y.of_mut()));
             Ok(())
         });
         Ok(handle)
@@ -116,17 +118,23 @@ exports! {
     /// The blocks of a grid out of whole volumes.
     fn vx_gather_blocks(x: u32, grid: u32, bz: u32, by: u32, bx: u32, c: u32) {
         let s = Shape::new(grid, [bz, by, bx], c)?;
-        let x = tensor::get(x, s.dense_len(), "block gathering input")?;
-        let (y, handle) = tensor::make(s.blocks_len());
-        queue::enqueue(move || { s.gather(x.values(), y.values_mut()); Ok(()) });
+        let x = tensor::either(x, s.dense_len(), "block gathering input")?;
+        let (y, handle) = tensor::make_as(s.blocks_len(), x.dtype);
+        queue::enqueue(move || {
+            by_dtype!(x.dtype, E => s.gather(x.of::<E>(), y.of_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
     /// Gradient of the token: the sum of dy over the voxels not listed.
     fn vx_densify_grad_token(dy: u32, grid: u32, bz: u32, by: u32, bx: u32, c: u32) {
         let s = Shape::new(grid, [bz, by, bx], c)?;
-        let dy = tensor::get(dy, s.dense_len(), "densify output gradient")?;
+        let dy = tensor::either(dy, s.dense_len(), "densify output gradient")?;
         let (out, handle) = tensor::make(s.c);
-        queue::enqueue(move || { s.hidden_sum(dy.values(), out.values_mut()); Ok(()) });
+        queue::enqueue(move || {
+            by_dtype!(dy.dtype, E => s.hidden_sum(dy.of::<E>(), out.values_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
 }

@@ -1,33 +1,37 @@
 //! Values added, scaled and weighed: the small operations between the large ones.
 
+use super::rows;
+use crate::element::Element;
 use crate::{queue, tensor};
-use rayon::prelude::*;
-
-/// Values per task: large enough to pay for a task, small enough for the cache.
-const STRETCH: usize = 1 << 14;
 
 exports! {
-    /// target += source
+    /// target += source, of one type
     fn vx_add_into(target: u32, source: u32, len: u32) {
-        let target = tensor::get(target, len as usize, "sum")?;
-        let source = tensor::get(source, len as usize, "term")?;
+        let target = tensor::either(target, len as usize, "sum")?;
+        let source = tensor::get_as(source, len as usize, "term", target.dtype)?;
         queue::enqueue(move || {
-            let pairs = target.values_mut().par_chunks_mut(STRETCH).zip(source.values().par_chunks(STRETCH));
-            pairs.for_each(|(t, s)| t.iter_mut().zip(s).for_each(|(t, s)| *t += s));
+            by_dtype!(target.dtype, E => {
+                let source = source.of::<E>();
+                rows::each(target.of_mut::<E>(), |at, t| {
+                    t.iter_mut().zip(&source[at..]).for_each(|(t, s)| *t = E::from_f32(t.to_f32() + s.to_f32()));
+                })
+            });
             Ok(())
         });
         Ok(0.0)
     }
-    /// a * u + b * v for tensors u, v of one length.
+    /// a * u + b * v for tensors u, v of one length and type.
     fn vx_linear_combination(a: f32, u: u32, b: f32, v: u32, len: u32) {
-        let u = tensor::get(u, len as usize, "first term")?;
-        let v = tensor::get(v, len as usize, "second term")?;
-        let (y, handle) = tensor::make(len as usize);
+        let u = tensor::either(u, len as usize, "first term")?;
+        let v = tensor::get_as(v, len as usize, "second term", u.dtype)?;
+        let (y, handle) = tensor::make_as(len as usize, u.dtype);
         queue::enqueue(move || {
-            let (u, v) = (u.values(), v.values());
-            y.values_mut().par_chunks_mut(STRETCH).enumerate().for_each(|(i, y)| {
-                let at = i * STRETCH;
-                y.iter_mut().enumerate().for_each(|(j, y)| *y = a * u[at + j] + b * v[at + j]);
+            by_dtype!(u.dtype, E => {
+                let (u, v) = (u.of::<E>(), v.of::<E>());
+                rows::each(y.of_mut::<E>(), |at, y| {
+                    let pairs = u[at..].iter().zip(&v[at..]);
+                    y.iter_mut().zip(pairs).for_each(|(y, (u, v))| *y = E::from_f32(a * u.to_f32() + b * v.to_f32()));
+                })
             });
             Ok(())
         });
@@ -35,11 +39,15 @@ exports! {
     }
     /// a * u
     fn vx_scale(a: f32, u: u32, len: u32) {
-        let u = tensor::get(u, len as usize, "input")?;
-        let (y, handle) = tensor::make(len as usize);
+        let u = tensor::either(u, len as usize, "input")?;
+        let (y, handle) = tensor::make_as(len as usize, u.dtype);
         queue::enqueue(move || {
-            let pairs = y.values_mut().par_chunks_mut(STRETCH).zip(u.values().par_chunks(STRETCH));
-            pairs.for_each(|(y, u)| y.iter_mut().zip(u).for_each(|(y, u)| *y = a * u));
+            by_dtype!(u.dtype, E => {
+                let u = u.of::<E>();
+                rows::each(y.of_mut::<E>(), |at, y| {
+                    y.iter_mut().zip(&u[at..]).for_each(|(y, u)| *y = E::from_f32(a * u.to_f32()));
+                })
+            });
             Ok(())
         });
         Ok(handle)

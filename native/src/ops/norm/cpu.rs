@@ -1,23 +1,24 @@
 //! The CPU path: one pass for the statistics, one for y, one for the sums of the gradient, one for dx.
 
 use super::Shape;
+use crate::element::Element;
 use crate::ops::rows::{self, Piece};
 
 /// The rows of a piece in a tensor.
 #[inline(always)]
-fn part<'a>(values: &'a [f32], piece: &Piece, c: usize) -> &'a [f32] {
+fn part<'a, E>(values: &'a [E], piece: &Piece, c: usize) -> &'a [E] {
     &values[piece.rows.start * c..piece.rows.end * c]
 }
 
 /// `[2][samples][c]`: mean, 1 / sqrt(variance + eps). f64 sums of x and x^2 (exact squares) keep the variance of
 /// data far from zero.
-pub fn statistics(s: &Shape, x: &[f32], eps: f32, out: &mut [f32]) {
+pub fn statistics<E: Element>(s: &Shape, x: &[E], eps: f32, out: &mut [f32]) {
     let c = s.c;
     let sums = rows::sums(&rows::pieces(&s.starts, c), s.samples(), 2 * c, |piece, sums| {
         let (sum, square) = sums.split_at_mut(c);
         for row in part(x, piece, c).chunks_exact(c) {
             for ((sum, square), x) in sum.iter_mut().zip(square.iter_mut()).zip(row) {
-                let x = *x as f64;
+                let x = x.to_f32() as f64;
                 *sum += x;
                 *square += x * x;
             }
@@ -44,15 +45,15 @@ fn of_sample<'a>(s: &Shape, statistics: &'a [f32], sample: usize) -> (&'a [f32],
 
 /// y = act(gamma * xhat + beta + residual).
 #[allow(clippy::too_many_arguments)]
-pub fn forward(
+pub fn forward<E: Element>(
     s: &Shape,
-    x: &[f32],
+    x: &[E],
     statistics: &[f32],
     gamma: Option<&[f32]>,
     beta: Option<&[f32]>,
-    residual: Option<&[f32]>,
+    residual: Option<&[E]>,
     slope: f32,
-    y: &mut [f32],
+    y: &mut [E],
 ) {
     let c = s.c;
     let zeros = vec![0f32; c];
@@ -66,15 +67,15 @@ pub fn forward(
             let residual = part(residual, piece, c).chunks_exact(c);
             for ((y, x), r) in y.chunks_exact_mut(c).zip(x).zip(residual) {
                 for i in 0..c {
-                    let v = (x[i] - mean[i]) * factor[i] + beta[i] + r[i];
-                    y[i] = if v > 0.0 { v } else { slope * v };
+                    let v = (x[i].to_f32() - mean[i]) * factor[i] + beta[i] + r[i].to_f32();
+                    y[i] = E::from_f32(if v > 0.0 { v } else { slope * v });
                 }
             }
         } else {
             for (y, x) in y.chunks_exact_mut(c).zip(x) {
                 for i in 0..c {
-                    let v = (x[i] - mean[i]) * factor[i] + beta[i];
-                    y[i] = if v > 0.0 { v } else { slope * v };
+                    let v = (x[i].to_f32() - mean[i]) * factor[i] + beta[i];
+                    y[i] = E::from_f32(if v > 0.0 { v } else { slope * v });
                 }
             }
         }
@@ -90,7 +91,7 @@ fn factor(rstd: &[f32], gamma: Option<&[f32]>) -> Vec<f32> {
 }
 
 /// `[2][samples][c]`: sums of g and of g * xhat.
-pub fn grad_sums(s: &Shape, x: &[f32], y: &[f32], dy: &[f32], statistics: &[f32], slope: f32, out: &mut [f32]) {
+pub fn grad_sums<E: Element>(s: &Shape, x: &[E], y: &[E], dy: &[E], statistics: &[f32], slope: f32, out: &mut [f32]) {
     let c = s.c;
     let sums = rows::sums(&rows::pieces(&s.starts, c), s.samples(), 2 * c, |piece, sums| {
         let (mean, _) = of_sample(s, statistics, piece.sample);
@@ -99,16 +100,18 @@ pub fn grad_sums(s: &Shape, x: &[f32], y: &[f32], dy: &[f32], statistics: &[f32]
         if slope == 1.0 {
             for (x, dy) in rows {
                 for i in 0..c {
-                    sum[i] += dy[i] as f64;
-                    product[i] += dy[i] as f64 * (x[i] - mean[i]) as f64;
+                    let g = dy[i].to_f32() as f64;
+                    sum[i] += g;
+                    product[i] += g * (x[i].to_f32() - mean[i]) as f64;
                 }
             }
         } else {
             for ((x, dy), y) in rows.zip(part(y, piece, c).chunks_exact(c)) {
                 for i in 0..c {
-                    let g = (if y[i] > 0.0 { dy[i] } else { slope * dy[i] }) as f64;
+                    let dy = dy[i].to_f32();
+                    let g = (if y[i].to_f32() > 0.0 { dy } else { slope * dy }) as f64;
                     sum[i] += g;
-                    product[i] += g * (x[i] - mean[i]) as f64;
+                    product[i] += g * (x[i].to_f32() - mean[i]) as f64;
                 }
             }
         }
@@ -125,16 +128,16 @@ pub fn grad_sums(s: &Shape, x: &[f32], y: &[f32], dy: &[f32], statistics: &[f32]
 
 /// dx = gamma * rstd * (g - mean(g) - xhat * mean(g * xhat)).
 #[allow(clippy::too_many_arguments)]
-pub fn grad_input(
+pub fn grad_input<E: Element>(
     s: &Shape,
-    x: &[f32],
-    y: &[f32],
-    dy: &[f32],
+    x: &[E],
+    y: &[E],
+    dy: &[E],
     statistics: &[f32],
     sums: &[f32],
     gamma: Option<&[f32]>,
     slope: f32,
-    dx: &mut [f32],
+    dx: &mut [E],
 ) {
     let c = s.c;
     // Per sample: the factor of g, the mean of g, and what (x - mean) is weighed with.
@@ -157,14 +160,17 @@ pub fn grad_input(
         if slope == 1.0 {
             for (dx, (x, dy)) in rows {
                 for i in 0..c {
-                    dx[i] = factor[i] * (dy[i] - mean_g[i] - (x[i] - mean[i]) * slant[i]);
+                    let centred = x[i].to_f32() - mean[i];
+                    dx[i] = E::from_f32(factor[i] * (dy[i].to_f32() - mean_g[i] - centred * slant[i]));
                 }
             }
         } else {
             for ((dx, (x, dy)), y) in rows.zip(part(y, piece, c).chunks_exact(c)) {
                 for i in 0..c {
-                    let g = if y[i] > 0.0 { dy[i] } else { slope * dy[i] };
-                    dx[i] = factor[i] * (g - mean_g[i] - (x[i] - mean[i]) * slant[i]);
+                    let dy = dy[i].to_f32();
+                    let g = if y[i].to_f32() > 0.0 { dy } else { slope * dy };
+                    let centred = x[i].to_f32() - mean[i];
+                    dx[i] = E::from_f32(factor[i] * (g - mean_g[i] - centred * slant[i]));
                 }
             }
         }

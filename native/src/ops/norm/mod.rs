@@ -14,6 +14,7 @@ pub mod reference;
 
 use super::rows;
 use crate::abi::Result;
+use crate::element::Dtype;
 use crate::queue;
 use crate::tensor::{self, Tensor};
 
@@ -54,31 +55,37 @@ impl Shape {
     }
 }
 
-fn optional(handle: u32, len: usize, what: &str) -> Result<Option<Tensor>> {
-    if handle == 0 { Ok(None) } else { tensor::get(handle, len, what).map(Some) }
+fn optional(handle: u32, len: usize, what: &str, dtype: Dtype) -> Result<Option<Tensor>> {
+    if handle == 0 { Ok(None) } else { tensor::get_as(handle, len, what, dtype).map(Some) }
 }
 
 exports! {
     /// Mean and 1 / sqrt(variance + eps) of each sample and channel: `[2][samples][c]`. voxels: rows per block.
     fn vx_norm_statistics(x: u32, grid: u32, voxels: u32, c: u32, eps: f32) {
         let s = Shape::new(grid, voxels, c)?;
-        let x = tensor::get(x, s.len(), "norm input")?;
+        let x = tensor::either(x, s.len(), "norm input")?;
         let (out, handle) = tensor::make(s.statistics_len());
-        queue::enqueue(move || { cpu::statistics(&s, x.values(), eps, out.values_mut()); Ok(()) });
+        queue::enqueue(move || {
+            by_dtype!(x.dtype, E => cpu::statistics(&s, x.of::<E>(), eps, out.values_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
     /// y from x and its statistics; gamma, beta, residual 0 mean none, slope 1 no activation.
     fn vx_norm(x: u32, statistics: u32, gamma: u32, beta: u32, residual: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
         let s = Shape::new(grid, voxels, c)?;
-        let x = tensor::get(x, s.len(), "norm input")?;
+        let x = tensor::either(x, s.len(), "norm input")?;
         let statistics = tensor::get(statistics, s.statistics_len(), "norm statistics")?;
-        let gamma = optional(gamma, s.c, "norm weight")?;
-        let beta = optional(beta, s.c, "norm bias")?;
-        let residual = optional(residual, s.len(), "norm residual")?;
-        let (y, handle) = tensor::make(s.len());
+        let gamma = optional(gamma, s.c, "norm weight", Dtype::F32)?;
+        let beta = optional(beta, s.c, "norm bias", Dtype::F32)?;
+        let residual = optional(residual, s.len(), "norm residual", x.dtype)?;
+        let (y, handle) = tensor::make_as(s.len(), x.dtype);
         queue::enqueue(move || {
-            let [gamma, beta, residual] = [&gamma, &beta, &residual].map(|t| t.as_ref().map(|t| t.values()));
-            cpu::forward(&s, x.values(), statistics.values(), gamma, beta, residual, slope, y.values_mut());
+            let [gamma, beta] = [&gamma, &beta].map(|t| t.as_ref().map(|t| t.values()));
+            by_dtype!(x.dtype, E => {
+                let residual = residual.as_ref().map(|t| t.of::<E>());
+                cpu::forward(&s, x.of::<E>(), statistics.values(), gamma, beta, residual, slope, y.of_mut())
+            });
             Ok(())
         });
         Ok(handle)
@@ -86,13 +93,16 @@ exports! {
     /// Sums of g and of g * xhat per sample and channel: `[2][samples][c]`. y is read only where slope is not 1.
     fn vx_norm_grad_sums(x: u32, y: u32, dy: u32, statistics: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
         let s = Shape::new(grid, voxels, c)?;
-        let x = tensor::get(x, s.len(), "norm input")?;
-        let y = tensor::get(y, s.len(), "norm output")?;
-        let dy = tensor::get(dy, s.len(), "norm output gradient")?;
+        let x = tensor::either(x, s.len(), "norm input")?;
+        let y = tensor::get_as(y, s.len(), "norm output", x.dtype)?;
+        let dy = tensor::get_as(dy, s.len(), "norm output gradient", x.dtype)?;
         let statistics = tensor::get(statistics, s.statistics_len(), "norm statistics")?;
         let (out, handle) = tensor::make(s.statistics_len());
         queue::enqueue(move || {
-            cpu::grad_sums(&s, x.values(), y.values(), dy.values(), statistics.values(), slope, out.values_mut());
+            by_dtype!(x.dtype, E => {
+                let (x, y, dy) = (x.of::<E>(), y.of(), dy.of());
+                cpu::grad_sums(&s, x, y, dy, statistics.values(), slope, out.values_mut())
+            });
             Ok(())
         });
         Ok(handle)
@@ -100,17 +110,20 @@ exports! {
     /// Gradient of x from the sums of `vx_norm_grad_sums`.
     fn vx_norm_grad_input(x: u32, y: u32, dy: u32, statistics: u32, sums: u32, gamma: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
         let s = Shape::new(grid, voxels, c)?;
-        let x = tensor::get(x, s.len(), "norm input")?;
-        let y = tensor::get(y, s.len(), "norm output")?;
-        let dy = tensor::get(dy, s.len(), "norm output gradient")?;
+        let x = tensor::either(x, s.len(), "norm input")?;
+        let y = tensor::get_as(y, s.len(), "norm output", x.dtype)?;
+        let dy = tensor::get_as(dy, s.len(), "norm output gradient", x.dtype)?;
         let statistics = tensor::get(statistics, s.statistics_len(), "norm statistics")?;
         let sums = tensor::get(sums, s.statistics_len(), "norm gradient sums")?;
-        let gamma = optional(gamma, s.c, "norm weight")?;
-        let (dx, handle) = tensor::make(s.len());
+        let gamma = optional(gamma, s.c, "norm weight", Dtype::F32)?;
+        let (dx, handle) = tensor::make_as(s.len(), x.dtype);
         queue::enqueue(move || {
             let gamma = gamma.as_ref().map(|t| t.values());
             let (statistics, sums) = (statistics.values(), sums.values());
-            cpu::grad_input(&s, x.values(), y.values(), dy.values(), statistics, sums, gamma, slope, dx.values_mut());
+            by_dtype!(x.dtype, E => {
+                let (x, y, dy) = (x.of::<E>(), y.of(), dy.of());
+                cpu::grad_input(&s, x, y, dy, statistics, sums, gamma, slope, dx.of_mut())
+            });
             Ok(())
         });
         Ok(handle)

@@ -19,7 +19,7 @@ pub fn clip_factor(norm: f32, clip: f32) -> Option<f32> {
 exports! {
     /// Norm over all values of the tensors, as a tensor of one value. Sums in f64 over a fixed partition.
     fn vx_global_norm(tensors: slice[u32]) {
-        let tensors = tensors.iter().map(|&t| tensor::any(t)).collect::<crate::abi::Result<Vec<_>>>()?;
+        let tensors = tensors.iter().map(|&t| tensor::get(t, tensor::any(t)?.len, "gradient")).collect::<crate::abi::Result<Vec<_>>>()?;
         let (norm, handle) = tensor::make(1);
         queue::enqueue(move || {
             let sum: f64 = tensors.iter().map(|t| cpu::sum_of_squares(t.values())).sum();

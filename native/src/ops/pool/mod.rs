@@ -2,10 +2,11 @@
 //!
 //! Contract. average: x `[block][2z][2y][2x][c]` -> y `[block][z][y][x][c]`, the mean of each 2x2x2 cube (cubes never
 //! cross blocks, so hidden voxels never enter). global: x -> `[samples][c]`, the mean over the listed voxels of each
-//! sample; a sample with none is an error.
+//! sample, in f32; a sample with none is an error.
 
 use super::rows;
 use crate::abi::Result;
+use crate::element::{Dtype, Element};
 use crate::{queue, tensor};
 use rayon::prelude::*;
 
@@ -25,26 +26,48 @@ fn filled(grid: u32, voxels: u32) -> Result<Vec<usize>> {
     }
 }
 
+/// The mean of each 2x2x2 cube; `side` of y.
+fn average<E: Element>(x: &[E], side: [usize; 3], c: usize, y: &mut [E]) {
+    let width = side[2] * c;
+    y.par_chunks_mut(width.max(1)).with_min_len(8).enumerate().for_each(|(row, y)| {
+        let fine = fine_rows(row, side, c).map(|at| &x[at..at + 2 * width]);
+        rows::vectorised(|| {
+            for (v, y) in y.chunks_exact_mut(c).enumerate() {
+                let [a, b, d, e] = fine.map(|row| row[2 * v * c..2 * (v + 1) * c].split_at(c));
+                let pair = |(low, high): (&[E], &[E]), i: usize| low[i].to_f32() + high[i].to_f32();
+                for i in 0..c {
+                    y[i] = E::from_f32(0.125 * ((pair(a, i) + pair(b, i)) + (pair(d, i) + pair(e, i))));
+                }
+            }
+        });
+    });
+}
+
+/// An eighth of dy at each of the eight voxels; `side` of dy.
+fn average_grad<E: Element>(dy: &[E], side: [usize; 3], c: usize, dx: &mut [E]) {
+    let [_, sy, sx] = side;
+    dx.par_chunks_mut((2 * sx * c).max(1)).with_min_len(8).enumerate().for_each(|(fine, dx)| {
+        let row = fine / (2 * sy) / 2 * sy + fine % (2 * sy) / 2;
+        let dy = &dy[row * sx * c..][..sx * c];
+        rows::vectorised(|| {
+            for (v, dx) in dx.chunks_exact_mut(c).enumerate() {
+                for (dx, dy) in dx.iter_mut().zip(&dy[v / 2 * c..]) {
+                    *dx = E::from_f32(0.125 * dy.to_f32());
+                }
+            }
+        });
+    });
+}
+
 exports! {
     /// Mean of 2x2x2 cubes; bz, by, bx: block side of the output.
     fn vx_average_pool(x: u32, blocks: u32, bz: u32, by: u32, bx: u32, c: u32) {
         let (side, c) = ([bz, by, bx].map(|v| v as usize), c as usize);
         let len = blocks as usize * side.iter().product::<usize>() * c;
-        let x = tensor::get(x, 8 * len, "pooling input")?;
-        let (y, handle) = tensor::make(len);
+        let x = tensor::either(x, 8 * len, "pooling input")?;
+        let (y, handle) = tensor::make_as(len, x.dtype);
         queue::enqueue(move || {
-            let x = x.values();
-            let width = side[2] * c;
-            y.values_mut().par_chunks_mut(width.max(1)).enumerate().for_each(|(row, y)| {
-                let fine = fine_rows(row, side, c).map(|at| &x[at..at + 2 * width]);
-                rows::vectorised(|| for (v, y) in y.chunks_exact_mut(c).enumerate() {
-                    let [a, b, d, e] = fine.map(|row| &row[2 * v * c..2 * (v + 1) * c]);
-                    for i in 0..c {
-                        let sum = (a[i] + a[c + i]) + (b[i] + b[c + i]) + ((d[i] + d[c + i]) + (e[i] + e[c + i]));
-                        y[i] = 0.125 * sum;
-                    }
-                });
-            });
+            by_dtype!(x.dtype, E => average(x.of::<E>(), side, c, y.of_mut()));
             Ok(())
         });
         Ok(handle)
@@ -53,18 +76,10 @@ exports! {
     fn vx_average_pool_grad(dy: u32, blocks: u32, bz: u32, by: u32, bx: u32, c: u32) {
         let (side, c) = ([bz, by, bx].map(|v| v as usize), c as usize);
         let len = blocks as usize * side.iter().product::<usize>() * c;
-        let dy = tensor::get(dy, len, "pooling output gradient")?;
-        let (dx, handle) = tensor::make(8 * len);
+        let dy = tensor::either(dy, len, "pooling output gradient")?;
+        let (dx, handle) = tensor::make_as(8 * len, dy.dtype);
         queue::enqueue(move || {
-            let dy = dy.values();
-            let [_, sy, sx] = side;
-            dx.values_mut().par_chunks_mut((2 * sx * c).max(1)).enumerate().for_each(|(fine, dx)| {
-                let row = fine / (2 * sy) / 2 * sy + fine % (2 * sy) / 2;
-                let dy = &dy[row * sx * c..][..sx * c];
-                rows::vectorised(|| for (v, dx) in dx.chunks_exact_mut(c).enumerate() {
-                    dx.iter_mut().zip(&dy[v / 2 * c..]).for_each(|(dx, dy)| *dx = 0.125 * dy);
-                });
-            });
+            by_dtype!(dy.dtype, E => average_grad(dy.of::<E>(), side, c, dx.of_mut()));
             Ok(())
         });
         Ok(handle)
@@ -73,14 +88,16 @@ exports! {
     fn vx_global_average(x: u32, grid: u32, voxels: u32, c: u32) {
         let (starts, c) = (filled(grid, voxels)?, c as usize);
         let samples = starts.len() - 1;
-        let x = tensor::get(x, starts[samples] * c, "pooling input")?;
+        let x = tensor::either(x, starts[samples] * c, "pooling input")?;
         let (y, handle) = tensor::make(samples * c);
         queue::enqueue(move || {
-            let x = x.values();
-            let sums = rows::sums(&rows::pieces(&starts, c), samples, c, |piece, sum| {
-                for row in x[piece.rows.start * c..piece.rows.end * c].chunks_exact(c) {
-                    sum.iter_mut().zip(row).for_each(|(s, v)| *s += *v as f64);
-                }
+            let sums = by_dtype!(x.dtype, E => {
+                let x = x.of::<E>();
+                rows::sums(&rows::pieces(&starts, c), samples, c, |piece, sum| {
+                    for row in x[piece.rows.start * c..piece.rows.end * c].chunks_exact(c) {
+                        sum.iter_mut().zip(row).for_each(|(s, v)| *s += v.to_f32() as f64);
+                    }
+                })
             });
             for (i, (y, sum)) in y.values_mut().iter_mut().zip(sums).enumerate() {
                 *y = (sum / (starts[i / c + 1] - starts[i / c]) as f64) as f32;
@@ -89,20 +106,20 @@ exports! {
         });
         Ok(handle)
     }
-    /// Gradient of `vx_global_average`: dy of the sample, divided by its rows, at each of them.
-    fn vx_global_average_grad(dy: u32, grid: u32, voxels: u32, c: u32) {
+    /// Gradient of `vx_global_average`: dy of the sample, divided by its rows, at each of them. dtype: of the input.
+    fn vx_global_average_grad(dy: u32, grid: u32, voxels: u32, c: u32, dtype: u32) {
         let (starts, c) = (filled(grid, voxels)?, c as usize);
         let samples = starts.len() - 1;
         let dy = tensor::get(dy, samples * c, "pooling output gradient")?;
-        let (dx, handle) = tensor::make(starts[samples] * c);
+        let (dx, handle) = tensor::make_as(starts[samples] * c, Dtype::parse(dtype)?);
         queue::enqueue(move || {
             let dy = dy.values();
-            rows::fill(&rows::pieces(&starts, c), c, dx.values_mut(), |piece, dx| {
+            by_dtype!(dx.dtype, E => rows::fill(&rows::pieces(&starts, c), c, dx.of_mut::<E>(), |piece, dx| {
                 let share = 1.0 / (starts[piece.sample + 1] - starts[piece.sample]) as f32;
                 for row in dx.chunks_exact_mut(c) {
-                    row.iter_mut().zip(&dy[piece.sample * c..]).for_each(|(dx, dy)| *dx = share * dy);
+                    row.iter_mut().zip(&dy[piece.sample * c..]).for_each(|(dx, dy)| *dx = E::from_f32(share * dy));
                 }
-            });
+            }));
             Ok(())
         });
         Ok(handle)

@@ -9,6 +9,7 @@
 pub mod cpu;
 pub mod reference;
 
+use crate::element::Dtype;
 use crate::{queue, tensor};
 
 /// Sizes of one resampling.
@@ -37,8 +38,8 @@ impl Shape {
 }
 
 exports! {
-    /// y = (A_z x A_y x A_x) x per sample; iz..: side of x, oz..: side of y.
-    fn vx_separable(x: u32, weights: slice[f32], n: u32, iz: u32, iy: u32, ix: u32, oz: u32, oy: u32, ox: u32, c: u32) {
+    /// y = (A_z x A_y x A_x) x per sample; iz..: side of x, oz..: side of y. dtype: of y.
+    fn vx_separable(x: u32, weights: slice[f32], n: u32, iz: u32, iy: u32, ix: u32, oz: u32, oy: u32, ox: u32, c: u32, dtype: u32) {
         let side = |s: [u32; 3]| s.map(|v| v as usize);
         let s = Shape { n: n as usize, input: side([iz, iy, ix]), output: side([oz, oy, ox]), c: c as usize };
         if s.input_len() == 0 || s.output_len() == 0 {
@@ -47,10 +48,15 @@ exports! {
         if weights.len() != s.weights_len() {
             return Err(format!("resampling: {} weights, {} are needed", weights.len(), s.weights_len()));
         }
-        let x = tensor::get(x, s.input_len(), "resampling input")?;
-        let (y, handle) = tensor::make(s.output_len());
+        let x = tensor::either(x, s.input_len(), "resampling input")?;
+        let (y, handle) = tensor::make_as(s.output_len(), Dtype::parse(dtype)?);
         let weights = weights.to_vec();
-        queue::enqueue(move || { cpu::resample(&s, &weights, x.values(), y.values_mut()); Ok(()) });
+        queue::enqueue(move || {
+            by_dtype!(x.dtype, X => by_dtype!(y.dtype, Y => {
+                cpu::resample(&s, &weights, x.of::<X>(), y.of_mut::<Y>())
+            }));
+            Ok(())
+        });
         Ok(handle)
     }
 }
