@@ -2,7 +2,6 @@
 import { assert, assertAlmostEquals, assertNotEquals, assertThrows } from "@std/assert";
 import { UserError } from "../../lib/errors.ts";
 import { cva } from "../../lib/methods/cva.ts";
-import { scope } from "../../lib/tensor.ts";
 import { Trainer } from "../../lib/train/pretrain.ts";
 import { leakFree } from "../ops/wave.ts";
 import { batch } from "../parity/batch.ts";

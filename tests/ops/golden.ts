@@ -2,6 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { record, Tape } from "../../lib/autograd.ts";
 import { native } from "../../lib/native/library.ts";
+import { report } from "../parity/report.ts";
 import { Grid, memory, scope, type Side, Tensor, volume } from "../../lib/tensor.ts";
 
 /** One case of fixtures/ops_a.json with its values decoded. */
@@ -26,7 +27,7 @@ export type Op = (
 ) => Tensor;
 
 const text = await Deno.readTextFile(new URL("../../fixtures/ops_a.json", import.meta.url));
-const cases: Case[] = JSON.parse(text).cases;
+const { cases, versions: { torch } }: { cases: Case[]; versions: { torch: string } } = JSON.parse(text);
 
 function decode(base64: string): Float32Array {
   return new Float32Array(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)).buffer);
@@ -36,13 +37,16 @@ function largest(values: Float32Array): number {
   return values.reduce((m, v) => Math.max(m, Math.abs(v)), 1e-30);
 }
 
-/** Values equal to `tolerance` of the largest expected one. */
-function assertClose(got: Float32Array, want: Float32Array, tolerance: number, what: string): void {
+/** Values equal to `tolerance` of the largest expected one. Returns the largest error. */
+function assertClose(got: Float32Array, want: Float32Array, tolerance: number, what: string): number {
   assertEquals(got.length, want.length, what);
   const scale = largest(want);
+  let error = 0;
   got.forEach((v, i) => {
-    assert(Math.abs(v - want[i]) <= tolerance * scale, `${what}[${i}]: ${v} against ${want[i]}`);
+    error = Math.max(error, Math.abs(v - want[i]) / scale);
+    assert(error <= tolerance, `${what}[${i}]: ${v} against ${want[i]}`);
   });
+  return error;
 }
 
 async function check(one: Case, op: Op): Promise<void> {
@@ -71,13 +75,17 @@ async function check(one: Case, op: Op): Promise<void> {
       return { y, loss };
     });
     assertEquals(result.y.channels, one.channels);
-    assertClose(result.y.read(), decode(one.y), 1e-5, "y");
+    const output = assertClose(result.y.read(), decode(one.y), 1e-5, "y");
+    let gradient = 0;
     const gradients = tape.backward(result.loss);
     const dot = () => run().read().reduce((sum, v, i) => sum + v * dy[i], 0);
     for (const leaf of leaves) {
       const input = inputs[leaf];
       const got = gradients.get(input)!.read();
-      assertClose(got, decode(one.gradients[leaf]), 1e-5, `gradient of ${leaf}`);
+      gradient = Math.max(
+        gradient,
+        assertClose(got, decode(one.gradients[leaf]), 1e-5, `gradient of ${leaf}`),
+      );
       const values = input.read();
       if (largest(values) > 50) continue;
       for (const at of [0, values.length >> 1]) {
@@ -96,6 +104,7 @@ async function check(one: Case, op: Op): Promise<void> {
         );
       }
     }
+    report({ op: one.op, torch, output, gradient });
   });
   assertEmpty();
 }

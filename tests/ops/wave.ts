@@ -4,6 +4,7 @@ import { Tape } from "../../lib/autograd.ts";
 import { native } from "../../lib/native/library.ts";
 import { dot } from "../../lib/ops/cosine.ts";
 import { scale } from "../../lib/ops/elementwise.ts";
+import { report } from "../parity/report.ts";
 import { memory, Tensor } from "../../lib/tensor.ts";
 
 /** factor * sin(a i + b), i = 0, 1, ...: the inputs of fixtures/make_ops_b.py. */
@@ -11,18 +12,21 @@ export function wave(length: number, a: number, b: number, factor = 1): Float32A
   return Float32Array.from({ length }, (_, i) => factor * Math.fround(Math.sin(a * i + b)));
 }
 
-/** Every value within `tolerance`, relative to the largest expected magnitude. */
-export function close(actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance = 1e-5): void {
+/** Every value within `tolerance`, relative to the largest expected magnitude. Returns the largest error. */
+export function close(actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance = 1e-5): number {
   assertEquals(actual.length, expected.length);
   const size = Array.from(expected).reduce((m, v) => Math.max(m, Math.abs(v)), 1e-6);
+  let largest = 0;
   for (let i = 0; i < expected.length; i++) {
     const error = Math.abs(actual[i] - expected[i]) / size;
     assert(error <= tolerance, `value ${i}: ${actual[i]} instead of ${expected[i]}, relative error ${error}`);
+    largest = Math.max(largest, error);
   }
+  return largest;
 }
 
 /** A test body after which no tensor, grid or byte more is alive than before. */
-export function leakFree(body: () => void | Promise<void>): () => Promise<void> {
+export function leakFree(body: () => unknown): () => Promise<void> {
   return async () => {
     native().vx_queue_sync();
     const { tensors, grids, bytes } = memory();
@@ -43,7 +47,7 @@ export interface Golden {
 }
 
 /** The goldens of fixtures/make_ops_b.py by name. */
-export const goldens: Record<string, Golden> = JSON.parse(
+export const goldens: Record<string, Golden> & { torch: string } = JSON.parse(
   Deno.readTextFileSync(new URL("../../fixtures/ops_b.json", import.meta.url)),
 );
 
@@ -54,9 +58,9 @@ export function judge(name: string, x: Tensor, op: (x: Tensor) => Tensor, step =
     const y = op(x);
     return { y, loss: weigh(y) };
   });
-  close(result.y.read(), golden.y);
+  const output = close(result.y.read(), golden.y);
   const gradient = tape.backward(result.loss).get(x)!.read();
-  close(gradient, golden.grads[0]);
+  report({ op: name, torch: goldens.torch, output, gradient: close(gradient, golden.grads[0]) });
   differences(x, gradient, op, step);
 }
 

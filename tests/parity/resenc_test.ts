@@ -10,6 +10,7 @@ import { add } from "../../lib/ops/elementwise.ts";
 import { Grid, scope, Tensor } from "../../lib/tensor.ts";
 import { leakFree, wave } from "../ops/wave.ts";
 import { batch } from "./batch.ts";
+import { report } from "./report.ts";
 
 const FILE = new URL("../../fixtures/resenc.safetensors", import.meta.url);
 const { tensors, metadata } = decode(Deno.readFileSync(FILE), FILE.pathname);
@@ -54,11 +55,7 @@ for (const name of ["dense", "masked"]) {
           return error(`${name}.gradient.${key}`, gradient, largest(key.replace(/bias$/, "weight")));
         });
         const [output, gradient] = [Math.max(...outputs), Math.max(...errors)];
-        if (Deno.args.includes("--errors")) {
-          console.log(
-            JSON.stringify({ network: `resenc 4-8-8, ${name}`, torch: metadata.torch, output, gradient }),
-          );
-        }
+        report({ network: `resenc 4-8-8, ${name}`, torch: metadata.torch, output, gradient });
         assert(output < 1e-5, `output: ${output}`);
         assert(gradient < 1e-5, `gradient of ${keys[errors.indexOf(gradient)]}: ${gradient}`);
       })

@@ -2,12 +2,13 @@
 import { assert, assertEquals } from "@std/assert";
 import { methods } from "../../lib/methods/registry.ts";
 import { memory, wait } from "../../lib/tensor.ts";
+import { report } from "./report.ts";
 import { cases, compare } from "./truth.ts";
 
 for (const name of cases()) {
   Deno.test(`truth ${name}: ten steps as PyTorch`, async () => {
     const errors = await compare(name);
-    if (Deno.args.includes("--errors")) console.log(JSON.stringify({ truth: name, ...errors }));
+    report({ method: `${name}, ${errors.arch}`, ...errors });
     assert(errors.terms < 1e-5, `terms of the first step: ${errors.terms}`);
     assert(errors.losses < 1e-4, `losses: ${errors.losses}`);
     assert(errors.weights < 1e-4, `weights: ${errors.weights}`);
