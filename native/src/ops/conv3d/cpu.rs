@@ -6,6 +6,7 @@
 //! have one order whatever the number of cores.
 
 use super::kernels::{self, Packed};
+use super::winograd::{self, Direction};
 use super::{Shape, Up};
 use crate::grid::Grid;
 use rayon::prelude::*;
@@ -136,6 +137,9 @@ fn tap_offsets(wy: usize, wx: usize, c: usize) -> Vec<u32> {
 
 /// y = conv(x) + bias.
 pub fn forward(s: &Shape, grid: &Grid, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    if winograd::wins(s, grid, Direction::Forward) {
+        return winograd::forward(s, grid, x, w, bias, y);
+    }
     let taps: Vec<usize> = (0..s.taps()).collect();
     let n = s.taps();
     let packed = Packed::new(s.c_in, s.c_out, &taps, |co, ci, t| w[(co * s.c_in + ci) * n + t]);
@@ -169,6 +173,9 @@ fn run_direct(s: &Shape, grid: &Grid, x: &[f32], packed: &Packed, bias: Option<&
 /// dx from dy: stride 1 is the forward loop with flipped weights; stride 2 is one such loop per parity of the input
 /// voxel, each with the taps that reach it.
 pub fn grad_input(s: &Shape, grid: &Grid, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    if winograd::wins(s, grid, Direction::GradInput) {
+        return winograd::grad_input(s, grid, dy, w, dx);
+    }
     let n = s.taps();
     let back = Shape { side: s.side, c_in: s.c_out, c_out: s.c_in, kernel: s.kernel, stride: 1 };
     if s.stride == 1 {
@@ -244,6 +251,9 @@ struct Stretch {
 
 /// dw = sum over output voxels of x at the tap times dy.
 pub fn grad_weight(s: &Shape, grid: &Grid, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    if winograd::wins(s, grid, Direction::GradWeight) {
+        return winograd::grad_weight(s, grid, x, dy, dw);
+    }
     let plane = s.side[1] * s.side[2];
     let units = units(grid.blocks.len(), s.side, GATHERED);
     // [tap][c_in][c_out]

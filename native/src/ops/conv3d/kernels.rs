@@ -34,7 +34,7 @@ impl Packed {
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Isa {
+pub(super) enum Isa {
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -42,7 +42,7 @@ enum Isa {
     Portable,
 }
 
-fn isa() -> Isa {
+pub(super) fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
     *ISA.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]

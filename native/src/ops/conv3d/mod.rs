@@ -8,6 +8,7 @@
 pub mod cpu;
 pub mod kernels;
 pub mod reference;
+pub mod winograd;
 
 use crate::abi::Result;
 use crate::grid::{self, Grid};

@@ -1,0 +1,241 @@
+//! Forward, and the data gradient as the same sum with flipped taps and swapped channels.
+//!
+//! Per group of tile rows and per z index of the transformed tile (4 of them): the input transform writes 16 matrices
+//! `[tile][c_in]`; then, per 32 output channels and 8 tiles, 16 products go to a 16 KiB buffer that never leaves the
+//! L1 cache and from there through A^T into the two output planes of the tile. Splitting by z index keeps the
+//! transformed input four times smaller and costs nothing, since each row of B^T has two terms.
+
+use super::product::{PANEL, ROWS, product};
+use super::tiles::{Scratch, TileRow, Tiles};
+use super::transform::{Strides, input_row, outputs, taps};
+use super::vector::{Kernel, Vector};
+use std::cell::RefCell;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+}
+
+/// Values of the transformed weights: `[z 4][panel of 32 outputs][y x 16][c_in][32]`.
+pub fn weights_len(c_in: usize, c_out: usize) -> usize {
+    64 * c_out.div_ceil(PANEL) * c_in * PANEL
+}
+
+/// G applied to all weights; item `index` is one input channel. Strides are in values of `w`.
+pub struct Weights<'a> {
+    pub w: &'a [f32],
+    pub c_in: usize,
+    pub c_out: usize,
+    /// Distance of two input channels, and of two output channels.
+    pub stride: (usize, usize),
+    /// Mirrors the taps, for the data gradient.
+    pub flip: bool,
+    pub to: *mut f32,
+}
+unsafe impl Sync for Weights<'_> {}
+
+impl Kernel for Weights<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(&self, index: usize) {
+        let panels = self.c_out.div_ceil(PANEL);
+        for panel in 0..panels {
+            let mut g = [[0f32; PANEL]; 27];
+            for co in 0..PANEL.min(self.c_out - panel * PANEL) {
+                let from = index * self.stride.0 + (panel * PANEL + co) * self.stride.1;
+                for (t, value) in self.w[from..from + 27].iter().enumerate() {
+                    g[if self.flip { 26 - t } else { t }][co] = *value;
+                }
+            }
+            for j in (0..PANEL).step_by(V::LANES) {
+                unsafe {
+                    let mut a = [[V::splat(0.0); 9]; 4]; // [z][y x]
+                    for yx in 0..9 {
+                        let q = taps([
+                            V::load(g[yx].as_ptr().add(j)),
+                            V::load(g[9 + yx].as_ptr().add(j)),
+                            V::load(g[18 + yx].as_ptr().add(j)),
+                        ]);
+                        for z in 0..4 {
+                            a[z][yx] = q[z];
+                        }
+                    }
+                    for (z, a) in a.iter().enumerate() {
+                        let mut b = [[V::splat(0.0); 3]; 4]; // [y][x]
+                        for x in 0..3 {
+                            let q = taps([a[x], a[3 + x], a[6 + x]]);
+                            for y in 0..4 {
+                                b[y][x] = q[y];
+                            }
+                        }
+                        for (y, b) in b.iter().enumerate() {
+                            for (x, value) in taps(*b).iter().enumerate() {
+                                let matrix = (z * panels + panel) * 16 + y * 4 + x;
+                                value.store(self.to.add((matrix * self.c_in + index) * PANEL + j));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// y = conv(x) + bias on tile rows `index * rows ..` of the block list.
+pub struct Forward<'a> {
+    pub tiles: Tiles<'a>,
+    pub x: *const f32,
+    pub y: *mut f32,
+    pub c_in: usize,
+    pub c_out: usize,
+    /// From `Weights`.
+    pub weights: *const f32,
+    /// One value per output channel, zero padded to whole panels.
+    pub bias: &'a [f32],
+    /// A row of `side[2]` voxels of zeros.
+    pub zeros: &'a [f32],
+    /// Tile rows per group.
+    pub rows: usize,
+}
+unsafe impl Sync for Forward<'_> {}
+
+/// Memory of one group.
+struct Group {
+    input: *mut f32,
+    stride: Strides,
+    products: *mut f32,
+    /// The two output planes: `[panel][tile][z 2][y x 4][32]`.
+    sums: *mut f32,
+    tiles: usize,
+}
+
+impl Kernel for Forward<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(&self, index: usize) {
+        let (first, last) = (index * self.rows, ((index + 1) * self.rows).min(self.tiles.rows()));
+        let rows: Vec<TileRow> =
+            (first..last).map(|r| self.tiles.row(self.x, self.c_in, self.zeros.as_ptr(), r)).collect();
+        let tiles = rows.len() * self.tiles.per_row();
+        let tile = self.c_in.next_multiple_of(16);
+        let matrix = tiles.next_multiple_of(ROWS) * tile + 16; // 64 bytes more, or all matrices would share cache sets
+        let panels = self.c_out.div_ceil(PANEL);
+        let len = 16 * matrix + 16 * ROWS * PANEL + panels * tiles * 8 * PANEL;
+        let input = SCRATCH.with_borrow_mut(|s| s.take(len));
+        let products = input.wrapping_add(16 * matrix);
+        let sums = products.wrapping_add(16 * ROWS * PANEL);
+        let group = Group { input, stride: Strides { tile, matrix }, products, sums, tiles };
+        unsafe {
+            self.step::<V, 0>(&rows, &group);
+            self.step::<V, 1>(&rows, &group);
+            self.step::<V, 2>(&rows, &group);
+            self.step::<V, 3>(&rows, &group);
+        }
+    }
+}
+
+impl Forward<'_> {
+    /// Voxels along x, values between rows and between planes of y.
+    #[inline(always)]
+    fn output_strides(&self) -> (usize, usize, usize) {
+        let [_, sy, sx] = self.tiles.side;
+        (self.c_out, sx * self.c_out, sy * sx * self.c_out)
+    }
+
+    /// z index `Z` of one group.
+    #[inline(always)]
+    unsafe fn step<V: Vector, const Z: usize>(&self, rows: &[TileRow], group: &Group) {
+        let per_row = self.tiles.per_row();
+        let stride = group.stride;
+        let panels = self.c_out.div_ceil(PANEL);
+        unsafe {
+            for (i, row) in rows.iter().enumerate() {
+                for c in (0..self.c_in).step_by(V::LANES) {
+                    let n = self.c_in - c;
+                    let to = group.input.add(i * per_row * stride.tile + c);
+                    if n >= V::LANES {
+                        input_row::<V, Z, true>(&row.rows, (c, n), self.c_in, per_row, to, stride);
+                    } else {
+                        input_row::<V, Z, false>(&row.rows, (c, n), self.c_in, per_row, to, stride);
+                    }
+                }
+            }
+            for panel in 0..panels {
+                let columns = (self.c_out - panel * PANEL).min(PANEL);
+                let width = if columns > 16 { 32 } else { 16 };
+                let weights = self.weights.add((Z * panels + panel) * 16 * self.c_in * PANEL);
+                for first in (0..group.tiles).step_by(ROWS) {
+                    for m in 0..16 {
+                        product::<V, false>(
+                            group.input.add(m * stride.matrix + first * stride.tile),
+                            (stride.tile, 1),
+                            self.c_in,
+                            weights.add(m * self.c_in * PANEL),
+                            group.products.add(m * ROWS * PANEL),
+                            width,
+                        );
+                    }
+                    for tile in first..(first + ROWS).min(group.tiles) {
+                        let voxel = rows[tile / per_row].voxel + 2 * (tile % per_row);
+                        self.finish::<V, Z>(
+                            group.products.add((tile - first) * PANEL),
+                            group.sums.add((panel * group.tiles + tile) * 8 * PANEL),
+                            self.bias.as_ptr().add(panel * PANEL),
+                            self.y.add(voxel * self.c_out + panel * PANEL),
+                            columns,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// A^T of one tile along x and y, added to or taken from its two output planes; each plane leaves when complete.
+    #[inline(always)]
+    unsafe fn finish<V: Vector, const Z: usize>(
+        &self,
+        products: *const f32,
+        sums: *mut f32,
+        bias: *const f32,
+        y: *mut f32,
+        columns: usize,
+    ) {
+        let (sx, sy, sz) = self.output_strides();
+        for j in (0..columns).step_by(V::LANES) {
+            unsafe {
+                let mut half = [[V::splat(0.0); 4]; 2]; // [x][y of the tile]
+                for v in 0..4 {
+                    let mut m = [V::splat(0.0); 4];
+                    for x in 0..4 {
+                        m[x] = V::load(products.add((4 * v + x) * ROWS * PANEL + j));
+                    }
+                    let q = outputs(m);
+                    (half[0][v], half[1][v]) = (q[0], q[1]);
+                }
+                let bias = V::load(bias.add(j));
+                for x in 0..2 {
+                    let q = outputs(half[x]);
+                    for v in 0..2 {
+                        let (low, high) = (sums.add((v * 2 + x) * PANEL + j), sums.add((4 + v * 2 + x) * PANEL + j));
+                        let to = y.add(v * sy + x * sx + j);
+                        match Z {
+                            0 => q[v].add(bias).store(low),
+                            1 => {
+                                V::load(low).add(q[v]).store(low);
+                                q[v].add(bias).store(high);
+                            }
+                            2 => {
+                                store(V::load(low).add(q[v]), to, columns - j);
+                                V::load(high).sub(q[v]).store(high);
+                            }
+                            _ => store(V::load(high).sub(q[v]), to.add(sz), columns - j),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Stores a vector, or what of it lies before the end of a row of channels.
+#[inline(always)]
+unsafe fn store<V: Vector>(value: V, to: *mut f32, n: usize) {
+    unsafe { if n >= V::LANES { value.store(to) } else { value.store_first(to, n) } }
+}

@@ -1,0 +1,191 @@
+//! 3x3x3 convolution with stride 1 by Winograd's minimal filtering F(2x2x2, 3x3x3): 64 products in place of 216 per 2x2x2
+//! outputs. Same contract as `conv3d`: block lists, absent blocks read as zero; block sides must be even.
+
+// Small matrices read best by index.
+#![allow(clippy::needless_range_loop)]
+
+mod forward;
+mod product;
+mod tiles;
+mod transform;
+mod vector;
+mod weight;
+
+use super::Shape;
+use crate::grid::Grid;
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use tiles::{Scratch, Tiles};
+
+/// What is computed.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Direction {
+    Forward,
+    GradInput,
+    GradWeight,
+}
+
+/// 0: the measured rule of `wins`. 1: never. 2: wherever it applies.
+static CHOICE: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    /// Transformed weights, or sums of the weight gradient, of the call that runs.
+    static WEIGHTS: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+}
+
+exports! {
+    /// How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule, 1: directly, 2: by Winograd where possible.
+    fn vx_conv3d_algorithm(choice: u32) { CHOICE.store(choice, Relaxed); Ok(0.0) }
+}
+
+/// Whether this path can compute the shape: 3x3x3, stride 1, even block sides.
+pub fn applies(s: &Shape) -> bool {
+    (s.kernel, s.stride) == (3, 1) && s.side.iter().all(|v| v % 2 == 0)
+}
+
+/// Whether this path is the faster one.
+pub fn wins(s: &Shape, grid: &Grid, direction: Direction) -> bool {
+    let tiles = grid.blocks.len() * s.out_voxels() / 8;
+    let few = if direction == Direction::GradWeight { 128 } else { 64 };
+    match CHOICE.load(Relaxed) {
+        _ if !applies(s) => false,
+        1 => false,
+        2 => true,
+        _ => s.c_in.min(s.c_out) >= 16 && tiles >= few,
+    }
+}
+
+/// y = conv(x) + bias.
+pub fn forward(s: &Shape, grid: &Grid, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    run(s, grid, x, w, (27, s.c_in * 27), false, bias, y);
+}
+
+/// dx from dy: the forward sum with swapped channels and mirrored taps.
+pub fn grad_input(s: &Shape, grid: &Grid, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    let back = Shape { c_in: s.c_out, c_out: s.c_in, ..*s };
+    run(&back, grid, dy, w, (s.c_in * 27, 27), true, None, dx);
+}
+
+#[allow(clippy::too_many_arguments)]
+fn run(
+    s: &Shape,
+    grid: &Grid,
+    x: &[f32],
+    w: &[f32],
+    stride: (usize, usize),
+    flip: bool,
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    let tiles = Tiles { grid, side: s.side };
+    assert!(x.len() == grid.blocks.len() * s.in_voxels() * s.c_in && w.len() == s.weight_len());
+    assert!(y.len() == grid.blocks.len() * s.out_voxels() * s.c_out);
+    let to = WEIGHTS.with_borrow_mut(|memory| memory.take(forward::weights_len(s.c_in, s.c_out)));
+    let weights = forward::Weights { w, c_in: s.c_in, c_out: s.c_out, stride, flip, to };
+    (0..s.c_in).into_par_iter().for_each(|index| vector::dispatch(&weights, index));
+    let mut padded = vec![0f32; s.c_out.next_multiple_of(product::PANEL)];
+    if let Some(bias) = bias {
+        padded[..s.c_out].copy_from_slice(bias);
+    }
+    let zeros = vec![0f32; s.side[2] * s.c_in];
+    let rows = forward_rows(&tiles, s.c_in);
+    let count = tiles.rows().div_ceil(rows);
+    let (x, y) = (x.as_ptr(), y.as_mut_ptr());
+    let (c_in, c_out) = (s.c_in, s.c_out);
+    let work = forward::Forward { tiles, x, y, c_in, c_out, weights: to, bias: &padded, zeros: &zeros, rows };
+    (0..count).into_par_iter().for_each(|index| vector::dispatch(&work, index));
+}
+
+/// Tile rows per group: enough tiles to use the weights often, few enough to stay in the L2 cache and to feed all cores.
+fn forward_rows(tiles: &Tiles, c_in: usize) -> usize {
+    let most = if c_in <= 32 { 128 } else { 64 };
+    let share = tiles.count().div_ceil(rayon::current_num_threads()).next_multiple_of(product::ROWS);
+    (share.min(most) / tiles.per_row()).max(1)
+}
+
+/// dw from x and dy. The order of the sums depends on the shape only.
+pub fn grad_weight(s: &Shape, grid: &Grid, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let tiles = Tiles { grid, side: s.side };
+    assert!(x.len() == grid.blocks.len() * s.in_voxels() * s.c_in && dw.len() == s.weight_len());
+    assert!(dy.len() == grid.blocks.len() * s.out_voxels() * s.c_out);
+    if tiles.count() == 0 {
+        return dw.fill(0.0);
+    }
+    let most = if s.c_in <= 32 { 128 } else { 64 };
+    let rows = (most / tiles.per_row()).max(1);
+    // A stretch has 2048 tiles or more, so that its sums cost little beside its products.
+    let groups = tiles.rows().div_ceil(rows);
+    let stretch = groups.div_ceil((tiles.count() / 2048).clamp(1, 8)) * rows;
+    let stretches = tiles.rows().div_ceil(stretch);
+    let len = stretches * weight::sums_len(s.c_in, s.c_out);
+    let to = WEIGHTS.with_borrow_mut(|memory| memory.take(len));
+    let zeros = vec![0f32; s.side[2] * s.c_in];
+    let (c_in, c_out, x, dy) = (s.c_in, s.c_out, x.as_ptr(), dy.as_ptr());
+    let sums = weight::Sums { tiles, x, dy, c_in, c_out, zeros: &zeros, rows, stretch, to };
+    (0..4 * stretches).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&sums, index));
+    let sums = unsafe { std::slice::from_raw_parts(to, len) };
+    let finish = weight::Finish { sums, c_in, c_out, stretches, dw: dw.as_mut_ptr() };
+    let blocks = c_out.div_ceil(product::PANEL) * c_in.div_ceil(product::ROWS);
+    (0..blocks).into_par_iter().for_each(|index| vector::dispatch(&finish, index));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Shape, reference};
+    use crate::grid::Grid;
+
+    fn noise(n: usize, seed: u64) -> Vec<f32> {
+        let mut s = seed.wrapping_mul(0x9e3779b97f4a7c15) | 1;
+        (0..n)
+            .map(|_| {
+                s ^= s << 13;
+                s ^= s >> 7;
+                s ^= s << 17;
+                (s >> 40) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    /// Root of the mean squared difference, relative to the root mean square of `want`.
+    fn error(got: &[f32], want: &[f32]) -> f64 {
+        let sum = |f: &dyn Fn(f64, f64) -> f64| got.iter().zip(want).map(|(g, w)| f(*g as f64, *w as f64)).sum::<f64>();
+        (sum(&|g, w| (g - w) * (g - w)) / sum(&|_, w| w * w).max(1e-30)).sqrt()
+    }
+
+    fn judge(side: [usize; 3], c_in: usize, c_out: usize, grid: &Grid) {
+        let s = Shape { side, c_in, c_out, kernel: 3, stride: 1 };
+        let n = grid.blocks.len() * s.out_voxels();
+        let (x, w, b, dy) = (noise(n * c_in, 1), noise(s.weight_len(), 2), noise(c_out, 3), noise(n * c_out, 4));
+        let check = |what: &str, got: &[f32], want: &[f32]| {
+            let e = error(got, want);
+            assert!(e < 2e-6, "{what} {side:?} {c_in} -> {c_out}: relative RMS error {e:e}");
+        };
+        let (mut y, mut want) = (vec![9.0; n * c_out], vec![0.0; n * c_out]);
+        super::forward(&s, grid, &x, &w, Some(&b), &mut y);
+        reference::forward(&s, grid, &x, &w, Some(&b), &mut want);
+        check("forward", &y, &want);
+        let (mut dx, mut want) = (vec![9.0; n * c_in], vec![0.0; n * c_in]);
+        super::grad_input(&s, grid, &dy, &w, &mut dx);
+        reference::grad_input(&s, grid, &dy, &w, &mut want);
+        check("data gradient", &dx, &want);
+        let (mut dw, mut want) = (vec![9.0; w.len()], vec![0.0; w.len()]);
+        super::grad_weight(&s, grid, &x, &dy, &mut dw);
+        reference::grad_weight(&s, grid, &x, &dy, &mut want);
+        check("weight gradient", &dw, &want);
+    }
+
+    #[test]
+    fn equals_the_loop_nest_on_masked_and_dense_grids() {
+        let masked = Grid::new(2, [2, 2, 2], &[1, 0, 1, 1, 0, 1, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0]).unwrap();
+        for (side, c_in, c_out) in
+            [([2, 2, 2], 16, 16), ([4, 4, 4], 17, 33), ([6, 6, 6], 16, 24), ([2, 4, 6], 40, 16), ([4, 2, 8], 3, 70)]
+        {
+            judge(side, c_in, c_out, &masked);
+        }
+        let dense = Grid::new(2, [1, 1, 1], &[1, 1]).unwrap();
+        judge([8, 8, 8], 20, 16, &dense);
+        judge([4, 6, 32], 16, 36, &dense);
+        judge([2, 2, 300], 5, 5, &dense);
+    }
+}

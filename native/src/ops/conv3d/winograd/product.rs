@@ -1,0 +1,73 @@
+//! The one inner loop of both directions: a register tile of 8 rows by 32 columns, as many steps as there are
+//! channels (forward) or tiles (weight gradient).
+
+use super::vector::Vector;
+
+/// Columns of a panel of the right operand.
+pub const PANEL: usize = 32;
+/// Rows of a tile of products.
+pub const ROWS: usize = 8;
+
+/// m[r][j] = (ADD: m[r][j] +) sum over k < steps of a[r * row + k * step] * w[k][j], for 8 rows and `width` columns (16 or 32).
+/// w and m have rows of 32 values.
+#[inline(always)]
+pub unsafe fn product<V: Vector, const ADD: bool>(
+    a: *const f32,
+    (row, step): (usize, usize),
+    steps: usize,
+    w: *const f32,
+    m: *mut f32,
+    width: usize,
+) {
+    unsafe {
+        match (V::LANES, V::ROWS, width) {
+            (16, 8, 32) => block::<V, 8, 2, ADD>(a, row, step, steps, w, m),
+            (16, 8, _) => block::<V, 8, 1, ADD>(a, row, step, steps, w, m),
+            _ => {
+                for r in (0..ROWS).step_by(4) {
+                    for j in (0..width).step_by(2 * V::LANES) {
+                        block::<V, 4, 2, ADD>(a.add(r * row), row, step, steps, w.add(j), m.add(r * PANEL + j));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn block<V: Vector, const R: usize, const Q: usize, const ADD: bool>(
+    a: *const f32,
+    row: usize,
+    step: usize,
+    steps: usize,
+    w: *const f32,
+    m: *mut f32,
+) {
+    unsafe {
+        let mut sums = [[V::splat(0.0); Q]; R];
+        if ADD {
+            for r in 0..R {
+                for j in 0..Q {
+                    sums[r][j] = V::load(m.add(r * PANEL + j * V::LANES));
+                }
+            }
+        }
+        for k in 0..steps {
+            let mut columns = [V::splat(0.0); Q];
+            for j in 0..Q {
+                columns[j] = V::load(w.add(k * PANEL + j * V::LANES));
+            }
+            for r in 0..R {
+                let value = V::splat(*a.add(r * row + k * step));
+                for j in 0..Q {
+                    sums[r][j] = value.mul_add(columns[j], sums[r][j]);
+                }
+            }
+        }
+        for r in 0..R {
+            for j in 0..Q {
+                sums[r][j].store(m.add(r * PANEL + j * V::LANES));
+            }
+        }
+    }
+}

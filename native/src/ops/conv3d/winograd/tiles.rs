@@ -1,0 +1,89 @@
+//! Where the tiles lie. An output tile is 2x2x2 voxels, its input 4x4x4. A tile row is the run of tiles along x at one
+//! (block, z, y): it reads 4 x 4 input rows, each given by three pointers (the voxel left of the block, the block's own
+//! row, the voxel right of it), so that the halo is read in place and nothing is gathered. Absent blocks are zeros.
+
+use crate::grid::Grid;
+
+/// One input row of a block with the voxels beside it.
+#[derive(Clone, Copy)]
+pub struct Row {
+    pub left: *const f32,
+    pub own: *const f32,
+    pub right: *const f32,
+}
+
+/// The 4 x 4 input rows [z][y] of a tile row, and its first output voxel.
+pub struct TileRow {
+    pub rows: [[Row; 4]; 4],
+    pub voxel: usize,
+}
+
+/// All tile rows of a tensor `[block][z][y][x][c]`.
+pub struct Tiles<'a> {
+    pub grid: &'a Grid,
+    pub side: [usize; 3],
+}
+
+impl Tiles<'_> {
+    /// Tiles of one tile row.
+    pub fn per_row(&self) -> usize {
+        self.side[2] / 2
+    }
+    /// Tile rows of all blocks.
+    pub fn rows(&self) -> usize {
+        self.grid.blocks.len() * (self.side[0] / 2) * (self.side[1] / 2)
+    }
+    /// Tiles of all blocks.
+    pub fn count(&self) -> usize {
+        self.rows() * self.per_row()
+    }
+    /// Tile row `index` of a tensor with `c` channels; `zeros` holds a row of zeros.
+    pub fn row(&self, x: *const f32, c: usize, zeros: *const f32, index: usize) -> TileRow {
+        let [sz, sy, sx] = self.side;
+        let (ty, tz, block) = (index % (sy / 2), index / (sy / 2) % (sz / 2), index / (sy / 2) / (sz / 2));
+        let neighbours = &self.grid.neighbours[block];
+        let rows = std::array::from_fn(|i| {
+            let (nz, z) = locate(2 * tz + i, sz);
+            std::array::from_fn(|j| {
+                let (ny, y) = locate(2 * ty + j, sy);
+                let at = |nx: usize, v: usize| match neighbours[nz * 9 + ny * 3 + nx] {
+                    -1 => zeros,
+                    b => x.wrapping_add((((b as usize * sz + z) * sy + y) * sx + v) * c),
+                };
+                Row { left: at(0, sx - 1), own: at(1, 0), right: at(2, 0) }
+            })
+        });
+        TileRow { rows, voxel: ((block * sz + 2 * tz) * sy + 2 * ty) * sx }
+    }
+}
+
+/// Position `p - 1` on an axis of `side` voxels, which may lie one voxel outside: (neighbour 0..3, voxel in its block).
+fn locate(p: usize, side: usize) -> (usize, usize) {
+    match p {
+        0 => (0, side - 1),
+        p if p > side => (2, 0),
+        p => (1, p - 1),
+    }
+}
+
+/// A cache line of values.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub struct Line(#[allow(dead_code)] [f32; 16]);
+
+/// Aligned memory that is kept between calls and grows as needed.
+#[derive(Default)]
+pub struct Scratch(Vec<Line>);
+
+impl Scratch {
+    pub const fn new() -> Scratch {
+        Scratch(Vec::new())
+    }
+    /// Memory for `len` values, with old content.
+    pub fn take(&mut self, len: usize) -> *mut f32 {
+        if self.0.len() * 16 < len {
+            self.0 = vec![Line([0.0; 16]); len.div_ceil(16)];
+        }
+        self.0.as_mut_ptr() as *mut f32
+    }
+}

@@ -1,0 +1,158 @@
+//! The transforms of F(2, 3) along one axis, with the points 0, 1, -1, infinity, and what is built from them.
+//!
+//! With d four inputs, g three taps and y two outputs, y = A^T [(G g) . (B^T d)]:
+//! B^T = 1 0 -1 0 | 0 1 1 0 | 0 -1 1 0 | 0 1 0 -1,  G = 1 0 0 | .5 .5 .5 | .5 -.5 .5 | 0 0 1,  A^T = 1 1 1 0 | 0 1 -1 -1.
+//! The gradient of the taps is the transpose: dg = G^T [(A dy) . (B^T d)]. The last row of A, -1, is taken as 1 here
+//! and put right by `taps_back`. (Lavin and Gray 2016, section 4.1, in three dimensions.)
+
+use super::tiles::Row;
+use super::vector::Vector;
+
+/// The two planes that row `Z` of B^T combines along z: the difference, or for row 1 the sum.
+pub const PLANES: [(usize, usize); 4] = [(0, 2), (1, 2), (2, 1), (1, 3)];
+
+/// A of one axis without its sign: two output gradients to four values.
+#[inline(always)]
+unsafe fn spread<V: Vector>(d: [V; 2]) -> [V; 4] {
+    unsafe { [d[0], d[0].add(d[1]), d[0].sub(d[1]), d[1]] }
+}
+
+/// A^T: four products to two outputs.
+#[inline(always)]
+pub unsafe fn outputs<V: Vector>(m: [V; 4]) -> [V; 2] {
+    unsafe { [m[0].add(m[1].add(m[2])), m[1].sub(m[2]).sub(m[3])] }
+}
+
+/// G: three taps to four values.
+#[inline(always)]
+pub unsafe fn taps<V: Vector>(g: [V; 3]) -> [V; 4] {
+    unsafe {
+        let half = V::splat(0.5);
+        let (sum, middle) = (g[0].add(g[2]).mul(half), g[1].mul(half));
+        [g[0], sum.add(middle), sum.sub(middle), g[2]]
+    }
+}
+
+/// G^T with the sign that `spread` leaves out: four sums to the gradients of three taps.
+#[inline(always)]
+pub unsafe fn taps_back<V: Vector>(m: [V; 4]) -> [V; 3] {
+    unsafe {
+        let half = V::splat(0.5);
+        let sum = m[1].add(m[2]).mul(half);
+        [m[0].add(sum), m[1].sub(m[2]).mul(half), sum.sub(m[3])]
+    }
+}
+
+/// Loads a vector, or its first `n` lanes where a row of channels ends inside it.
+#[inline(always)]
+unsafe fn load<V: Vector, const WHOLE: bool>(from: *const f32, n: usize) -> V {
+    unsafe { if WHOLE { V::load(from) } else { V::load_first(from, n) } }
+}
+
+/// One column of a tile's input: row `Z` of B^T along z, then B^T along y. `from` picks the part of each row.
+#[inline(always)]
+unsafe fn column<V: Vector, const Z: usize, const WHOLE: bool>(
+    p: &[*const f32; 4],
+    q: &[*const f32; 4],
+    at: usize,
+    n: usize,
+) -> [V; 4] {
+    unsafe {
+        let mut d = [V::splat(0.0); 4];
+        for y in 0..4 {
+            let (a, b) = (load::<V, WHOLE>(p[y].add(at), n), load::<V, WHOLE>(q[y].add(at), n));
+            d[y] = if Z == 1 { a.add(b) } else { a.sub(b) };
+        }
+        [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3])]
+    }
+}
+
+/// Strides of a transformed operand, in values: between tiles and between the 16 matrices of one z index.
+#[derive(Clone, Copy)]
+pub struct Strides {
+    pub tile: usize,
+    pub matrix: usize,
+}
+
+/// B^T d of one tile row for z index `Z` and one vector of channels. Neighbouring tiles share two columns, and a result
+/// leaves as soon as its columns are there, so that three columns are alive at most.
+#[inline(always)]
+pub unsafe fn input_row<V: Vector, const Z: usize, const WHOLE: bool>(
+    rows: &[[Row; 4]; 4],
+    (first, n): (usize, usize),
+    c: usize,
+    tiles: usize,
+    mut out: *mut f32,
+    stride: Strides,
+) {
+    unsafe {
+        let (p, q) = (&rows[PLANES[Z].0], &rows[PLANES[Z].1]);
+        let own = |r: &[Row; 4]| [r[0].own, r[1].own, r[2].own, r[3].own];
+        let left = |r: &[Row; 4]| [r[0].left, r[1].left, r[2].left, r[3].left];
+        let right = |r: &[Row; 4]| [r[0].right, r[1].right, r[2].right, r[3].right];
+        let (p_own, q_own) = (own(p), own(q));
+        let mut c0 = column::<V, Z, WHOLE>(&left(p), &left(q), first, n);
+        let mut c1 = column::<V, Z, WHOLE>(&p_own, &q_own, first, n);
+        for tile in 0..tiles {
+            let at = first + (2 * tile + 1) * c;
+            let c2 = column::<V, Z, WHOLE>(&p_own, &q_own, at, n);
+            for y in 0..4 {
+                c0[y].sub(c2[y]).store(out.add(4 * y * stride.matrix));
+            }
+            for y in 0..4 {
+                c1[y].add(c2[y]).store(out.add((4 * y + 1) * stride.matrix));
+                c2[y].sub(c1[y]).store(out.add((4 * y + 2) * stride.matrix));
+            }
+            let c3 = if tile + 1 < tiles {
+                column::<V, Z, WHOLE>(&p_own, &q_own, at + c, n)
+            } else {
+                column::<V, Z, WHOLE>(&right(p), &right(q), first, n)
+            };
+            for y in 0..4 {
+                c1[y].sub(c3[y]).store(out.add((4 * y + 3) * stride.matrix));
+            }
+            (c0, c1) = (c2, c3);
+            out = out.add(stride.tile);
+        }
+    }
+}
+
+/// Row `Z` of A (without its sign) along z: of the two output gradients `sz` values apart.
+#[inline(always)]
+unsafe fn planes<V: Vector, const Z: usize, const WHOLE: bool>(at: *const f32, sz: usize, n: usize) -> V {
+    unsafe {
+        match Z {
+            0 => load::<V, WHOLE>(at, n),
+            1 => load::<V, WHOLE>(at, n).add(load::<V, WHOLE>(at.add(sz), n)),
+            2 => load::<V, WHOLE>(at, n).sub(load::<V, WHOLE>(at.add(sz), n)),
+            _ => load::<V, WHOLE>(at.add(sz), n),
+        }
+    }
+}
+
+/// A dy of one tile row for z index `Z` and one vector of channels. `sy`, `sz`: values between rows and planes of dy.
+#[inline(always)]
+pub unsafe fn gradient_row<V: Vector, const Z: usize, const WHOLE: bool>(
+    dy: *const f32,
+    n: usize,
+    (sz, sy, c): (usize, usize, usize),
+    tiles: usize,
+    mut out: *mut f32,
+    stride: Strides,
+) {
+    unsafe {
+        for tile in 0..tiles {
+            let at = dy.add(2 * tile * c);
+            let left = spread([planes::<V, Z, WHOLE>(at, sz, n), planes::<V, Z, WHOLE>(at.add(sy), sz, n)]);
+            let at = at.add(c);
+            let right = spread([planes::<V, Z, WHOLE>(at, sz, n), planes::<V, Z, WHOLE>(at.add(sy), sz, n)]);
+            for y in 0..4 {
+                let values = spread([left[y], right[y]]);
+                for x in 0..4 {
+                    values[x].store(out.add((4 * y + x) * stride.matrix));
+                }
+            }
+            out = out.add(stride.tile);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Weight gradient: dg = G^T [sum over tiles of (A dy) . (B^T d)], the transpose of the forward pass.
+//!
+//! The tiles are cut into stretches of fixed extent; a task is one stretch and one z index of the transformed tile, so
+//! that no transform is done twice and every core has work whatever the shape. A task keeps 16 sums
+//! `[c_out/32][c_in/8][16][8][32]` over its tiles; the last step adds the stretches in turn and applies G^T.
+
+use super::product::{PANEL, ROWS, product};
+use super::tiles::{Scratch, TileRow, Tiles};
+use super::transform::{Strides, gradient_row, input_row, taps_back};
+use super::vector::{Kernel, Vector};
+use std::cell::RefCell;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+}
+
+/// Values between two blocks of sums; one line more than the 16 matrices, or all blocks would share cache sets.
+const BLOCK: usize = 16 * ROWS * PANEL + 16;
+
+/// Sums of one stretch and all z indices, in values.
+pub fn sums_len(c_in: usize, c_out: usize) -> usize {
+    4 * c_out.div_ceil(PANEL) * c_in.div_ceil(ROWS) * BLOCK
+}
+
+/// Sums over the tile rows of stretch `index / 4` for z index `index % 4`.
+pub struct Sums<'a> {
+    pub tiles: Tiles<'a>,
+    pub x: *const f32,
+    pub dy: *const f32,
+    pub c_in: usize,
+    pub c_out: usize,
+    pub zeros: &'a [f32],
+    /// Tile rows per group, and per stretch.
+    pub rows: usize,
+    pub stretch: usize,
+    /// `sums_len` values per stretch.
+    pub to: *mut f32,
+}
+unsafe impl Sync for Sums<'_> {}
+
+impl Kernel for Sums<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(&self, index: usize) {
+        unsafe {
+            let to = self.to.add(index * (sums_len(self.c_in, self.c_out) / 4));
+            match index % 4 {
+                0 => self.stretch::<V, 0>(index / 4, to),
+                1 => self.stretch::<V, 1>(index / 4, to),
+                2 => self.stretch::<V, 2>(index / 4, to),
+                _ => self.stretch::<V, 3>(index / 4, to),
+            }
+        }
+    }
+}
+
+impl Sums<'_> {
+    #[inline(always)]
+    unsafe fn stretch<V: Vector, const Z: usize>(&self, index: usize, to: *mut f32) {
+        let (c_in, c_out, per_row) = (self.c_in, self.c_out, self.tiles.per_row());
+        let [_, sy, sx] = self.tiles.side;
+        let (strips, panels) = (c_in.div_ceil(16), c_out.div_ceil(PANEL));
+        let tiles = self.rows * per_row;
+        let input = Strides { tile: 16, matrix: strips * tiles * 16 + 16 };
+        let output = Strides { tile: PANEL, matrix: panels * tiles * PANEL + 16 };
+        let x = SCRATCH.with_borrow_mut(|s| s.take(16 * (input.matrix + output.matrix)));
+        let dy = x.wrapping_add(16 * input.matrix);
+        let last = ((index + 1) * self.stretch).min(self.tiles.rows());
+        for first in (index * self.stretch..last).step_by(self.rows) {
+            let rows: Vec<TileRow> = (first..last.min(first + self.rows))
+                .map(|r| self.tiles.row(self.x, c_in, self.zeros.as_ptr(), r))
+                .collect();
+            unsafe {
+                for (i, row) in rows.iter().enumerate() {
+                    for c in (0..c_in).step_by(V::LANES) {
+                        let at = x.add((c / 16 * tiles + i * per_row) * 16 + c % 16);
+                        let n = c_in - c;
+                        if n >= V::LANES {
+                            input_row::<V, Z, true>(&row.rows, (c, n), c_in, per_row, at, input);
+                        } else {
+                            input_row::<V, Z, false>(&row.rows, (c, n), c_in, per_row, at, input);
+                        }
+                    }
+                    for c in (0..c_out).step_by(V::LANES) {
+                        let at = dy.add((c / PANEL * tiles + i * per_row) * PANEL + c % PANEL);
+                        let from = self.dy.add(row.voxel * c_out + c);
+                        let (n, strides) = (c_out - c, (sy * sx * c_out, sx * c_out, c_out));
+                        if n >= V::LANES {
+                            gradient_row::<V, Z, true>(from, n, strides, per_row, at, output);
+                        } else {
+                            gradient_row::<V, Z, false>(from, n, strides, per_row, at, output);
+                        }
+                    }
+                }
+                for m in 0..16 {
+                    for panel in 0..panels {
+                        let width = if c_out - panel * PANEL > 16 { 32 } else { 16 };
+                        let right = dy.add(m * output.matrix + panel * tiles * PANEL);
+                        for c in (0..c_in).step_by(ROWS) {
+                            let left = x.add(m * input.matrix + c / 16 * tiles * 16 + c % 16);
+                            let block = panel * c_in.div_ceil(ROWS) + c / ROWS;
+                            let to = to.add(block * BLOCK + m * ROWS * PANEL);
+                            let steps = rows.len() * per_row;
+                            if first == index * self.stretch {
+                                product::<V, false>(left, (1, 16), steps, right, to, width);
+                            } else {
+                                product::<V, true>(left, (1, 16), steps, right, to, width);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// dw from the sums: stretches in turn, then G^T along all axes. Item `index` is one block of 8 inputs x 32 outputs.
+pub struct Finish<'a> {
+    pub sums: &'a [f32],
+    pub c_in: usize,
+    pub c_out: usize,
+    pub stretches: usize,
+    pub dw: *mut f32,
+}
+unsafe impl Sync for Finish<'_> {}
+
+impl Kernel for Finish<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(&self, index: usize) {
+        let blocks = self.c_in.div_ceil(ROWS);
+        let (panel, first) = (index / blocks, index % blocks * ROWS);
+        let per_z = sums_len(self.c_in, self.c_out) / 4;
+        let columns = PANEL.min(self.c_out - panel * PANEL);
+        for r in 0..ROWS.min(self.c_in - first) {
+            let mut g = [[0f32; PANEL]; 27];
+            for j in (0..columns).step_by(V::LANES) {
+                unsafe {
+                    let mut b = [[V::splat(0.0); 9]; 4]; // [z][y x]
+                    for z in 0..4 {
+                        let mut a = [[V::splat(0.0); 3]; 4]; // [y][x]
+                        for y in 0..4 {
+                            let mut m = [V::splat(0.0); 4];
+                            for x in 0..4 {
+                                let at = z * per_z + index * BLOCK + ((4 * y + x) * ROWS + r) * PANEL + j;
+                                let from = self.sums.as_ptr().add(at);
+                                m[x] = V::load(from);
+                                for s in 1..self.stretches {
+                                    m[x] = m[x].add(V::load(from.add(s * 4 * per_z)));
+                                }
+                            }
+                            a[y] = taps_back(m);
+                        }
+                        for x in 0..3 {
+                            let q = taps_back([a[0][x], a[1][x], a[2][x], a[3][x]]);
+                            for y in 0..3 {
+                                b[z][y * 3 + x] = q[y];
+                            }
+                        }
+                    }
+                    for yx in 0..9 {
+                        let q = taps_back([b[0][yx], b[1][yx], b[2][yx], b[3][yx]]);
+                        for z in 0..3 {
+                            q[z].store(g[z * 9 + yx].as_mut_ptr().add(j));
+                        }
+                    }
+                }
+            }
+            for co in 0..columns {
+                let to = ((panel * PANEL + co) * self.c_in + first + r) * 27;
+                for (t, g) in g.iter().enumerate() {
+                    unsafe { *self.dw.add(to + t) = g[co] };
+                }
+            }
+        }
+    }
+}
