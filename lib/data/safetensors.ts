@@ -14,6 +14,8 @@ export interface Tensor {
 const LONGEST_HEADER = 100_000_000;
 
 const WIDTH: Record<string, number> = { F32: 4, F16: 2, BF16: 2 };
+/** Types that files of others hold. */
+const ANY_WIDTH: Record<string, number> = { ...WIDTH, F64: 8, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 };
 
 const count = (shape: number[]) => shape.reduce((product, side) => product * side, 1);
 
@@ -106,12 +108,24 @@ function half(bits: number): number {
   return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction);
 }
 
-function widen(dtype: string, bytes: Uint8Array): Float32Array {
+/** The float32 values of little-endian `bytes` of type `dtype`; wider types are rounded. */
+export function widen(dtype: string, bytes: Uint8Array): Float32Array {
   const copy = bytes.slice().buffer;
   if (dtype === "F32") return new Float32Array(copy);
-  const bits = new Uint16Array(copy);
-  if (dtype === "F16") return Float32Array.from(bits, half);
-  return new Float32Array(Uint32Array.from(bits, (b) => b << 16).buffer);
+  if (dtype === "F16") return Float32Array.from(new Uint16Array(copy), half);
+  if (dtype === "BF16") {
+    return new Float32Array(Uint32Array.from(new Uint16Array(copy), (b) => b << 16).buffer);
+  }
+  if (dtype === "F64") return Float32Array.from(new Float64Array(copy));
+  if (dtype === "I64") return Float32Array.from(new BigInt64Array(copy), Number);
+  if (dtype === "I32") return Float32Array.from(new Int32Array(copy));
+  if (dtype === "I16") return Float32Array.from(new Int16Array(copy));
+  return Float32Array.from(dtype === "I8" ? new Int8Array(copy) : new Uint8Array(copy));
+}
+
+/** Bytes of one value of type `dtype`. */
+export function widthOf(dtype: string): number {
+  return ANY_WIDTH[dtype];
 }
 
 /** Tells whether `value` is a list of whole numbers from 0. */
@@ -119,25 +133,34 @@ function wholes(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
 }
 
+/** Where a tensor lies behind the header, in bytes. */
+export interface Span {
+  key: string;
+  dtype: string;
+  shape: number[];
+  start: number;
+  end: number;
+}
+
 /**
- * Reads a file; `name` is used in errors.
+ * Checks the first bytes of a file of `total` bytes; `head` holds the whole header or the file. Spans come in the order of
+ * the file and count from `begin`. `any`: types beyond F32, F16 and BF16 too.
  * @throws UserError when the header, a type, a shape or an offset is wrong, or values overlap or leave gaps.
  */
-export function decode(
-  bytes: Uint8Array,
+export function readHeader(
+  head: Uint8Array,
+  total: number,
   name: string,
-): { tensors: Map<string, Tensor>; metadata: Record<string, string> } {
+  any = false,
+): { spans: Span[]; metadata: Record<string, string>; begin: number } {
   const fail = (what: string): never => {
     throw new UserError(`${name}: ${what}; this is no intact safetensors file, copy or export it again`);
   };
-  if (bytes.length < 8) fail(`has ${bytes.length} bytes, too few for a header`);
-  const size = Number(new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true));
-  if (size > LONGEST_HEADER || size > bytes.length - 8) {
-    fail(`its header length ${size} exceeds the file (${bytes.length} bytes)`);
-  }
+  const widths = any ? ANY_WIDTH : WIDTH;
+  const begin = 8 + headerLength(head, total, name);
   let header: Record<string, unknown> = {};
   try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, 8 + size)));
+    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(head.subarray(8, begin)));
   } catch {
     fail("its header is not JSON");
   }
@@ -151,20 +174,20 @@ export function decode(
   ) {
     fail("its __metadata__ is not a map of texts");
   }
-  const values = bytes.subarray(8 + size);
-  const spans: { key: string; dtype: string; shape: number[]; start: number; end: number }[] = [];
+  const length = total - begin;
+  const spans: Span[] = [];
   for (const [key, entry] of Object.entries(entries)) {
     const { dtype, shape, data_offsets: offsets } = (entry ?? {}) as Record<string, unknown>;
     if (typeof dtype !== "string" || !wholes(shape) || !wholes(offsets) || offsets.length !== 2) {
       fail(`tensor "${key}" lacks a right dtype, shape or data_offsets`);
-    } else if (!Object.hasOwn(WIDTH, dtype)) {
+    } else if (!Object.hasOwn(widths, dtype)) {
       throw new UserError(
         `${name}: tensor "${key}" is ${dtype}; only F32, F16 and BF16 are read, convert it first`,
       );
     } else {
       const [start, end] = offsets;
-      if (end > values.length) fail(`tensor "${key}" ends at byte ${end} of ${values.length}`);
-      if (end - start !== count(shape) * WIDTH[dtype]) {
+      if (end > length) fail(`tensor "${key}" ends at byte ${end} of ${length}`);
+      if (end - start !== count(shape) * widths[dtype]) {
         fail(`tensor "${key}" of shape [${shape}] has ${end - start} bytes`);
       }
       spans.push({ key, dtype, shape, start, end });
@@ -178,10 +201,30 @@ export function decode(
     }
     at = end;
   }
-  if (at !== values.length) fail(`${values.length - at} bytes belong to no tensor`);
-  const tensors = new Map<string, Tensor>();
-  for (const { key, dtype, shape, start, end } of spans) {
-    tensors.set(key, { shape, data: widen(dtype, values.subarray(start, end)) });
-  }
-  return { tensors, metadata: metadata as Record<string, string> };
+  if (at !== length) fail(`${length - at} bytes belong to no tensor`);
+  return { spans, metadata: metadata as Record<string, string>, begin };
+}
+
+/** Bytes of the JSON header of a file of `total` bytes that begins with `head` (8 bytes at least). @throws UserError */
+export function headerLength(head: Uint8Array, total: number, name: string): number {
+  const size = head.length < 8
+    ? Infinity
+    : Number(new DataView(head.buffer, head.byteOffset, 8).getBigUint64(0, true));
+  if (size <= LONGEST_HEADER && size <= total - 8) return size;
+  const what = total < 8
+    ? `has ${total} bytes, too few for a header`
+    : `its header length ${size} exceeds the file (${total} bytes)`;
+  throw new UserError(`${name}: ${what}; this is no intact safetensors file, copy or export it again`);
+}
+
+/** Reads a whole file; `name` is used in errors. @throws UserError as `readHeader` does */
+export function decode(
+  bytes: Uint8Array,
+  name: string,
+): { tensors: Map<string, Tensor>; metadata: Record<string, string> } {
+  const { spans, metadata, begin } = readHeader(bytes, bytes.length, name);
+  const tensors = new Map(spans.map(({ key, dtype, shape, start, end }) => {
+    return [key, { shape, data: widen(dtype, bytes.subarray(begin + start, begin + end)) }];
+  }));
+  return { tensors, metadata };
 }
