@@ -1,0 +1,81 @@
+/** Which of our networks a set of named tensors belongs to. */
+import type { Architecture, BuildOptions } from "../nn/network.ts";
+import { Parameters } from "../nn/parameters.ts";
+import type { Side } from "../tensor.ts";
+import { Tensor } from "../tensor.ts";
+
+/** Named shapes. */
+export type Shapes = ReadonlyMap<string, { readonly shape: readonly number[] }>;
+
+/** Records what a network would be made of, and makes nothing. */
+class Blueprint extends Parameters {
+  constructor(private readonly stub: Tensor) {
+    super(0);
+  }
+
+  override add(name: string, shape: number[]): Tensor {
+    this.shapes.set(name, shape);
+    return this.stub;
+  }
+}
+
+/** How a network compares with a file. */
+export interface Fit {
+  arch: Architecture;
+  /** Every tensor of the network, built as the file suggests. */
+  shapes: Map<string, number[]>;
+  /** Tensors of the encoder that the file holds in the right shape, and all of them. */
+  encoder: { matched: number; total: number };
+}
+
+/** Side of the cubic patch that a learned position table of tokens of 8^3 voxels was made for. */
+function patchOf(tensors: Shapes, arch: Architecture): Side {
+  const tokens = tensors.get("eva.pos_embed")?.shape[1];
+  const side = tokens ? Math.round(Math.cbrt(tokens)) * 8 : 4 * arch.stride;
+  return [side, side, side];
+}
+
+function shapesOf(arch: Architecture, inputs: number, outputs: number, options: BuildOptions) {
+  using stub = Tensor.full(0, 1, 1);
+  const blueprint = new Blueprint(stub);
+  arch.build(blueprint, inputs, outputs, options);
+  return blueprint.shapes;
+}
+
+/** The size in the file of the axis that is 1 in `one` and 2 in `two`: how many channels the file was made for. */
+function channels(tensors: Shapes, one: Map<string, number[]>, two: Map<string, number[]>): number {
+  for (const [name, shape] of one) {
+    const axis = shape.findIndex((side, d) => side === 1 && two.get(name)?.[d] === 2);
+    const found = axis < 0 ? undefined : tensors.get(name)?.shape[axis];
+    if (found) return found;
+  }
+  return 1;
+}
+
+/** Builds `arch` as the tensors suggest (decoder, input and output channels, patch) and compares the encoder. */
+export function fit(arch: Architecture, tensors: Shapes): Fit {
+  const names = [...tensors.keys()];
+  const has = (prefix: string) => names.some((name) => name.startsWith(prefix));
+  const options: BuildOptions = {
+    patch: patchOf(tensors, arch),
+    ...(has("decoder.blocks.") ? { hidden: "drop" as const } : {}),
+    ...(has("feature_decoder.") ? { featureDecoder: true } : {}),
+    ...(has("rec_head.") ? { light: true } : {}),
+  };
+  const one = shapesOf(arch, 1, 1, options);
+  const inputs = channels(tensors, one, shapesOf(arch, 2, 1, options));
+  const outputs = channels(tensors, one, shapesOf(arch, 1, 2, options));
+  const shapes = shapesOf(arch, inputs, outputs, options);
+  const encoder = [...shapes.keys()].filter((name) => arch.encoderPrefixes.some((p) => name.startsWith(p)));
+  const matched = encoder.filter((name) => tensors.get(name)?.shape.join() === shapes.get(name)!.join());
+  return { arch, shapes, encoder: { matched: matched.length, total: encoder.length } };
+}
+
+/** The network of `candidates` whose encoder fits best; among equals the one that more of the file belongs to. */
+export function bestFit(candidates: readonly Architecture[], tensors: Shapes): Fit {
+  const share = ({ encoder }: Fit) => encoder.matched / encoder.total;
+  const used = ({ shapes }: Fit) => [...shapes.keys()].filter((name) => tensors.has(name)).length;
+  return candidates.map((arch) => fit(arch, tensors)).sort((a, b) =>
+    share(b) - share(a) || used(b) - used(a)
+  )[0];
+}
