@@ -1,10 +1,11 @@
 /** The networks by name. */
 import { nearest, UsageError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
+import { mednextL, mednextM } from "./mednext.ts";
 import { resencL, resencS } from "./resenc.ts";
 import { unetB, unetXl } from "./unet.ts";
 
-export const architectures: readonly Architecture[] = [resencS, resencL, unetB, unetXl];
+export const architectures: readonly Architecture[] = [resencS, resencL, unetB, unetXl, mednextM, mednextL];
 
 /** @throws UsageError that names the nearest network */
 export function architecture(name: string): Architecture {

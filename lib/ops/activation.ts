@@ -22,3 +22,14 @@ export function silu(x: Tensor): Tensor {
     (dy) => [like(n.vx_silu_grad(x.handle, dy.handle, x.length))],
   );
 }
+
+/** x * P(x), P the normal distribution function (the exact, erf form). */
+export function gelu(x: Tensor): Tensor {
+  const n = native();
+  const like = (handle: number) => new Tensor(handle, x.rows, x.channels, x.layout);
+  return record(
+    like(n.vx_gelu(x.handle, x.length)),
+    [x],
+    (dy) => [like(n.vx_gelu_grad(x.handle, dy.handle, x.length))],
+  );
+}

@@ -138,6 +138,9 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::ops::concat::ABI);
     list.push(crate::ops::densify::ABI);
     list.push(crate::ops::reconstruction::ABI);
+    list.push(crate::ops::depthwise::ABI);
+    list.push(crate::ops::lattice::ABI);
+    list.push(crate::ops::gelu::ABI);
     list
 }
 

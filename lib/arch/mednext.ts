@@ -1,0 +1,99 @@
+/**
+ * MedNeXt as AMAES trains it (Roy et al. 2023; Munk et al. 2024): five levels of depthwise convolution, norm over each
+ * channel, expansion, GELU, projection and residual sum. Light decoder (`rec_head`, no skips) for pretraining,
+ * standard U-Net decoder (`pred_head`) for everything else. State-dict names and parameter counts are the published ones:
+ * 16,236,385 (light) and 20,937,985 for `mednext-m`, 50,496,993 and 55,198,593 for `mednext-l`.
+ */
+import type { Architecture, Network } from "../nn/network.ts";
+import type { Parameters } from "../nn/parameters.ts";
+import { unetDecoder } from "../nn/unet_decoder.ts";
+import { divisible } from "../nn/unit.ts";
+import { gelu } from "../ops/activation.ts";
+import { conv3d } from "../ops/conv3d.ts";
+import { depthwise3d } from "../ops/depthwise.ts";
+import { add } from "../ops/elementwise.ts";
+import { lattice } from "../ops/lattice.ts";
+import { instanceNorm } from "../ops/norm.ts";
+import type { Tensor } from "../tensor.ts";
+
+/** Blocks and expansion of each level. */
+interface Depths {
+  blocks: readonly number[];
+  ratios: readonly number[];
+}
+
+function pointwise(p: Parameters, name: string, cIn: number, cOut: number): (x: Tensor) => Tensor {
+  const { weight, bias } = p.affine(name, [cOut, cIn, 1, 1, 1], cIn, cOut);
+  return (x) => conv3d(x, weight, bias);
+}
+
+/** `cIn` -> `cOut` channels; with stride 2 a block that halves the sides and has a strided 1x1x1 shortcut. */
+function block(
+  p: Parameters,
+  name: string,
+  cIn: number,
+  cOut: number,
+  ratio: number,
+  stride: 1 | 2 = 1,
+): (x: Tensor) => Tensor {
+  const depthwise = p.affine(`${name}.conv1`, [cIn, 1, 3, 3, 3], 27, cIn);
+  const gamma = p.add(`${name}.norm.weight`, [cIn], () => 1);
+  const beta = p.add(`${name}.norm.bias`, [cIn], () => 0);
+  const expand = pointwise(p, `${name}.conv2`, cIn, ratio * cIn);
+  const project = pointwise(p, `${name}.conv3`, ratio * cIn, cOut);
+  const shortcut = stride === 2 ? pointwise(p, `${name}.res_conv`, cIn, cOut) : null;
+  return (x) => {
+    const mixed = instanceNorm(depthwise3d(x, depthwise.weight, depthwise.bias!, stride), gamma, beta);
+    return add(project(gelu(expand(mixed))), shortcut ? shortcut(lattice(x, [0])) : x);
+  };
+}
+
+/** A MedNeXt whose first level has `width` channels. */
+export function mednext(name: string, width: number, { blocks, ratios }: Depths): Architecture {
+  const levels = blocks.length;
+  const features = blocks.map((_, i) => width * 2 ** i);
+  return {
+    name,
+    citation:
+      "Roy et al. 2023, MedNeXt; Munk et al. 2024, AMAES: Augmented Masked Autoencoder Pretraining on Public Brain MRI Data",
+    stride: 2 ** (levels - 1),
+    encoderPrefixes: ["encoder."],
+    headWidth: 2048,
+    light: true,
+    build(p, inputs, outputs, { light = false } = {}): Network {
+      const stem = pointwise(p, "encoder.stem", inputs, width);
+      const stages = features.map((c, i) => {
+        const stage = i === levels - 1 ? "bottleneck" : `enc_block_${i}`;
+        const down = i ? [block(p, `encoder.down_${i - 1}`, c / 2, c, ratios[i], 2)] : [];
+        const rest = Array.from(
+          { length: blocks[i] },
+          (_, b) => block(p, `encoder.${stage}.${b}`, c, c, ratios[i]),
+        );
+        return [...down, ...rest];
+      });
+      return {
+        features,
+        encode(x) {
+          const pyramid: Tensor[] = [];
+          stages.forEach((stage, i) => {
+            x = stage.reduce((x, layer) => layer(x), i ? divisible(x) : stem(x));
+            pyramid.push(x);
+          });
+          return pyramid;
+        },
+        decode: unetDecoder(p, features, outputs, light),
+      };
+    },
+  };
+}
+
+/** Depths of the published M. */
+export const mednextM: Architecture = mednext("mednext-m", 32, {
+  blocks: [3, 4, 4, 4, 4],
+  ratios: [2, 3, 4, 4, 4],
+});
+/** Depths of the published L. */
+export const mednextL: Architecture = mednext("mednext-l", 32, {
+  blocks: [3, 4, 8, 8, 8],
+  ratios: [3, 4, 8, 8, 8],
+});
