@@ -13,6 +13,8 @@ export interface Flag {
   short?: string;
   access?: "read" | "write";
   min?: number;
+  /** It may be given any number of times: its value is a list. */
+  repeat?: boolean;
 }
 
 /** One positional argument. `-` (standard input) is let through and needs no grant. */
@@ -37,6 +39,8 @@ export interface Arguments {
   positionals: string[];
   // deno-lint-ignore no-explicit-any
   flags: Record<string, any>;
+  /** Flags that stand on the command line. */
+  given: Set<string>;
 }
 
 /** Parses `args` by `command`. @throws UsageError naming the argument, its value and the fix. */
@@ -54,6 +58,7 @@ export function parse(command: Command, args: string[]): Arguments {
   const parsed = parseArgs(joined, {
     string: [...names.filter((n) => command.flags[n].type !== "boolean"), "_"],
     boolean: names.filter((n) => command.flags[n].type === "boolean"),
+    collect: names.filter((n) => command.flags[n].repeat),
     alias,
     unknown: (arg, key) => {
       if (key === undefined || arg === "-") return true;
@@ -64,6 +69,7 @@ export function parse(command: Command, args: string[]): Arguments {
     },
   });
   const flags: Arguments["flags"] = {};
+  const stands = new Set<string>();
   for (const name of names) {
     const flag = command.flags[name];
     const given = args.some((a) =>
@@ -71,7 +77,15 @@ export function parse(command: Command, args: string[]): Arguments {
     );
     const raw = parsed[name];
     if (!given) {
-      flags[name] = flag.default;
+      flags[name] = flag.repeat ? [] : flag.default;
+      continue;
+    }
+    stands.add(name);
+    if (flag.repeat) {
+      flags[name] = (raw as unknown[]).map(String);
+      if (flags[name].includes("")) {
+        throw new UsageError(`${command.name}: --${name} needs a value (${flag.help})`);
+      }
       continue;
     }
     if (Array.isArray(raw)) {
@@ -112,7 +126,7 @@ export function parse(command: Command, args: string[]): Arguments {
       `${command.name}: unexpected argument "${positionals[command.positionals.length]}"; see --help`,
     );
   }
-  return { positionals, flags };
+  return { positionals, flags, given: stands };
 }
 
 /** The text of `--help`. */
@@ -120,7 +134,10 @@ export function help(command: Command): string {
   const shape = (p: Positional) => (p.optional ? `[${p.name}]` : p.name) + (p.variadic ? "..." : "");
   const rows: [string, string][] = command.positionals.map((p) => [shape(p), p.help]);
   for (const [name, flag] of Object.entries(command.flags)) {
-    const value = flag.type === "boolean" ? "" : ` ${flag.choices?.join("|") ?? flag.type.toUpperCase()}`;
+    const more = flag.repeat ? "..." : "";
+    const value = flag.type === "boolean"
+      ? ""
+      : ` ${flag.choices?.join("|") ?? flag.type.toUpperCase()}${more}`;
     const fallback = flag.default === undefined || flag.type === "boolean"
       ? ""
       : ` (default ${flag.default})`;

@@ -3,15 +3,17 @@ import { join } from "@std/path";
 import { architectures } from "../lib/arch/registry.ts";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { Loader } from "../lib/data/loader.ts";
+import type { Pair } from "../lib/data/views.ts";
 import { decode } from "../lib/data/safetensors.ts";
 import { chooseDevice } from "../lib/device.ts";
 import { UserError } from "../lib/errors.ts";
-import { methods } from "../lib/methods/registry.ts";
+import { isMethodFile, methods } from "../lib/methods/registry.ts";
 import { writeReport } from "../lib/report/pretraining.ts";
 import { memory, wait } from "../lib/tensor.ts";
 import { plan } from "../lib/train/plan.ts";
 import { estimate, train, Trainer } from "../lib/train/pretrain.ts";
 import { RunFolder } from "../lib/train/run_folder.ts";
+import { withConfig } from "../lib/train/settings.ts";
 
 export const command: Command = {
   name: "pretrain",
@@ -25,21 +27,27 @@ export const command: Command = {
   }],
   flags: {
     out: { type: "string", short: "o", access: "write", help: "run folder (default runs/METHOD-ARCH)" },
-    method: { type: "string", default: "mae", help: methods.map((m) => m.name).join(", ") },
+    method: {
+      type: "string",
+      default: "mae",
+      help: `${methods.map((m) => m.name).join(", ")}, or a .ts file that exports one`,
+    },
     arch: {
       type: "string",
       help: `${architectures.map((a) => a.name).join(", ")} (default resenc-l; resenc-s without STORE)`,
     },
     patch: {
-      type: "integer",
-      min: 8,
-      help: "side of a cubic patch in voxels (default 160; 32 without STORE)",
+      type: "string",
+      help: "side of a patch in voxels, or z, y, x as in 32x160x160 (default 160; 32 without STORE)",
     },
     batch: { type: "integer", min: 1, default: 2, help: "images per step" },
     steps: { type: "integer", min: 1, help: "optimizer steps (default 250000; 100 without STORE)" },
     seed: { type: "integer", min: 0, default: 0, help: "of weights, crops and masks" },
-    lr: { type: "number", min: 0, help: "peak learning rate (default 0.01; 0.0003 for primus)" },
+    lr: { type: "number", min: 0, help: "peak learning rate (default: the method's and network's)" },
     cell: { type: "integer", min: 1, help: "side of a mask cell in voxels (default: the method's)" },
+    option: { type: "string", repeat: true, help: "NAME=VALUE: an option of the method (docs/methods.md)" },
+    compat: { type: "string", repeat: true, help: "published behaviour to bring back (docs/methods.md)" },
+    config: { type: "string", access: "read", help: "JSON file with flags and options, such as a run.json" },
     pairs: {
       type: "string",
       access: "read",
@@ -55,10 +63,12 @@ export const command: Command = {
 /** Paths beyond the named ones: without STORE the phantoms live beside the run. */
 export function extraGrants(args: Arguments): { read: string[]; write: string[] } {
   const paths = args.flags.out && args.positionals[0] ? [] : ["runs"];
-  return { read: paths, write: paths };
+  const { method } = args.flags;
+  return { read: isMethodFile(method) ? [...paths, method] : paths, write: paths };
 }
 
-async function main(args: Arguments): Promise<void> {
+async function main(given: Arguments): Promise<void> {
+  const args = await withConfig(command, given);
   const { flags } = args;
   chooseDevice(flags.device);
   const { arch, method: chosen, config, store, pairs } = await plan(args);
@@ -66,18 +76,9 @@ async function main(args: Arguments): Promise<void> {
   const path = flags.out ?? join("runs", `${chosen.name}-${arch.name}`);
   const begin = performance.now();
   const trainer = new Trainer(arch, chosen, config);
-  const loader = (start: number) => {
-    const drawn = pairs && !flags.estimate ? ReadableStream.from(pairs) : undefined; // 20 steps need no list
-    return new Loader({
-      store,
-      patch,
-      batch: config.batch,
-      seed: config.seed,
-      views: chosen.views,
-      start,
-      pairs: drawn,
-    });
-  };
+  const { batch, seed } = config;
+  const loader = (start: number, pairs?: AsyncIterable<Pair>) =>
+    new Loader({ store, patch, batch, seed, views: chosen.views, start, pairs });
   if (flags.from) {
     const file = join(flags.from, "checkpoint", "weights.safetensors");
     const loaded = trainer.parameters.load(decode(await Deno.readFile(file), file).tensors, file);
@@ -105,7 +106,7 @@ async function main(args: Arguments): Promise<void> {
   const folder = await RunFolder.open(path, config, flags.resume === true);
   try {
     if (folder.step) await folder.load(trainer.parameters, trainer.state());
-    const source = loader(folder.step);
+    const source = loader(folder.step, pairs);
     const steps = await train(trainer, folder, () => source.next());
     // A stopped run ends at once: its report comes with its last step.
     if (steps === config.steps) await writeReport(folder, trainer, loader(0), source.waited);

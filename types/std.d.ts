@@ -45,6 +45,7 @@ declare module "@std/path" {
   export function dirname(path: string): string;
   export function basename(path: string, suffix?: string): string;
   export function relative(from: string, to: string): string;
+  export function toFileUrl(path: string): URL;
   export function fromFileUrl(url: string | URL): string;
   export function isAbsolute(path: string): boolean;
 }

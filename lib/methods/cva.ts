@@ -3,6 +3,7 @@
  * (cosine, against an EMA teacher that sees the unmasked other crop), plus a contrastive term between images.
  */
 import { Tape } from "../autograd.ts";
+import { UserError } from "../errors.ts";
 import { Parameters } from "../nn/parameters.ts";
 import { silu } from "../ops/activation.ts";
 import { adaptivePool } from "../ops/adaptive_pool.ts";
@@ -17,8 +18,8 @@ import { ema } from "../ops/optimizer.ts";
 import { globalAverage } from "../ops/pool.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
 import { Grid, type Side, Tensor, volume } from "../tensor.ts";
-import { drawMask, hiddenVoxels, hide } from "./masking.ts";
-import type { Method } from "./method.ts";
+import { cellOption, drawMask, hiddenVoxels, hide, ratioOption } from "./masking.ts";
+import { defineMethod } from "./method.ts";
 
 const LATENT: Side = [16, 16, 16];
 const ALIGNED: Side = [7, 7, 7];
@@ -47,14 +48,25 @@ function latents(pyramid: Tensor[], boxes: Float32Array): { patch: Tensor; image
 }
 
 /** Loss weights 5, 1, 0.1; teacher momentum 0.995; 16^3 cells, 75 % hidden. */
-export const cva: Method = {
+export const cva = defineMethod({
   name: "cva",
   citation: "Consistent View Alignment, winner of the SSL3D 2025 challenge (LatentCampus)",
   summary: "MAE on two overlapping crops, features of the overlap aligned, contrastive between images",
   views: 2,
-  options: { cell: 16, ratio: 0.75, reconstruction: 5, alignment: 1, contrastive: 0.1, momentum: 0.995 },
-  terms: ["reconstruction", "alignment", "contrastive"],
-  bind({ arch, network, parameters, patch, options }) {
+  options: {
+    cell: cellOption,
+    ratio: ratioOption,
+    reconstruction: { default: 5, min: 0, help: "weight of the Huber loss on hidden voxels" },
+    alignment: { default: 1, min: 0, help: "weight of the alignment of the overlap" },
+    contrastive: { default: 0.1, min: 0, help: "weight of NT-Xent between images" },
+    momentum: { default: 0.995, min: 0, max: 1, help: "of the teacher" },
+  },
+  bind({ batch: images, arch, network, parameters, patch, options }) {
+    if (images < 2) {
+      throw new UserError(
+        `--batch ${images} gives the contrastive term no negatives, so its loss is always zero; use 2 or more`,
+      );
+    }
     const channels = network.features.reduce((a, b) => a + b, 0);
     const width = arch.headWidth;
     const projectorWidths = [channels, width, width, width];
@@ -107,4 +119,4 @@ export const cva: Method = {
       },
     };
   },
-};
+});

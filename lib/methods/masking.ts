@@ -1,7 +1,7 @@
 /** Random block masks. */
 import { UserError } from "../errors.ts";
 import type { Rng } from "../rng.ts";
-import type { Side } from "../tensor.ts";
+import { type Side, volume } from "../tensor.ts";
 
 /** Block masks of a batch. Visible = 1. */
 export interface Mask {
@@ -11,26 +11,58 @@ export interface Mask {
   visible: Uint8Array;
 }
 
-/**
- * Hides exactly floor(ratio * cells) cells of each sample by a uniform random permutation (S3D section 3; MAE
- * section 2.1). @throws UserError when the cell does not divide the patch, or nothing would stay visible or hidden
- */
-export function drawMask(random: Rng, samples: number, patch: Side, cell: number, ratio: number): Mask {
+/** Options that methods with masks share. */
+export const cellOption = {
+  default: 16,
+  min: 1,
+  whole: true,
+  networks: "cnn",
+  help: "side of a mask cell in voxels",
+} as const;
+export const ratioOption = {
+  default: 0.75,
+  min: 0,
+  max: 1,
+  help: "share of the cells (or tokens) that is hidden",
+} as const;
+
+/** Cells per axis of a patch. @throws UserError when the cell does not divide the patch */
+export function cellsOf(patch: Side, cell: number): Side {
   if (patch.some((p) => p % cell)) {
     throw new UserError(
       `--patch ${patch.join("x")} is not a multiple of the mask cell ${cell}; use --cell or another patch`,
     );
   }
-  const dims = patch.map((p) => p / cell) as unknown as Side;
-  const cells = dims[0] * dims[1] * dims[2];
+  return patch.map((p) => p / cell) as unknown as Side;
+}
+
+/**
+ * The number of cells of one sample that a ratio hides, exactly floor(ratio * cells) (S3D section 3; MAE section 2.1).
+ * @throws UserError when nothing would stay visible or hidden
+ */
+export function checkMask(patch: Side, cell: number, ratio: number): number {
+  const cells = volume(cellsOf(patch, cell));
   const hidden = Math.floor(ratio * cells);
   if (hidden < 1 || hidden >= cells) {
     throw new UserError(
-      `a mask ratio of ${ratio} leaves ${
-        cells - hidden
-      } of ${cells} cells of ${cell} voxels visible; use a larger patch`,
+      `a mask ratio of ${ratio} hides ${hidden < 1 ? "none" : "all"} of the ${cells} cell${
+        cells === 1 ? "" : "s"
+      } of ${cell} voxels in a patch of ${
+        patch.join("x")
+      }; use another --option ratio, a smaller --cell or a larger --patch`,
     );
   }
+  return hidden;
+}
+
+/**
+ * Hides the same number of cells in each sample by a uniform random permutation.
+ * @throws UserError as `checkMask`
+ */
+export function drawMask(random: Rng, samples: number, patch: Side, cell: number, ratio: number): Mask {
+  const dims = cellsOf(patch, cell);
+  const cells = volume(dims);
+  const hidden = checkMask(patch, cell, ratio);
   const visible = new Uint8Array(samples * cells).fill(1);
   for (let n = 0; n < samples; n++) {
     random.permutation(cells).subarray(0, hidden).forEach((c) => visible[n * cells + c] = 0);

@@ -1,19 +1,25 @@
-/** What a method file offers: extra parameters, a loss with named terms, what happens after a step. */
+/** What a method file offers: options, extra parameters, a loss with named terms, what happens after a step. */
 import type { Batch } from "../data/loader.ts";
-import type { Architecture, BuildOptions, Network } from "../nn/network.ts";
+import type { Architecture, BuildOptions, Kind, Network } from "../nn/network.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import type { Rng } from "../rng.ts";
 import type { Side, Tensor } from "../tensor.ts";
+import type { Compat } from "./compat.ts";
+import type { Schema, Values } from "./options.ts";
 
 /** Everything a method may use; made once per run. */
-export interface Context {
+export interface Context<S extends Schema = Schema> {
   arch: Architecture;
   network: Network;
   /** Parameters of the network and of the method's own parts, trained together. */
   parameters: Parameters;
   patch: Side;
+  /** Images per step; a step of two views has twice as many crops. */
+  batch: number;
   /** Options of the method with their defaults filled in. */
-  options: Record<string, number>;
+  options: Values<S>;
+  /** Switches of `--compat` that are on. */
+  compat: ReadonlySet<Compat>;
 }
 
 /** One training example set of a step: `random` is a pure function of (seed, step). */
@@ -41,18 +47,27 @@ export interface Learner {
 }
 
 /** One file of `lib/methods`. */
-export interface Method {
+export interface Method<S extends Schema = Schema> {
   readonly name: string;
   readonly citation: string;
   readonly summary: string;
   /** Views of an image per step: 1, or 2 for crop pairs. */
   readonly views: 1 | 2;
-  /** Numeric options and the paper's defaults. */
-  readonly options: Record<string, number>;
-  readonly terms: readonly string[];
-  /** What it can train: networks on tokens, or all others; absent: both. */
-  readonly networks?: "cnn" | "token";
+  /** The kind of network that it runs on; absent: both. */
+  readonly networks?: Kind;
+  /** Options with the paper's defaults. */
+  readonly options: S;
+  /** Switches of `--compat` that change something in it. */
+  readonly compat?: readonly Compat[];
+  /** Peak learning rate on CNNs, where it is not the preset's. */
+  readonly lr?: number;
   /** How its network is built, where that is not `{ hidden: "drop" }`. */
-  readonly build?: BuildOptions;
-  bind(context: Context): Learner;
+  build?(options: Values<S>): BuildOptions;
+  /** @throws UserError for options that do not fit the patch or the batch */
+  bind(context: Context<S>): Learner;
+}
+
+/** The method as it stands, with the types of its options known to `bind`. */
+export function defineMethod<const S extends Schema>(method: Method<S>): Method<S> {
+  return method;
 }

@@ -2,14 +2,15 @@
  * S3D: sparse masked autoencoding for CNNs. The encoder computes and stores visible blocks only; holes are filled with
  * a learned token per level before an ordinary decoder reconstructs them.
  */
+import { UserError } from "../errors.ts";
 import { conv3d } from "../ops/conv3d.ts";
 import { densify, gatherBlocks } from "../ops/densify.ts";
 import { instanceNorm } from "../ops/norm.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
 import type { Rng } from "../rng.ts";
 import { Grid, type Side, Tensor, volume } from "../tensor.ts";
-import { drawMask, hiddenVoxels } from "./masking.ts";
-import type { Method } from "./method.ts";
+import { cellOption, cellsOf, drawMask, hiddenVoxels } from "./masking.ts";
+import { defineMethod } from "./method.ts";
 
 /** Normal with standard deviation 0.02, cut at 0.02 on both sides. */
 function tokenValue(rng: Rng): number {
@@ -20,27 +21,37 @@ function tokenValue(rng: Rng): number {
 }
 
 /** Wald et al. 2025, section 3: 32^3 cells (16^3 in the released code), ratio U(0.6, 0.9) drawn once per batch. */
-export const s3d: Method = {
+export const s3d = defineMethod({
   name: "s3d",
   citation:
     "Wald et al. 2025, Revisiting MAE pre-training for 3D medical image segmentation, arXiv 2410.23132",
   summary: "sparse encoder over visible blocks, tokens in the holes, ratio U(0.6, 0.9)",
   views: 1,
-  options: { cell: 32, low: 0.6, high: 0.9 },
-  terms: ["reconstruction"],
+  networks: "cnn",
+  options: {
+    cell: { ...cellOption, default: 32 },
+    low: { default: 0.6, min: 0, max: 1, help: "lowest share of the cells that a batch hides" },
+    high: { default: 0.9, min: 0, max: 1, help: "highest share; equal to low: a static ratio" },
+  },
   bind({ network, parameters, patch, options }) {
     const tokens = network.features.map((c, i) => parameters.add(`mask_tokens.${i}`, [c], tokenValue));
     const projections = network.features.map((c, i) =>
       i === 0 ? null : parameters.affine(`densify_projs.${i}`, [c, c, 3, 3, 3], 27 * c, c)
     );
     const cell = options.cell;
+    const cells = volume(cellsOf(patch, cell));
+    // One cell at least is hidden and two stay visible: a norm over one voxel has no variance.
+    const [low, high] = [Math.max(options.low, 1 / cells), Math.min(options.high, (cells - 2) / cells)];
+    if (low > high) {
+      throw new UserError(
+        `mask ratios from ${options.low} to ${options.high} leave nothing to hide or to see in ${cells} cells of ` +
+          `${cell} voxels; use other --option low and high, a smaller --cell or a larger --patch`,
+      );
+    }
     return {
       loss({ batch, random }) {
         const samples = batch.images.length / volume(patch);
-        const cells = patch.reduce((n, p) => n * p / cell, 1);
-        // One cell at least is hidden and two stay visible (a norm over one voxel has no variance) on small patches.
-        const drawn = random.uniform(options.low, options.high);
-        const ratio = Math.min(Math.max(drawn, 1 / cells), (cells - 2) / cells);
+        const ratio = Math.min(Math.max(random.uniform(options.low, options.high), low), high);
         const mask = drawMask(random, samples, patch, cell, ratio);
         const hidden = hiddenVoxels(mask, samples, patch, cell);
         const dense = Grid.dense(samples);
@@ -59,4 +70,4 @@ export const s3d: Method = {
       },
     };
   },
-};
+});

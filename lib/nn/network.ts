@@ -1,8 +1,12 @@
 /** What an architecture file offers and what it builds. */
+import { UserError } from "../errors.ts";
 import type { Side, Tensor } from "../tensor.ts";
 import type { Rng } from "../rng.ts";
 import type { PresetName } from "../train/presets.ts";
 import type { Parameters } from "./parameters.ts";
+
+/** What the features of a network lie on. */
+export type Kind = "cnn" | "token";
 
 /** A built network: an encoder that gives a pyramid and a decoder that gives voxels. */
 export interface Network {
@@ -46,6 +50,8 @@ export interface BuildOptions {
 export interface Architecture {
   readonly name: string;
   readonly citation: string;
+  /** Absent: a CNN. */
+  readonly kind?: Kind;
   /** The sides of a patch must be multiples of this. */
   readonly stride: number;
   /** Names of encoder parameters begin with one of these: what is transferred to fine-tuning. */
@@ -57,6 +63,19 @@ export interface Architecture {
   /** Optimizer, learning rate and warm-up of pretraining; absent: `cnn`. */
   readonly preset?: PresetName;
   build(parameters: Parameters, inputs: number, outputs: number, options?: BuildOptions): Network;
+}
+
+/** @throws UserError for a patch that the network cannot take, naming the nearest ones that it can */
+export function checkPatch(arch: Architecture, patch: Side): void {
+  const least = (arch.kind === "token" ? 1 : 2) * arch.stride;
+  if (patch.every((p) => p % arch.stride === 0 && p >= least)) return;
+  throw new UserError(
+    `--patch ${
+      patch.join("x")
+    } does not fit ${arch.name}: sides must be multiples of ${arch.stride}, at least ${least}; try ${
+      nearestPatch(patch.map((p) => Math.max(p, least)) as unknown as Side, arch.stride)
+    }`,
+  );
 }
 
 /** The nearest patch sides that a network takes, for an error text. */

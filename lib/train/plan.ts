@@ -5,11 +5,13 @@ import type { Arguments } from "../config.ts";
 import type { Source } from "../data/loader.ts";
 import { readPairs } from "../data/pairs.ts";
 import { Store } from "../data/store.ts";
-import type { Pair } from "../data/views.ts";
+import type { Pair, Triple } from "../data/views.ts";
 import { UsageError, UserError } from "../errors.ts";
+import { readCompat } from "../methods/compat.ts";
 import type { Method } from "../methods/method.ts";
-import { method } from "../methods/registry.ts";
-import type { Architecture } from "../nn/network.ts";
+import { fillOptions, type OptionValue, splitOption } from "../methods/options.ts";
+import { checkPair, loadMethod } from "../methods/registry.ts";
+import { type Architecture, checkPatch } from "../nn/network.ts";
 import { presets } from "./presets.ts";
 import { blankStore, firstStore } from "./first_store.ts";
 import type { RunConfig } from "./run_folder.ts";
@@ -23,62 +25,106 @@ export interface Plan {
   method: Method;
   config: RunConfig;
   store: Source;
-  pairs?: Pair[];
+  pairs?: AsyncIterable<Pair>;
 }
 
-/** The pairs of --pairs, as many as the run needs: without --steps, as many as there are. */
-async function listPairs(
+/** The sides of `--patch 160` or `--patch 32x160x160` (z, y, x). @throws UsageError for anything else */
+export function readPatch(text: string): Triple {
+  const sides = text.split("x").map(Number);
+  const patch = sides.length === 1 ? [sides[0], sides[0], sides[0]] : sides;
+  if (patch.length !== 3 || !patch.every((side) => Number.isInteger(side) && side > 0)) {
+    throw new UsageError(`--patch is "${text}"; write a side in voxels (160) or three (32x160x160: z, y, x)`);
+  }
+  return patch as Triple;
+}
+
+/** The options of the method: named flags, then `--option`, over the paper's defaults. */
+function readOptions(
+  chosen: Method,
+  { kind = "cnn" }: Architecture,
   flags: Arguments["flags"],
+  patch: Triple,
+): Record<string, OptionValue> {
+  const given: Record<string, unknown> = Object.fromEntries(flags.option.map(splitOption));
+  if (flags.cell !== undefined) {
+    if (!("cell" in chosen.options)) throw new UsageError(`--cell: ${chosen.name} has no mask cells`);
+    given.cell ??= flags.cell;
+  }
+  const options = fillOptions(chosen.name, chosen.options, kind, given);
+  // A small patch has room for few cells: without --cell there are at least four per axis.
+  const quarter = Math.max(1, Math.floor(Math.min(...patch) / 4));
+  if (!("cell" in given) && typeof options.cell === "number") options.cell = Math.min(options.cell, quarter);
+  return options;
+}
+
+/** Puts back what was read ahead. */
+async function* chain<T>(head: T[], rest: AsyncIterator<T>): AsyncGenerator<T> {
+  yield* head;
+  for (;;) {
+    const { value, done } = await rest.next();
+    if (done) return;
+    yield value;
+  }
+}
+
+/**
+ * The pairs of --pairs, checked line by line. A file is read whole, and without --steps it says how many there are; a
+ * pipe is read as training goes on.
+ */
+async function openPairs(
+  chosen: Method,
+  { pairs: name, steps, batch }: Arguments["flags"],
   store: Source,
-  patch: [number, number, number],
-): Promise<Pair[]> {
-  if (method(flags.method).views !== 2) {
-    throw new UsageError(`--pairs: ${flags.method} takes single views; use --method cva`);
+  patch: Triple,
+): Promise<{ pairs: AsyncIterable<Pair>; count?: number }> {
+  if (chosen.views !== 2) {
+    throw new UsageError(`--pairs: ${chosen.name} takes single views; use --method cva`);
   }
-  const stdin = flags.pairs === "-";
-  const stream = stdin ? Deno.stdin.readable : (await Deno.open(flags.pairs)).readable;
-  const needed = (flags.steps ?? STEPS) * flags.batch;
-  const pairs: Pair[] = [];
-  for await (const pair of readPairs(stream, stdin ? "standard input" : flags.pairs, store, patch)) {
-    if (pairs.push(pair) >= needed) break;
+  const stdin = name === "-";
+  const stream = stdin ? Deno.stdin.readable : (await Deno.open(name)).readable;
+  const source = readPairs(stream, stdin ? "standard input" : name, store, patch);
+  const needed = stdin ? batch : (steps ?? STEPS) * batch;
+  const head: Pair[] = [];
+  while (head.length < needed) {
+    const { value, done } = await source.next();
+    if (done) break;
+    head.push(value);
   }
-  const short = flags.steps !== undefined && pairs.length < needed;
-  if (short || pairs.length < flags.batch) {
+  const least = stdin || steps === undefined ? batch : needed;
+  if (head.length < least) {
     throw new UserError(
-      `--pairs ${flags.pairs}: ${pairs.length} pairs, ${
-        short ? needed : flags.batch
-      } are needed; give more or lower --steps`,
+      `--pairs ${name}: ${head.length} pairs, ${least} are needed; give more or lower --steps`,
     );
   }
-  return pairs;
+  return stdin ? { pairs: chain(head, source) } : { pairs: chain(head, source), count: head.length };
 }
 
 /** Plans the run of `deno task pretrain`. @throws UsageError, UserError naming the argument and the fix */
 export async function plan({ positionals: [given], flags }: Arguments): Promise<Plan> {
-  const chosen = method(flags.method);
+  const chosen = await loadMethod(flags.method);
   const arch = architecture(flags.arch ?? (given ? "resenc-l" : "resenc-s"));
-  if (flags.cell !== undefined && !("cell" in chosen.options)) {
-    throw new UsageError(`--cell: ${chosen.name} has no mask cells`);
-  }
-  const side = flags.patch ?? (given ? 160 : 32);
+  checkPair(chosen, arch);
+  const patch = readPatch(flags.patch ?? (given ? "160" : "32"));
+  checkPatch(arch, patch);
+  const options = readOptions(chosen, arch, flags, patch);
+  const compat = readCompat(flags.compat, chosen.name, chosen.compat);
   const store = flags.estimate && !given
-    ? blankStore(side)
+    ? blankStore(Math.max(...patch))
     : await Store.open(given ?? await firstStore(join("runs", "first-store")));
-  const patch: [number, number, number] = [side, side, side];
-  const pairs = flags.pairs === undefined ? undefined : await listPairs(flags, store, patch);
-  const options = { ...chosen.options, ...(flags.cell === undefined ? {} : { cell: flags.cell }) };
-  // A small patch has room for few cells: without --cell there are at least four per axis.
-  if (flags.cell === undefined && options.cell > side / 4) options.cell = Math.max(1, Math.floor(side / 4));
+  const list = flags.pairs === undefined || flags.estimate // 20 steps need no list
+    ? undefined
+    : await openPairs(chosen, flags, store, patch);
   const config: RunConfig = {
     method: chosen.name,
     arch: arch.name,
     patch,
     batch: flags.batch,
-    steps: flags.steps ?? (pairs ? Math.floor(pairs.length / flags.batch) : given ? STEPS : 100),
+    steps: flags.steps ?? (list?.count ? Math.floor(list.count / flags.batch) : given ? STEPS : 100),
     seed: flags.seed,
-    lr: flags.lr ?? presets[arch.preset ?? "cnn"].lr,
+    lr: flags.lr ?? (arch.kind === "token" ? undefined : chosen.lr) ?? presets[arch.preset ?? "cnn"].lr,
     options,
+    compat,
     data: await store.hash(),
   };
-  return { arch, method: chosen, config, store, pairs };
+  return { arch, method: chosen, config, store, pairs: list?.pairs };
 }

@@ -4,8 +4,9 @@ import type { Batch } from "../data/loader.ts";
 import { log } from "../config.ts";
 import { UserError } from "../errors.ts";
 import type { Learner, Method } from "../methods/method.ts";
+import { checkPair } from "../methods/registry.ts";
 import type { Architecture } from "../nn/network.ts";
-import { nearestPatch } from "../nn/network.ts";
+import { checkPatch } from "../nn/network.ts";
 import { Parameters } from "../nn/parameters.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
 import { Rng } from "../rng.ts";
@@ -26,34 +27,30 @@ export class Trainer implements Disposable {
 
   constructor(readonly arch: Architecture, readonly method: Method, readonly config: RunConfig) {
     const { patch } = config;
-    if (patch.some((p) => p % arch.stride || p < 2 * arch.stride)) {
-      throw new UserError(
-        `--patch ${
-          patch.join("x")
-        } does not fit ${arch.name}: sides must be multiples of ${arch.stride}, at least ${
-          2 * arch.stride
-        }; try ${nearestPatch(patch.map((p) => Math.max(p, 2 * arch.stride)) as typeof patch, arch.stride)}`,
-      );
-    }
-    if (method.terms.includes("contrastive") && config.batch < 2) {
-      throw new UserError(
-        `--batch ${config.batch} gives ${method.name} no negatives for its contrastive term; use 2 or more`,
-      );
-    }
-    if (method.build?.light && !arch.light) {
+    checkPair(method, arch);
+    checkPatch(arch, patch);
+    const wanted = method.build?.(config.options);
+    if (wanted?.light && !arch.light) {
       throw new UserError(`--arch ${arch.name} has no light decoder, which ${method.name} needs; use unet-b`);
     }
     this.parameters = new Parameters(config.seed);
-    const network = arch.build(this.parameters, 1, 1, { patch, hidden: "drop", ...method.build });
+    const network = arch.build(this.parameters, 1, 1, { patch, hidden: "drop", ...wanted });
     this.networkParameters = this.parameters.count();
     this.encoderParameters = arch.encoderPrefixes.reduce((n, prefix) => n + this.parameters.count(prefix), 0);
-    this.learner = method.bind({
-      arch,
-      network,
-      parameters: this.parameters,
-      patch,
-      options: config.options,
-    });
+    try {
+      this.learner = method.bind({
+        arch,
+        network,
+        parameters: this.parameters,
+        patch,
+        batch: config.batch,
+        options: config.options,
+        compat: new Set(config.compat),
+      });
+    } catch (error) {
+      this.parameters[Symbol.dispose]();
+      throw error;
+    }
     this.#preset = presets[arch.preset ?? "cnn"];
     this.#optimizer = this.#preset.optimizer(this.parameters.tensors);
     this.learner.start?.();

@@ -5,6 +5,8 @@
 import { join } from "@std/path";
 import { decode, writeFile } from "../data/safetensors.ts";
 import { UserError } from "../errors.ts";
+import type { Compat } from "../methods/compat.ts";
+import type { OptionValue } from "../methods/options.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import type { Tensor } from "../tensor.ts";
 import { EventWriter } from "./events.ts";
@@ -18,7 +20,9 @@ export interface RunConfig {
   steps: number;
   seed: number;
   lr: number;
-  options: Record<string, number>;
+  options: Record<string, OptionValue>;
+  /** Switches of --compat. */
+  compat?: Compat[];
   /** SHA-256 of the volumes in use. */
   data: string;
 }
@@ -108,11 +112,10 @@ export class RunFolder {
         }
         if (started) {
           for (const key of Object.keys(config) as (keyof RunConfig)[]) {
-            if (JSON.stringify(before[key]) === JSON.stringify(config[key])) continue;
+            const there = before[key] ?? (key === "compat" ? [] : undefined);
+            if (JSON.stringify(there) === JSON.stringify(config[key])) continue;
             throw new UserError(
-              `${file}: ${key} is ${JSON.stringify(before[key])} there and ${
-                JSON.stringify(config[key])
-              } here; ` +
+              `${file}: ${key} is ${JSON.stringify(there)} there and ${JSON.stringify(config[key])} here; ` +
                 `resume with the same configuration or choose another -o`,
             );
           }

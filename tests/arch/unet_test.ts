@@ -4,6 +4,7 @@ import { record, Tape } from "../../lib/autograd.ts";
 import { decode } from "../../lib/data/safetensors.ts";
 import { UserError } from "../../lib/errors.ts";
 import { mae } from "../../lib/methods/mae.ts";
+import { fillOptions } from "../../lib/methods/options.ts";
 import { Parameters } from "../../lib/nn/parameters.ts";
 import { Grid, scope, type Side, Tensor, volume } from "../../lib/tensor.ts";
 import { Trainer } from "../../lib/train/pretrain.ts";
@@ -166,7 +167,7 @@ Deno.test("unet: a patch that the strides do not divide is refused with the near
     steps: 1,
     seed: 0,
     lr: 0.1,
-    options: mae.options,
+    options: fillOptions("mae", mae.options, "cnn", {}),
     data: "",
   };
   assertThrows(() => new Trainer(unetB, mae, config), UserError, "32x32x32 or 32x48x32");

@@ -2,6 +2,7 @@
 import { architectures } from "../../lib/arch/registry.ts";
 import { resenc } from "../../lib/arch/resenc.ts";
 import { unet } from "../../lib/arch/unet.ts";
+import { fillOptions } from "../../lib/methods/options.ts";
 import type { Method } from "../../lib/methods/method.ts";
 import type { Architecture } from "../../lib/nn/network.ts";
 import { presets } from "../../lib/train/presets.ts";
@@ -33,7 +34,9 @@ export function tinyRun(
   changes: Partial<RunConfig> = {},
 ): RunConfig {
   const side = Math.max(16, 2 * arch.stride);
-  const options = { ...method.options, ...("cell" in method.options ? { cell: side / 4 } : {}) };
+  const kind = arch.kind ?? "cnn";
+  const cell = kind === "cnn" && "cell" in method.options ? { cell: side / 4 } : {};
+  const options = fillOptions(method.name, method.options, kind, cell);
   return {
     method: method.name,
     arch: arch.name,

@@ -1,6 +1,7 @@
 /** Our ten optimiser steps against those of fixtures/make_truth.py (PyTorch, f64). */
 import { resenc } from "../../lib/arch/resenc.ts";
 import { decode } from "../../lib/data/safetensors.ts";
+import { fillOptions } from "../../lib/methods/options.ts";
 import { method } from "../../lib/methods/registry.ts";
 import type { Architecture } from "../../lib/nn/network.ts";
 import { Trainer } from "../../lib/train/pretrain.ts";
@@ -45,8 +46,10 @@ export async function compare(name: string): Promise<Errors> {
   const { tensors, metadata } = decode(Deno.readFileSync(file), file.pathname);
   const { arch: tiny, patch, ...rest } = JSON.parse(metadata.case);
   const arch = network(tiny);
-  const config: RunConfig = { ...rest, arch: arch.name, patch: [patch, patch, patch], data: "" };
-  using trainer = new Trainer(arch, method(config.method), config);
+  const chosen = method(rest.method);
+  const options = fillOptions(chosen.name, chosen.options, "cnn", rest.options);
+  const config: RunConfig = { ...rest, options, arch: arch.name, patch: [patch, patch, patch], data: "" };
+  using trainer = new Trainer(arch, chosen, config);
   const wanted = JSON.parse(metadata.terms) as Record<string, number>;
   const relative = (got: number, want: number) => Math.abs(got - want) / Math.abs(want);
   const errors: Errors = {

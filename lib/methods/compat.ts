@@ -1,0 +1,42 @@
+/**
+ * Published behaviour on request: the corrected maths is the default, and each switch of `--compat` brings back exactly
+ * one defect of a reference implementation (nnssl, LatentCampus), so that released weights and tables can be checked.
+ */
+import { nearest, UsageError } from "../errors.ts";
+
+/** Switches by name: the defect's id, and what it changes. */
+export const switches = {
+  "nnssl-align-axes": ["D01", "alignment applies the first axis of a box to the last axis of the features"],
+  "nnssl-align-corners": ["D02", "alignment takes box faces for the centres of the first and last voxel"],
+  "nnssl-align-size": ["D03", "alignment pools to the aligned grid with its axes reversed"],
+  "nnssl-gram-for-cosine": ["D12", "the cosine term is the Gram term, at the cosine term's weight"],
+} as const satisfies Record<string, readonly [defect: string, what: string]>;
+
+/** Name of a switch. */
+export type Compat = keyof typeof switches;
+
+/**
+ * The switches named on a command line, in the order of the table, so that the same set is the same run.
+ * @param offered those that the method knows
+ * @throws UsageError for an unknown one, or one that would change nothing
+ */
+export function readCompat(
+  names: readonly string[],
+  method: string,
+  offered: readonly Compat[] = [],
+): Compat[] {
+  const known = Object.keys(switches) as Compat[];
+  for (const name of names) {
+    if (!known.includes(name as Compat)) {
+      throw new UsageError(
+        `--compat is "${name}"; did you mean "${nearest(name, known)}"? (${known.join(", ")})`,
+      );
+    }
+    if (!offered.includes(name as Compat)) {
+      throw new UsageError(
+        `--compat ${name} changes nothing in ${method}; it knows ${offered.join(", ") || "no such switch"}`,
+      );
+    }
+  }
+  return known.filter((name) => names.includes(name));
+}
