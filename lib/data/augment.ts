@@ -16,12 +16,20 @@ const KINDS = {
   gamma: 5,
   invertedGamma: 6,
   lowResolution: 7,
+  multiplicative: 8,
+  ghosting: 9,
+  ringing: 10,
+  biasField: 11,
+  power: 12,
+  invertedPower: 13,
 } as const;
 
-/** One change: its kind, its parameter, and the seed of its noise. */
+/** One change: its kind, its parameters (as `vx_intensity_wait` has them), and the seed of its noise. */
 export interface Change {
   kind: keyof typeof KINDS;
   a: number;
+  /** Parameters after the first. */
+  more?: number[];
   seed: number;
 }
 
@@ -47,13 +55,16 @@ export function drawIntensity(seed: number, index: number, view: number): Change
   return out;
 }
 
-/** Applies `changes` to `values` [z, y, x] in place. */
+/** Applies `changes` to `values` [z, y, x] in place; with `clip` none of them leaves the range of values it finds. */
 export async function applyIntensity(
   values: Float32Array,
   [z, y, x]: Triple,
   changes: Change[],
+  clip = false,
 ): Promise<void> {
-  for (const { kind, a, seed } of changes) {
-    await native().vx_intensity_wait(values, values.length, z, y, x, KINDS[kind], a, 0, seed);
+  for (const { kind, a, more = [], seed } of changes) {
+    const parameters = Float32Array.of(a, ...more);
+    const head = [values, values.length, z, y, x, KINDS[kind]] as const;
+    await native().vx_intensity_wait(...head, parameters, parameters.length, clip, seed);
   }
 }

@@ -48,7 +48,7 @@ export interface Extent {
 const AXES = [0, 1, 2] as const;
 
 /** Rotation by angles (radians) about z, then y, then x, on (z, y, x) coordinates. */
-function rotation(angles: number[]): number[][] {
+export function rotation(angles: number[]): number[][] {
   let m = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
   for (const axis of AXES) {
     const [i, j] = AXES.filter((d) => d !== axis);
@@ -87,7 +87,7 @@ function drawChange(rng: Rng, range: number, augment: boolean): Change {
 }
 
 /** The view of side `patch` whose first voxel is `start`, mirrored in itself, then turned about `centre`. */
-function makeView(start: number[], patch: Triple, centre: number[], { flip, turn }: Change): View {
+export function makeView(start: number[], patch: Triple, centre: number[], { flip, turn }: Change): View {
   const box = [...start, ...start.map((s, d) => s + patch[d])] as Box;
   const sign = flip.map((f) => f ? -1 : 1);
   const from = AXES.map((d) => flip[d] ? box[d + 3] : box[d]);
@@ -124,7 +124,7 @@ function drawOverlap(rng: Rng, shape: Triple, patch: Triple): number[] {
 }
 
 /** First voxel of a span of `side` in an axis of `length`: uniform where it fits, else the axis is in its middle. */
-function drawStart(rng: Rng, length: number, side: number): number {
+export function drawStart(rng: Rng, length: number, side: number): number {
   return side <= length ? rng.integer(length - side + 1) : Math.floor((length - side) / 2);
 }
 

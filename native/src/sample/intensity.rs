@@ -1,28 +1,38 @@
 //! Intensity changes of augmentation (methods.md section 1, table). Parameters are drawn by the caller; noise is a pure
 //! function of (seed, voxel), sums run over chunks of fixed size in order: the bits do not depend on the cores.
 
-use super::{check, spline, taps};
+use super::{check, kspace, spline, taps};
 use crate::abi::Result;
 use rayon::prelude::*;
 
 const CHUNK: usize = 1 << 14;
 
 exports! {
-    /// Changes `values` [z][y][x] in place. kind 0 Gaussian noise (a std), 1 Rician noise (a std), 2 Gaussian blur (a sigma in
-    /// voxels), 3 brightness (times a), 4 contrast (a, about the mean, kept in range), 5 gamma (exponent a, mean and std
-    /// kept), 6 gamma of the inverted image, 7 low resolution (a zoom: nearest down, cubic up). b is not used yet.
-    fn vx_intensity_wait(values: slice_mut[f32], z: u32, y: u32, x: u32, kind: u32, a: f32, b: f32, seed: u32) {
+    /// Changes `values` [z][y][x] in place. kind and its parameters: 0 Gaussian noise (std), 1 Rician noise (std), 2 Gaussian
+    /// blur (sigma in voxels), 3 brightness (factor), 4 contrast (factor about the mean, kept in range), 5 gamma (exponent;
+    /// mean and std kept), 6 gamma of the inverted image, 7 low resolution (a zoom, or one per axis: nearest down, cubic up),
+    /// 8 multiplicative noise (std), 9 motion ghosting (alpha, axis, every), 10 Gibbs ringing (planes, axis), 11 bias field
+    /// (centre z, y, x), 12 power of the image scaled to [0, 1] (exponent), 13 power of the inverted image. clip: the result
+    /// stays within the range that the values had.
+    fn vx_intensity_wait(values: slice_mut[f32], z: u32, y: u32, x: u32, kind: u32, parameters: slice[f32], clip: bool, seed: u32) {
         let shape = [z, y, x].map(|n| n as usize);
         check("intensity", values.len(), shape)?;
-        if !a.is_finite() || !b.is_finite() || a < 0.0 {
-            return Err(format!("intensity: parameter a is {a}; it must be finite and not negative"));
+        if parameters.is_empty() || parameters.iter().any(|a| !a.is_finite() || *a < 0.0) {
+            return Err(format!("intensity: parameters {parameters:?}; they must be finite and not negative"));
         }
-        apply(values, shape, kind, a, seed)?;
+        let range = clip.then(|| (least(values), greatest(values)));
+        apply(values, shape, kind, parameters, seed)?;
+        if let Some((low, high)) = range {
+            each(values, |_, v| v.clamp(low, high));
+        }
         Ok(0.0)
     }
 }
 
-fn apply(values: &mut [f32], shape: [usize; 3], kind: u32, a: f32, seed: u32) -> Result<()> {
+fn apply(values: &mut [f32], shape: [usize; 3], kind: u32, parameters: &[f32], seed: u32) -> Result<()> {
+    let a = parameters[0];
+    let number = |i: usize| parameters.get(i).map_or(0, |&v| v as usize);
+    let axis = number(1).min(2);
     match kind {
         0 => each(values, |i, v| v + a * normal(seed, 2 * i)),
         1 => each(values, |i, v| {
@@ -32,7 +42,7 @@ fn apply(values: &mut [f32], shape: [usize; 3], kind: u32, a: f32, seed: u32) ->
         2 => blur(values, shape, a),
         3 => each(values, |_, v| v * a),
         4 => {
-            let (mean, low, high) = (moments(values).0 as f32, least(values), -least_negative(values));
+            let (mean, low, high) = (moments(values).0 as f32, least(values), greatest(values));
             each(values, |_, v| ((v - mean) * a + mean).clamp(low, high));
         }
         5 => gamma(values, a),
@@ -41,10 +51,33 @@ fn apply(values: &mut [f32], shape: [usize; 3], kind: u32, a: f32, seed: u32) ->
             gamma(values, a);
             each(values, |_, v| -v);
         }
-        7 => low_resolution(values, shape, a as f64),
+        7 => low_resolution(values, shape, std::array::from_fn(|d| parameters.get(d).map_or(a, |&v| v) as f64)),
+        8 => each(values, |i, v| v * (1.0 + a * normal(seed, 2 * i))),
+        9 => kspace::ghosting(values, shape, axis, a as f64, number(2).max(1)),
+        10 => kspace::ringing(values, shape, axis, number(0)),
+        11 => bias_field(values, shape, [0, 1, 2].map(|d| number(d) as f32)),
+        12 | 13 => {
+            let (low, high) = (least(values), greatest(values));
+            let range = (high - low).max(f32::MIN_POSITIVE);
+            let power = |t: f32| t.clamp(0.0, 1.0).powf(a);
+            if kind == 12 {
+                each(values, |_, v| power((v - low) / range) * range + low);
+            } else {
+                each(values, |_, v| high - power((high - v) / range) * range);
+            }
+        }
         _ => return Err(format!("intensity: there is no kind {kind}")),
     }
     Ok(())
+}
+
+/// Times 1 - sum over the axes of ((i - centre) / n)^2.
+fn bias_field(values: &mut [f32], shape: [usize; 3], centre: [f32; 3]) {
+    let square = |d: usize, i: usize| ((i as f32 - centre[d]) / shape[d] as f32).powi(2);
+    values.par_chunks_mut(shape[2]).enumerate().for_each(|(row, line)| {
+        let rest = 1.0 - square(0, row / shape[1]) - square(1, row % shape[1]);
+        line.iter_mut().enumerate().for_each(|(x, v)| *v *= rest - square(2, x));
+    });
 }
 
 fn each(values: &mut [f32], f: impl Fn(u64, f32) -> f32 + Sync) {
@@ -55,12 +88,22 @@ fn each(values: &mut [f32], f: impl Fn(u64, f32) -> f32 + Sync) {
     });
 }
 
-/// Standard normal number `counter` of `seed` (splitmix64 of Steele, Lea and Flood 2014; Box and Muller).
-fn normal(seed: u32, counter: u64) -> f32 {
+/// 64 random bits: number `counter` of `seed` (splitmix64 of Steele, Lea and Flood 2014).
+fn bits(seed: u32, counter: u64) -> u64 {
     let mut h = (((seed as u64) << 32) ^ counter.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    h ^= h >> 31;
+    h ^ (h >> 31)
+}
+
+/// Uniform number `counter` of `seed` in [0, 1).
+pub(super) fn uniform(seed: u32, counter: u64) -> f32 {
+    (bits(seed, counter) >> 40) as f32 / 16_777_216.0
+}
+
+/// Standard normal number `counter` of `seed` (Box and Muller).
+fn normal(seed: u32, counter: u64) -> f32 {
+    let h = bits(seed, counter);
     let u = ((h >> 40) as f32 + 1.0) / 16_777_217.0;
     let angle = (h & 0xff_ffff) as f32 / 16_777_216.0 * std::f32::consts::TAU;
     (-2.0 * u.ln()).sqrt() * angle.cos()
@@ -76,19 +119,20 @@ fn moments(values: &[f32]) -> (f64, f64) {
     (mean, total(&|v| (v - mean) * (v - mean)).sqrt())
 }
 
-fn least(values: &[f32]) -> f32 {
+pub(super) fn least(values: &[f32]) -> f32 {
     values.par_chunks(CHUNK).map(|c| c.iter().fold(f32::INFINITY, |m, &v| m.min(v))).reduce(|| f32::INFINITY, f32::min)
 }
 
-fn least_negative(values: &[f32]) -> f32 {
-    values.par_chunks(CHUNK).map(|c| c.iter().fold(f32::INFINITY, |m, &v| m.min(-v))).reduce(|| f32::INFINITY, f32::min)
+fn greatest(values: &[f32]) -> f32 {
+    let each = values.par_chunks(CHUNK).map(|c| c.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v)));
+    each.reduce(|| f32::NEG_INFINITY, f32::max)
 }
 
 /// Min-max to [0, 1], power, back, then the old mean and standard deviation.
 fn gamma(values: &mut [f32], exponent: f32) {
     let (mean, std) = moments(values);
     let low = least(values);
-    let range = -least_negative(values) - low + 1e-7;
+    let range = greatest(values) - low + 1e-7;
     each(values, |_, v| ((v - low) / range).max(0.0).powf(exponent) * range + low);
     let (new_mean, new_std) = moments(values);
     let scale = std / (new_std + 1e-8);
@@ -128,9 +172,9 @@ fn blur(values: &mut [f32], shape: [usize; 3], sigma: f32) {
     }
 }
 
-/// Nearest voxels down to `zoom` times the size, cubic spline up again.
-fn low_resolution(values: &mut [f32], shape: [usize; 3], zoom: f64) {
-    let small = shape.map(|n| ((n as f64 * zoom).round() as usize).clamp(1, n));
+/// Nearest voxels down to `zoom` times the size of each axis, cubic spline up again.
+fn low_resolution(values: &mut [f32], shape: [usize; 3], zoom: [f64; 3]) {
+    let small: [usize; 3] = std::array::from_fn(|d| ((shape[d] as f64 * zoom[d]).round() as usize).clamp(1, shape[d]));
     let ratio: [f64; 3] = std::array::from_fn(|d| shape[d] as f64 / small[d] as f64);
     let nearest = |d: usize, i: usize| (((i as f64 + 0.5) * ratio[d]) as usize).min(shape[d] - 1);
     let mut coarse = Vec::with_capacity(small.iter().product());
@@ -142,5 +186,5 @@ fn low_resolution(values: &mut [f32], shape: [usize; 3], zoom: f64) {
     }
     spline::prefilter(&mut coarse, small);
     let affine = std::array::from_fn(|r| std::array::from_fn(|c| if r == c { 1.0 / ratio[r] } else { 0.0 }));
-    taps::<4>(&coarse, small, [0; 3], small, &affine, shape, true, values);
+    taps::<4>(&coarse, small, [0; 3], small, &affine, None, shape, None, values);
 }

@@ -4,19 +4,25 @@
 use crate::abi::Result;
 use rayon::prelude::*;
 
+mod elastic;
 pub mod intensity;
+mod kspace;
 mod spline;
+
+use elastic::Bend;
 
 /// Rows of an affine map: edge coordinates (z, y, x) of the output -> edge coordinates of the input.
 pub type Affine = [[f64; 4]; 3];
 
 exports! {
     /// Samples a view of `volume` [vz][vy][vx] into `out` [pz][py][px]. `affine`: 3x4, edge coordinates (z, y, x) of the
-    /// view -> those of the volume. order 1 (linear) or 3 (cubic B-spline, mirror prefilter); 0 beyond the outermost voxel
-    /// centres. Whole-voxel crops and flips are copied bit for bit.
+    /// view -> those of the volume. order 1 (linear) or 3 (cubic B-spline, mirror prefilter); beyond the outermost voxel
+    /// centres 0, or with `least` the least value of the volume. alpha above 0: an elastic deformation of noise of `seed`
+    /// (U(-1, 1), Gaussian of sigma voxels, times alpha voxels) comes first. Else whole-voxel crops and flips are copied bit
+    /// for bit.
     fn vx_sample_view_wait(
-        volume: slice[f32], vz: u32, vy: u32, vx: u32, affine: slice[f64], order: u32,
-        pz: u32, py: u32, px: u32, out: slice_mut[f32]
+        volume: slice[f32], vz: u32, vy: u32, vx: u32, affine: slice[f64], order: u32, least: bool,
+        sigma: f64, alpha: f64, seed: u32, pz: u32, py: u32, px: u32, out: slice_mut[f32]
     ) {
         let affine = <&[f64; 12]>::try_from(affine).map_err(|_| "sample: the affine needs 12 numbers".to_string())?;
         let affine: Affine = std::array::from_fn(|r| std::array::from_fn(|c| affine[r * 4 + c]));
@@ -26,14 +32,19 @@ exports! {
         if affine.iter().flatten().any(|v| !v.is_finite()) {
             return Err("sample: the affine holds a number that is not finite".into());
         }
-        match (crop(&affine), order) {
-            (Some((sign, start)), 1 | 3) => copy(volume, shape, sign, start, patch, out),
-            (None, 1) => taps::<2>(volume, shape, [0; 3], shape, &affine, patch, false, out),
+        if alpha > 0.0 && !(sigma > 0.0 && sigma <= 1e3 && alpha <= 1e6) {
+            return Err(format!("sample: elastic sigma {sigma} and alpha {alpha}; they must be positive"));
+        }
+        let bend = (alpha > 0.0).then(|| Bend::new(patch, sigma, alpha, seed));
+        let fill = if least { intensity::least(volume) } else { 0.0 };
+        match (crop(&affine).filter(|_| bend.is_none()), order) {
+            (Some((sign, start)), 1 | 3) => copy(volume, shape, sign, start, fill, patch, out),
+            (None, 1) => taps::<2>(volume, shape, [0; 3], shape, &affine, bend.as_ref(), patch, Some(fill), out),
             (None, 3) => {
-                let (low, size) = needed(&affine, shape, patch);
+                let (low, size) = needed(&affine, bend.as_ref().map_or(0.0, Bend::reach), shape, patch);
                 let mut region = cut(volume, shape, low, size);
                 spline::prefilter(&mut region, size);
-                taps::<4>(&region, size, low, shape, &affine, patch, false, out);
+                taps::<4>(&region, size, low, shape, &affine, bend.as_ref(), patch, Some(fill), out);
             }
             _ => return Err(format!("sample: order is {order}; it must be 1 or 3")),
         }
@@ -65,8 +76,17 @@ fn crop(affine: &Affine) -> Option<([i64; 3], [i64; 3])> {
     Some(found)
 }
 
-/// Copies whole voxels; 0 outside of the volume.
-fn copy(volume: &[f32], shape: [usize; 3], sign: [i64; 3], start: [i64; 3], patch: [usize; 3], out: &mut [f32]) {
+/// Copies whole voxels; `fill` outside of the volume.
+#[allow(clippy::too_many_arguments)]
+fn copy(
+    volume: &[f32],
+    shape: [usize; 3],
+    sign: [i64; 3],
+    start: [i64; 3],
+    fill: f32,
+    patch: [usize; 3],
+    out: &mut [f32],
+) {
     // A flipped voxel i covers [start - i - 1, start - i].
     let at = |d: usize, i: usize| {
         let j = if sign[d] > 0 { start[d] + i as i64 } else { start[d] - 1 - i as i64 };
@@ -79,23 +99,25 @@ fn copy(volume: &[f32], shape: [usize; 3], sign: [i64; 3], start: [i64; 3], patc
                 (Some(sz), Some(sy)) => {
                     let base = (sz * shape[1] + sy) * shape[2];
                     for (value, column) in row.iter_mut().zip(&columns) {
-                        *value = column.map_or(0.0, |c| volume[base + c]);
+                        *value = column.map_or(fill, |c| volume[base + c]);
                     }
                 }
-                _ => row.fill(0.0),
+                _ => row.fill(fill),
             }
         }
     });
 }
 
-/// The part of the volume that the cubic spline of a view depends on: the prefilter forgets by 0.27 per voxel.
-fn needed(affine: &Affine, shape: [usize; 3], patch: [usize; 3]) -> ([usize; 3], [usize; 3]) {
+/// The part of the volume that the cubic spline of a view depends on, when its points move by up to `reach` voxels per
+/// axis before: the prefilter forgets by 0.27 per voxel.
+fn needed(affine: &Affine, reach: f64, shape: [usize; 3], patch: [usize; 3]) -> ([usize; 3], [usize; 3]) {
     const MARGIN: f64 = 18.0;
     let (mut low, mut size) = ([0; 3], [1; 3]);
     for d in 0..3 {
+        let margin = MARGIN + reach * affine[d][..3].iter().map(|v| v.abs()).sum::<f64>();
         let spans = (0..3).map(|c| affine[d][c] * patch[c] as f64);
-        let first = affine[d][3] + spans.clone().map(|s| s.min(0.0)).sum::<f64>() - MARGIN;
-        let last = affine[d][3] + spans.map(|s| s.max(0.0)).sum::<f64>() + MARGIN;
+        let first = affine[d][3] + spans.clone().map(|s| s.min(0.0)).sum::<f64>() - margin;
+        let last = affine[d][3] + spans.map(|s| s.max(0.0)).sum::<f64>() + margin;
         let length = shape[d] as f64;
         low[d] = first.floor().clamp(0.0, length - 1.0) as usize;
         size[d] = (last.ceil().clamp(0.0, length) as usize).saturating_sub(low[d]).max(1);
@@ -116,7 +138,7 @@ fn cut(volume: &[f32], shape: [usize; 3], low: [usize; 3], size: [usize; 3]) -> 
 }
 
 /// Interpolates `out` from coefficients that cover `low`..`low + size` of a volume of `shape`: T = 2 linear taps or T = 4
-/// cubic ones per axis. Outside is 0, or with `clamp` the nearest face.
+/// cubic ones per axis, of points that `bend` moves first. Outside is `fill`, or without it the nearest face.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn taps<const T: usize>(
     coefficients: &[f32],
@@ -124,25 +146,30 @@ pub(crate) fn taps<const T: usize>(
     low: [usize; 3],
     shape: [usize; 3],
     affine: &Affine,
+    bend: Option<&Bend>,
     patch: [usize; 3],
-    clamp: bool,
+    fill: Option<f32>,
     out: &mut [f32],
 ) {
     let last = shape.map(|n| (n - 1) as f64);
     out.par_chunks_mut(patch[1] * patch[2]).enumerate().for_each(|(z, plane)| {
         for (y, row) in plane.chunks_mut(patch[2]).enumerate() {
             'voxel: for (x, value) in row.iter_mut().enumerate() {
-                let p = [z, y, x].map(|i| i as f64 + 0.5);
+                let mut p = [z, y, x].map(|i| i as f64 + 0.5);
+                if let Some(bend) = bend {
+                    p.iter_mut().zip(bend.at([z, y, x])).for_each(|(p, d)| *p += d);
+                }
                 let mut offsets = [[0usize; T]; 3];
                 let mut weights = [[0f32; T]; 3];
                 for d in 0..3 {
                     let a = &affine[d];
                     let mut c = a[0] * p[0] + a[1] * p[1] + a[2] * p[2] + a[3] - 0.5;
-                    if clamp {
+                    if c < 0.0 || c > last[d] {
+                        if let Some(fill) = fill {
+                            *value = fill;
+                            continue 'voxel;
+                        }
                         c = c.clamp(0.0, last[d]);
-                    } else if c < 0.0 || c > last[d] {
-                        *value = 0.0;
-                        continue 'voxel;
                     }
                     let floor = c.floor();
                     weights[d] = spline::weights::<T>(c - floor);
