@@ -2,7 +2,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { resenc } from "../../lib/arch/resenc.ts";
 import { Tape } from "../../lib/autograd.ts";
-import { decode } from "../../lib/data/safetensors.ts";
 import { Parameters } from "../../lib/nn/parameters.ts";
 import { dot } from "../../lib/ops/cosine.ts";
 import { gatherBlocks } from "../../lib/ops/densify.ts";
@@ -11,23 +10,10 @@ import { Grid, scope, Tensor } from "../../lib/tensor.ts";
 import { leakFree, wave } from "../ops/wave.ts";
 import { batch } from "./batch.ts";
 import { report } from "./report.ts";
+import { fixture, sampledError } from "./sampled.ts";
 
-const FILE = new URL("../../fixtures/resenc.safetensors", import.meta.url);
-const { tensors, metadata } = decode(Deno.readFileSync(FILE), FILE.pathname);
+const { tensors, metadata } = fixture("resenc");
 const VISIBLE = Uint8Array.of(1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1);
-
-/** Largest error of the stored values of `key`, relative to the largest value (at least `floor`). */
-function error(key: string, values: Float32Array, floor: number): number {
-  const [largest, norm, ...sample] = tensors.get(key)!.data;
-  const every = Math.ceil(values.length / 64);
-  assertEquals(Math.ceil(values.length / every), sample.length, key);
-  const length = Math.sqrt(values.reduce((sum, v) => sum + v * v, 0));
-  const size = Math.max(largest, floor);
-  return sample.reduce(
-    (most, want, i) => Math.max(most, Math.abs(values[i * every] - want) / size),
-    Math.abs(length - norm) / Math.max(norm, floor),
-  );
-}
 
 for (const name of ["dense", "masked"]) {
   Deno.test(
@@ -44,7 +30,8 @@ for (const name of ["dense", "masked"]) {
           const weighed = outputs.map((y) => dot(y, Tensor.from(wave(y.length, 0.77, 0.2), y.channels)));
           return { outputs, loss: weighed.reduce(add) };
         });
-        const outputs = result.outputs.map((y, i) => error(`${name}.output.${i}`, y.read(), 0));
+        const stored = (key: string) => tensors.get(`${name}.${key}`)!.data;
+        const outputs = result.outputs.map((y, i) => sampledError(stored(`output.${i}`), y.read()));
         const gradients = tape.backward(result.loss);
         const keys = [...parameters.tensors.keys()].filter((key) => tensors.has(`${name}.gradient.${key}`));
         assertEquals(keys.length, gradients.size);
@@ -52,7 +39,7 @@ for (const name of ["dense", "masked"]) {
         const largest = (key: string) => tensors.get(`${name}.gradient.${key}`)?.data[0] ?? 0;
         const errors = keys.map((key) => {
           const gradient = gradients.get(parameters.tensors.get(key)!)!.read();
-          return error(`${name}.gradient.${key}`, gradient, largest(key.replace(/bias$/, "weight")));
+          return sampledError(stored(`gradient.${key}`), gradient, largest(key.replace(/bias$/, "weight")));
         });
         const [output, gradient] = [Math.max(...outputs), Math.max(...errors)];
         report({ network: `resenc 4-8-8, ${name}`, torch: metadata.torch, output, gradient });

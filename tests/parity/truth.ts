@@ -1,12 +1,12 @@
 /** Our ten optimiser steps against those of fixtures/make_truth.py (PyTorch, f64). */
 import { resenc } from "../../lib/arch/resenc.ts";
-import { decode } from "../../lib/data/safetensors.ts";
 import { fillOptions } from "../../lib/methods/options.ts";
 import { method } from "../../lib/methods/registry.ts";
 import type { Architecture } from "../../lib/nn/network.ts";
 import { Trainer } from "../../lib/train/pretrain.ts";
 import type { RunConfig } from "../../lib/train/run_folder.ts";
 import { batch } from "./batch.ts";
+import { fixture, sampledError } from "./sampled.ts";
 
 const FOLDER = new URL("../../fixtures/truth/", import.meta.url);
 
@@ -42,8 +42,7 @@ function network({ features, blocks, headWidth }: Tiny): Architecture {
 
 /** Trains ten steps from the same initial weights, on the same batches and masks. */
 export async function compare(name: string): Promise<Errors> {
-  const file = new URL(`${name}.safetensors`, FOLDER);
-  const { tensors, metadata } = decode(Deno.readFileSync(file), file.pathname);
+  const { tensors, metadata } = fixture(`truth/${name}`);
   const { arch: tiny, patch, ...rest } = JSON.parse(metadata.case);
   const arch = network(tiny);
   const chosen = method(rest.method);
@@ -73,15 +72,8 @@ export async function compare(name: string): Promise<Errors> {
   }
   for (const key of names) {
     const values = trainer.parameters.tensors.get(key)!.read();
-    const [largest, norm, ...sample] = tensors.get(key)!.data;
-    const every = Math.max(1, Math.ceil(values.length / 48));
     // Biases before a norm have no gradient: rounding moves them by less than this floor.
-    const size = Math.max(largest, 1e-2);
-    const length = Math.sqrt(values.reduce((sum, v) => sum + v * v, 0));
-    const error = sample.reduce(
-      (most, want, i) => Math.max(most, Math.abs(values[i * every] - want) / size),
-      Math.abs(length - norm) / Math.max(norm, 1e-2),
-    );
+    const error = sampledError(tensors.get(key)!.data, values, 1e-2);
     if (error > errors.weights) [errors.weights, errors.worst] = [error, key];
   }
   return errors;
