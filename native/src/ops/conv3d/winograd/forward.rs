@@ -8,7 +8,8 @@
 use super::product::{PANEL, ROWS, product};
 use super::tiles::{Scratch, TileRow, Tiles};
 use super::transform::{Strides, input_row, outputs, taps};
-use super::vector::{Kernel, Vector};
+use super::vector::{Kernel, Vector, store};
+use crate::element::Element;
 use std::cell::RefCell;
 
 thread_local! {
@@ -80,10 +81,10 @@ impl Kernel for Weights<'_> {
 }
 
 /// y = conv(x) + bias on tile rows `index * rows ..` of the block list.
-pub struct Forward<'a> {
+pub struct Forward<'a, E> {
     pub tiles: Tiles<'a>,
-    pub x: *const f32,
-    pub y: *mut f32,
+    pub x: *const E,
+    pub y: *mut E,
     pub c_in: usize,
     pub c_out: usize,
     /// From `Weights`.
@@ -91,11 +92,11 @@ pub struct Forward<'a> {
     /// One value per output channel, zero padded to whole panels.
     pub bias: &'a [f32],
     /// A row of `side[2]` voxels of zeros.
-    pub zeros: &'a [f32],
+    pub zeros: &'a [E],
     /// Tile rows per group.
     pub rows: usize,
 }
-unsafe impl Sync for Forward<'_> {}
+unsafe impl<E> Sync for Forward<'_, E> {}
 
 /// Memory of one group.
 struct Group {
@@ -107,11 +108,11 @@ struct Group {
     tiles: usize,
 }
 
-impl Kernel for Forward<'_> {
+impl<E: Element> Kernel for Forward<'_, E> {
     #[inline(always)]
     unsafe fn run<V: Vector>(&self, index: usize) {
         let (first, last) = (index * self.rows, ((index + 1) * self.rows).min(self.tiles.rows()));
-        let rows: Vec<TileRow> =
+        let rows: Vec<TileRow<E>> =
             (first..last).map(|r| self.tiles.row(self.x, self.c_in, self.zeros.as_ptr(), r)).collect();
         let tiles = rows.len() * self.tiles.per_row();
         let tile = self.c_in.next_multiple_of(16);
@@ -131,7 +132,7 @@ impl Kernel for Forward<'_> {
     }
 }
 
-impl Forward<'_> {
+impl<E: Element> Forward<'_, E> {
     /// Voxels along x, values between rows and between planes of y.
     #[inline(always)]
     fn output_strides(&self) -> (usize, usize, usize) {
@@ -141,7 +142,7 @@ impl Forward<'_> {
 
     /// z index `Z` of one group.
     #[inline(always)]
-    unsafe fn step<V: Vector, const Z: usize>(&self, rows: &[TileRow], group: &Group) {
+    unsafe fn step<V: Vector, const Z: usize>(&self, rows: &[TileRow<E>], group: &Group) {
         let per_row = self.tiles.per_row();
         let stride = group.stride;
         let panels = self.c_out.div_ceil(PANEL);
@@ -151,9 +152,9 @@ impl Forward<'_> {
                     let n = self.c_in - c;
                     let to = group.input.add(i * per_row * stride.tile + c);
                     if n >= V::LANES {
-                        input_row::<V, Z, true>(&row.rows, (c, n), self.c_in, per_row, to, stride);
+                        input_row::<V, E, Z, true>(&row.rows, (c, n), self.c_in, per_row, to, stride);
                     } else {
-                        input_row::<V, Z, false>(&row.rows, (c, n), self.c_in, per_row, to, stride);
+                        input_row::<V, E, Z, false>(&row.rows, (c, n), self.c_in, per_row, to, stride);
                     }
                 }
             }
@@ -194,7 +195,7 @@ impl Forward<'_> {
         products: *const f32,
         sums: *mut f32,
         bias: *const f32,
-        y: *mut f32,
+        y: *mut E,
         columns: usize,
     ) {
         let (sx, sy, sz) = self.output_strides();
@@ -232,10 +233,4 @@ impl Forward<'_> {
             }
         }
     }
-}
-
-/// Stores a vector, or what of it lies before the end of a row of channels.
-#[inline(always)]
-unsafe fn store<V: Vector>(value: V, to: *mut f32, n: usize) {
-    unsafe { if n >= V::LANES { value.store(to) } else { value.store_first(to, n) } }
 }

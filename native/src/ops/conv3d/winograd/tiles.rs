@@ -2,19 +2,20 @@
 //! (block, z, y): it reads 4 x 4 input rows, each given by three pointers (the voxel left of the block, the block's own
 //! row, the voxel right of it), so that the halo is read in place and nothing is gathered. Absent blocks are zeros.
 
+use crate::element::Element;
 use crate::grid::Grid;
 
 /// One input row of a block with the voxels beside it.
 #[derive(Clone, Copy)]
-pub struct Row {
-    pub left: *const f32,
-    pub own: *const f32,
-    pub right: *const f32,
+pub struct Row<E> {
+    pub left: *const E,
+    pub own: *const E,
+    pub right: *const E,
 }
 
 /// The 4 x 4 input rows [z][y] of a tile row, and its first output voxel.
-pub struct TileRow {
-    pub rows: [[Row; 4]; 4],
+pub struct TileRow<E> {
+    pub rows: [[Row<E>; 4]; 4],
     pub voxel: usize,
 }
 
@@ -38,7 +39,7 @@ impl Tiles<'_> {
         self.rows() * self.per_row()
     }
     /// Tile row `index` of a tensor with `c` channels; `zeros` holds a row of zeros.
-    pub fn row(&self, x: *const f32, c: usize, zeros: *const f32, index: usize) -> TileRow {
+    pub fn row<E: Element>(&self, x: *const E, c: usize, zeros: *const E, index: usize) -> TileRow<E> {
         let [sz, sy, sx] = self.side;
         let (ty, tz, block) = (index % (sy / 2), index / (sy / 2) % (sz / 2), index / (sy / 2) / (sz / 2));
         let neighbours = &self.grid.neighbours[block];

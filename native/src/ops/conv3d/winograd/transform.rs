@@ -6,7 +6,8 @@
 //! and put right by `taps_back`. (Lavin and Gray 2016, section 4.1, in three dimensions.)
 
 use super::tiles::Row;
-use super::vector::Vector;
+use super::vector::{Vector, load};
+use crate::element::Element;
 
 /// The two planes that row `Z` of B^T combines along z: the difference, or for row 1 the sum.
 pub const PLANES: [(usize, usize); 4] = [(0, 2), (1, 2), (2, 1), (1, 3)];
@@ -43,24 +44,18 @@ pub unsafe fn taps_back<V: Vector>(m: [V; 4]) -> [V; 3] {
     }
 }
 
-/// Loads a vector, or its first `n` lanes where a row of channels ends inside it.
-#[inline(always)]
-unsafe fn load<V: Vector, const WHOLE: bool>(from: *const f32, n: usize) -> V {
-    unsafe { if WHOLE { V::load(from) } else { V::load_first(from, n) } }
-}
-
 /// One column of a tile's input: row `Z` of B^T along z, then B^T along y. `from` picks the part of each row.
 #[inline(always)]
-unsafe fn column<V: Vector, const Z: usize, const WHOLE: bool>(
-    p: &[*const f32; 4],
-    q: &[*const f32; 4],
+unsafe fn column<V: Vector, E: Element, const Z: usize, const WHOLE: bool>(
+    p: &[*const E; 4],
+    q: &[*const E; 4],
     at: usize,
     n: usize,
 ) -> [V; 4] {
     unsafe {
         let mut d = [V::splat(0.0); 4];
         for y in 0..4 {
-            let (a, b) = (load::<V, WHOLE>(p[y].add(at), n), load::<V, WHOLE>(q[y].add(at), n));
+            let (a, b) = (load::<V, E, WHOLE>(p[y].add(at), n), load::<V, E, WHOLE>(q[y].add(at), n));
             d[y] = if Z == 1 { a.add(b) } else { a.sub(b) };
         }
         [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3])]
@@ -77,8 +72,8 @@ pub struct Strides {
 /// B^T d of one tile row for z index `Z` and one vector of channels. Neighbouring tiles share two columns, and a result
 /// leaves as soon as its columns are there, so that three columns are alive at most.
 #[inline(always)]
-pub unsafe fn input_row<V: Vector, const Z: usize, const WHOLE: bool>(
-    rows: &[[Row; 4]; 4],
+pub unsafe fn input_row<V: Vector, E: Element, const Z: usize, const WHOLE: bool>(
+    rows: &[[Row<E>; 4]; 4],
     (first, n): (usize, usize),
     c: usize,
     tiles: usize,
@@ -87,15 +82,15 @@ pub unsafe fn input_row<V: Vector, const Z: usize, const WHOLE: bool>(
 ) {
     unsafe {
         let (p, q) = (&rows[PLANES[Z].0], &rows[PLANES[Z].1]);
-        let own = |r: &[Row; 4]| [r[0].own, r[1].own, r[2].own, r[3].own];
-        let left = |r: &[Row; 4]| [r[0].left, r[1].left, r[2].left, r[3].left];
-        let right = |r: &[Row; 4]| [r[0].right, r[1].right, r[2].right, r[3].right];
+        let own = |r: &[Row<E>; 4]| [r[0].own, r[1].own, r[2].own, r[3].own];
+        let left = |r: &[Row<E>; 4]| [r[0].left, r[1].left, r[2].left, r[3].left];
+        let right = |r: &[Row<E>; 4]| [r[0].right, r[1].right, r[2].right, r[3].right];
         let (p_own, q_own) = (own(p), own(q));
-        let mut c0 = column::<V, Z, WHOLE>(&left(p), &left(q), first, n);
-        let mut c1 = column::<V, Z, WHOLE>(&p_own, &q_own, first, n);
+        let mut c0 = column::<V, E, Z, WHOLE>(&left(p), &left(q), first, n);
+        let mut c1 = column::<V, E, Z, WHOLE>(&p_own, &q_own, first, n);
         for tile in 0..tiles {
             let at = first + (2 * tile + 1) * c;
-            let c2 = column::<V, Z, WHOLE>(&p_own, &q_own, at, n);
+            let c2 = column::<V, E, Z, WHOLE>(&p_own, &q_own, at, n);
             for y in 0..4 {
                 c0[y].sub(c2[y]).store(out.add(4 * y * stride.matrix));
             }
@@ -104,9 +99,9 @@ pub unsafe fn input_row<V: Vector, const Z: usize, const WHOLE: bool>(
                 c2[y].sub(c1[y]).store(out.add((4 * y + 2) * stride.matrix));
             }
             let c3 = if tile + 1 < tiles {
-                column::<V, Z, WHOLE>(&p_own, &q_own, at + c, n)
+                column::<V, E, Z, WHOLE>(&p_own, &q_own, at + c, n)
             } else {
-                column::<V, Z, WHOLE>(&right(p), &right(q), first, n)
+                column::<V, E, Z, WHOLE>(&right(p), &right(q), first, n)
             };
             for y in 0..4 {
                 c1[y].sub(c3[y]).store(out.add((4 * y + 3) * stride.matrix));
@@ -119,21 +114,21 @@ pub unsafe fn input_row<V: Vector, const Z: usize, const WHOLE: bool>(
 
 /// Row `Z` of A (without its sign) along z: of the two output gradients `sz` values apart.
 #[inline(always)]
-unsafe fn planes<V: Vector, const Z: usize, const WHOLE: bool>(at: *const f32, sz: usize, n: usize) -> V {
+unsafe fn planes<V: Vector, E: Element, const Z: usize, const WHOLE: bool>(at: *const E, sz: usize, n: usize) -> V {
     unsafe {
         match Z {
-            0 => load::<V, WHOLE>(at, n),
-            1 => load::<V, WHOLE>(at, n).add(load::<V, WHOLE>(at.add(sz), n)),
-            2 => load::<V, WHOLE>(at, n).sub(load::<V, WHOLE>(at.add(sz), n)),
-            _ => load::<V, WHOLE>(at.add(sz), n),
+            0 => load::<V, E, WHOLE>(at, n),
+            1 => load::<V, E, WHOLE>(at, n).add(load::<V, E, WHOLE>(at.add(sz), n)),
+            2 => load::<V, E, WHOLE>(at, n).sub(load::<V, E, WHOLE>(at.add(sz), n)),
+            _ => load::<V, E, WHOLE>(at.add(sz), n),
         }
     }
 }
 
 /// A dy of one tile row for z index `Z` and one vector of channels. `sy`, `sz`: values between rows and planes of dy.
 #[inline(always)]
-pub unsafe fn gradient_row<V: Vector, const Z: usize, const WHOLE: bool>(
-    dy: *const f32,
+pub unsafe fn gradient_row<V: Vector, E: Element, const Z: usize, const WHOLE: bool>(
+    dy: *const E,
     n: usize,
     (sz, sy, c): (usize, usize, usize),
     tiles: usize,
@@ -143,9 +138,9 @@ pub unsafe fn gradient_row<V: Vector, const Z: usize, const WHOLE: bool>(
     unsafe {
         for tile in 0..tiles {
             let at = dy.add(2 * tile * c);
-            let left = spread([planes::<V, Z, WHOLE>(at, sz, n), planes::<V, Z, WHOLE>(at.add(sy), sz, n)]);
+            let left = spread([planes::<V, E, Z, WHOLE>(at, sz, n), planes::<V, E, Z, WHOLE>(at.add(sy), sz, n)]);
             let at = at.add(c);
-            let right = spread([planes::<V, Z, WHOLE>(at, sz, n), planes::<V, Z, WHOLE>(at.add(sy), sz, n)]);
+            let right = spread([planes::<V, E, Z, WHOLE>(at, sz, n), planes::<V, E, Z, WHOLE>(at.add(sy), sz, n)]);
             for y in 0..4 {
                 let values = spread([left[y], right[y]]);
                 for x in 0..4 {

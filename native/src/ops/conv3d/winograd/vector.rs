@@ -5,6 +5,8 @@
 //! features of its entry.
 
 use super::super::kernels::{Isa, isa};
+use crate::element::{Dtype, Element};
+use half::bf16;
 
 /// `LANES` values of f32. All functions need the processor features of the type, and valid pointers.
 pub trait Vector: Copy {
@@ -18,11 +20,48 @@ pub trait Vector: Copy {
     unsafe fn store(self, to: *mut f32);
     /// Stores the first `n` lanes.
     unsafe fn store_first(self, to: *mut f32, n: usize);
+    unsafe fn load_bf16(from: *const bf16) -> Self;
+    /// Stores rounded values, ties to even.
+    unsafe fn store_bf16(self, to: *mut bf16);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     /// self * factor + term
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+}
+
+/// Loads a vector of stored values, or its first `n` lanes where a row of channels ends inside it.
+#[inline(always)]
+pub unsafe fn load<V: Vector, E: Element, const WHOLE: bool>(from: *const E, n: usize) -> V {
+    unsafe {
+        match (E::DTYPE, WHOLE) {
+            (Dtype::F32, true) => V::load(from as *const f32),
+            (Dtype::F32, false) => V::load_first(from as *const f32, n),
+            (Dtype::Bf16, true) => V::load_bf16(from as *const bf16),
+            (Dtype::Bf16, false) => {
+                let mut row = [bf16::ZERO; 16];
+                std::ptr::copy_nonoverlapping(from as *const bf16, row.as_mut_ptr(), n);
+                V::load_bf16(row.as_ptr())
+            }
+        }
+    }
+}
+
+/// Stores a vector as stored values, or what of it lies before the end of a row of channels, `n` values away.
+#[inline(always)]
+pub unsafe fn store<V: Vector, E: Element>(value: V, to: *mut E, n: usize) {
+    unsafe {
+        match (E::DTYPE, n >= V::LANES) {
+            (Dtype::F32, true) => value.store(to as *mut f32),
+            (Dtype::F32, false) => value.store_first(to as *mut f32, n),
+            (Dtype::Bf16, true) => value.store_bf16(to as *mut bf16),
+            (Dtype::Bf16, false) => {
+                let mut row = [bf16::ZERO; 16];
+                value.store_bf16(row.as_mut_ptr());
+                std::ptr::copy_nonoverlapping(row.as_ptr(), to as *mut bf16, n);
+            }
+        }
+    }
 }
 
 /// Work on item `index`, written for any vector.
@@ -86,6 +125,20 @@ impl Vector for Plain {
         unsafe { std::ptr::copy_nonoverlapping(self.0.as_ptr(), to, n) }
     }
     #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        let mut out = [0f32; 8];
+        for (i, value) in out.iter_mut().enumerate() {
+            *value = Element::to_f32(unsafe { *from.add(i) });
+        }
+        Plain(out)
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16) {
+        for (i, value) in self.0.iter().enumerate() {
+            unsafe { *to.add(i) = Element::from_f32(*value) };
+        }
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         self.zip(other, |a, b| a + b)
     }
@@ -106,6 +159,7 @@ impl Vector for Plain {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Kernel, Vector};
+    use half::bf16;
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx512f")]
@@ -120,7 +174,7 @@ mod x86 {
     /// All methods but the masked ones are one intrinsic each.
     macro_rules! intrinsics {
         ($vector:ty, $lanes:literal, $rows:literal, $set1:ident, $load:ident, $store:ident, $add:ident, $sub:ident,
-         $mul:ident, $fma:ident, $load_first:expr, $store_first:expr) => {
+         $mul:ident, $fma:ident, $load_first:expr, $store_first:expr, $load_bf16:expr, $store_bf16:expr) => {
             impl Vector for $vector {
                 const LANES: usize = $lanes;
                 const ROWS: usize = $rows;
@@ -143,6 +197,14 @@ mod x86 {
                 #[inline(always)]
                 unsafe fn store_first(self, to: *mut f32, n: usize) {
                     unsafe { $store_first(to, n, self) }
+                }
+                #[inline(always)]
+                unsafe fn load_bf16(from: *const bf16) -> Self {
+                    unsafe { $load_bf16(from) }
+                }
+                #[inline(always)]
+                unsafe fn store_bf16(self, to: *mut bf16) {
+                    unsafe { $store_bf16(to, self) }
                 }
                 #[inline(always)]
                 unsafe fn add(self, other: Self) -> Self {
@@ -191,6 +253,46 @@ mod x86 {
         unsafe { _mm256_maskstore_ps(to, first8(n), value) }
     }
 
+    #[inline(always)]
+    unsafe fn load16_bf16(from: *const bf16) -> __m512 {
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from as *const __m256i));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store16_bf16(to: *mut bf16, value: __m512) {
+        unsafe {
+            let bits = _mm512_castps_si512(value);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
+            let upper = _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet));
+            _mm256_storeu_si256(to as *mut __m256i, _mm512_cvtepi32_epi16(upper));
+        }
+    }
+    #[inline(always)]
+    unsafe fn load8_bf16(from: *const bf16) -> __m256 {
+        unsafe {
+            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from as *const __m128i));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store8_bf16(to: *mut bf16, value: __m256) {
+        unsafe {
+            let bits = _mm256_castps_si256(value);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(value, value));
+            let upper = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
+            let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(upper, upper));
+            _mm_storeu_si128(to as *mut __m128i, _mm256_castsi256_si128(packed));
+        }
+    }
+
     intrinsics!(
         __m512,
         16,
@@ -203,7 +305,9 @@ mod x86 {
         _mm512_mul_ps,
         _mm512_fmadd_ps,
         load16,
-        store16
+        store16,
+        load16_bf16,
+        store16_bf16
     );
     intrinsics!(
         __m256,
@@ -217,6 +321,8 @@ mod x86 {
         _mm256_mul_ps,
         _mm256_fmadd_ps,
         load8,
-        store8
+        store8,
+        load8_bf16,
+        store8_bf16
     );
 }

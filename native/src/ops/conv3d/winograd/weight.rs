@@ -8,6 +8,7 @@ use super::product::{PANEL, ROWS, product};
 use super::tiles::{Scratch, TileRow, Tiles};
 use super::transform::{Strides, gradient_row, input_row, taps_back};
 use super::vector::{Kernel, Vector};
+use crate::element::Element;
 use std::cell::RefCell;
 
 thread_local! {
@@ -23,22 +24,22 @@ pub fn sums_len(c_in: usize, c_out: usize) -> usize {
 }
 
 /// Sums over the tile rows of stretch `index / 4` for z index `index % 4`.
-pub struct Sums<'a> {
+pub struct Sums<'a, E> {
     pub tiles: Tiles<'a>,
-    pub x: *const f32,
-    pub dy: *const f32,
+    pub x: *const E,
+    pub dy: *const E,
     pub c_in: usize,
     pub c_out: usize,
-    pub zeros: &'a [f32],
+    pub zeros: &'a [E],
     /// Tile rows per group, and per stretch.
     pub rows: usize,
     pub stretch: usize,
     /// `sums_len` values per stretch.
     pub to: *mut f32,
 }
-unsafe impl Sync for Sums<'_> {}
+unsafe impl<E> Sync for Sums<'_, E> {}
 
-impl Kernel for Sums<'_> {
+impl<E: Element> Kernel for Sums<'_, E> {
     #[inline(always)]
     unsafe fn run<V: Vector>(&self, index: usize) {
         unsafe {
@@ -53,7 +54,7 @@ impl Kernel for Sums<'_> {
     }
 }
 
-impl Sums<'_> {
+impl<E: Element> Sums<'_, E> {
     #[inline(always)]
     unsafe fn stretch<V: Vector, const Z: usize>(&self, index: usize, to: *mut f32) {
         let (c_in, c_out, per_row) = (self.c_in, self.c_out, self.tiles.per_row());
@@ -66,7 +67,7 @@ impl Sums<'_> {
         let dy = x.wrapping_add(16 * input.matrix);
         let last = ((index + 1) * self.stretch).min(self.tiles.rows());
         for first in (index * self.stretch..last).step_by(self.rows) {
-            let rows: Vec<TileRow> = (first..last.min(first + self.rows))
+            let rows: Vec<TileRow<E>> = (first..last.min(first + self.rows))
                 .map(|r| self.tiles.row(self.x, c_in, self.zeros.as_ptr(), r))
                 .collect();
             unsafe {
@@ -75,9 +76,9 @@ impl Sums<'_> {
                         let at = x.add((c / 16 * tiles + i * per_row) * 16 + c % 16);
                         let n = c_in - c;
                         if n >= V::LANES {
-                            input_row::<V, Z, true>(&row.rows, (c, n), c_in, per_row, at, input);
+                            input_row::<V, E, Z, true>(&row.rows, (c, n), c_in, per_row, at, input);
                         } else {
-                            input_row::<V, Z, false>(&row.rows, (c, n), c_in, per_row, at, input);
+                            input_row::<V, E, Z, false>(&row.rows, (c, n), c_in, per_row, at, input);
                         }
                     }
                     for c in (0..c_out).step_by(V::LANES) {
@@ -85,9 +86,9 @@ impl Sums<'_> {
                         let from = self.dy.add(row.voxel * c_out + c);
                         let (n, strides) = (c_out - c, (sy * sx * c_out, sx * c_out, c_out));
                         if n >= V::LANES {
-                            gradient_row::<V, Z, true>(from, n, strides, per_row, at, output);
+                            gradient_row::<V, E, Z, true>(from, n, strides, per_row, at, output);
                         } else {
-                            gradient_row::<V, Z, false>(from, n, strides, per_row, at, output);
+                            gradient_row::<V, E, Z, false>(from, n, strides, per_row, at, output);
                         }
                     }
                 }
