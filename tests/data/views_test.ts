@@ -97,6 +97,7 @@ Deno.test("D11: without augmentation no view has a voxel from outside of a volum
     const { view } = drawSingle(5, index, [EXTENTS[1]], PATCH, false);
     for (const { affine, box } of [a, b, view]) {
       assertEquals(affine, axes.map((r) => [...axes.map((c) => Number(r === c)), box[r]]));
+      for (const d of axes) assert(box[d] >= 0 && box[d + 3] <= EXTENTS[1].shape[d]);
     }
   }
 });
