@@ -2,10 +2,22 @@
 import { nearest, UsageError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { mednextL, mednextM } from "./mednext.ts";
+import { primusB, primusL, primusM, primusS } from "./primus.ts";
 import { resencL, resencS } from "./resenc.ts";
 import { unetB, unetXl } from "./unet.ts";
 
-export const architectures: readonly Architecture[] = [resencS, resencL, unetB, unetXl, mednextM, mednextL];
+export const architectures: readonly Architecture[] = [
+  resencS,
+  resencL,
+  unetB,
+  unetXl,
+  mednextM,
+  mednextL,
+  primusS,
+  primusB,
+  primusM,
+  primusL,
+];
 
 /** @throws UsageError that names the nearest network */
 export function architecture(name: string): Architecture {

@@ -17,10 +17,10 @@ export const ae = defineMethod({
   },
   bind({ network, patch, options }) {
     return {
-      loss({ batch }) {
+      loss({ batch, random }) {
         const samples = batch.images.length / volume(patch);
         const image = Tensor.from(batch.images, 1, { grid: Grid.dense(samples), side: patch });
-        const output = network.decode(network.encode(image));
+        const output = network.decode(network.encode(image, undefined, random), random);
         const reconstruction = reconstructionLoss(output, image, null, options.loss);
         return {
           loss: scale(reconstruction, options.reconstruction),

@@ -53,6 +53,7 @@ export const cva = defineMethod({
   citation: "Consistent View Alignment, winner of the SSL3D 2025 challenge (LatentCampus)",
   summary: "MAE on two overlapping crops, features of the overlap aligned, contrastive between images",
   views: 2,
+  networks: "cnn",
   options: {
     cell: cellOption,
     ratio: ratioOption,

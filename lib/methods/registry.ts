@@ -8,8 +8,9 @@ import { cva } from "./cva.ts";
 import { mae } from "./mae.ts";
 import type { Method } from "./method.ts";
 import { s3d } from "./s3d.ts";
+import { simmim } from "./simmim.ts";
 
-export const methods: readonly Method[] = [ae, mae, s3d, cva];
+export const methods: readonly Method[] = [ae, mae, simmim, s3d, cva];
 
 /** Whether `name` is a file of the user's rather than a method of ours. */
 export function isMethodFile(name: string): boolean {

@@ -33,3 +33,17 @@ export function gelu(x: Tensor): Tensor {
     (dy) => [like(n.vx_gelu_grad(x.handle, dy.handle, x.length))],
   );
 }
+
+/** silu(gate) * value, of one shape: the gated unit of SwiGLU. */
+export function swiglu(gate: Tensor, value: Tensor): Tensor {
+  if (gate.rows !== value.rows || gate.channels !== value.channels) {
+    throw new Error("swiglu: the shapes differ");
+  }
+  const n = native();
+  const like = (handle: number) => new Tensor(handle, gate.rows, gate.channels, gate.layout);
+  const length = gate.length;
+  return record(like(n.vx_swiglu(gate.handle, value.handle, length)), [gate, value], (dy) => [
+    like(n.vx_swiglu_grad_gate(gate.handle, value.handle, dy.handle, length)),
+    like(n.vx_swiglu(gate.handle, dy.handle, length)),
+  ]);
+}

@@ -1,5 +1,6 @@
 /** Networks and runs small enough to train in a test. */
 import { mednext } from "../../lib/arch/mednext.ts";
+import { primus } from "../../lib/arch/primus.ts";
 import { architectures } from "../../lib/arch/registry.ts";
 import { resenc } from "../../lib/arch/resenc.ts";
 import { unet } from "../../lib/arch/unet.ts";
@@ -17,6 +18,7 @@ const small: Record<string, Architecture> = {
   resenc: tiny,
   unet: { ...unet("tiny unet", 4), headWidth: 16 },
   mednext: { ...mednext("tiny mednext", 4, { blocks: [1, 1, 2], ratios: [2, 3, 2] }), headWidth: 16 },
+  primus: { ...primus("tiny primus", 96, 2, 2), headWidth: 16 },
 };
 
 /** One network of every family of the registry: its small build, or its first entry where there is none. */

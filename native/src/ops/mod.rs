@@ -1,5 +1,6 @@
 //! The kernels: one folder per op.
 pub mod activation;
+pub mod attention;
 pub mod concat;
 pub mod conv3d;
 pub mod cosine;
@@ -9,6 +10,8 @@ pub mod elementwise;
 pub mod gelu;
 pub mod gram;
 pub mod lattice;
+pub mod layer_norm;
+pub mod layer_scale;
 pub mod maxpool;
 pub mod norm;
 pub mod ntxent;
@@ -18,3 +21,6 @@ pub mod reconstruction;
 pub mod rows;
 pub mod segmentation;
 pub mod separable;
+pub mod swiglu;
+pub mod tile;
+pub mod tokens;
