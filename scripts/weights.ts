@@ -64,12 +64,13 @@ async function main({ positionals: [action, path], flags }: Arguments): Promise<
   const tokenOrder = flags["token-order"];
   // What was begun takes seconds and is finished: an interrupt leaves nothing half written.
   for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, () => {});
+  const arch = flags.arch === undefined ? undefined : architecture(flags.arch);
   if (action === "export") {
-    const exported = await exportWeights(trim(path), out, { arch: flags.arch, tokenOrder });
+    const exported = await exportWeights(trim(path), out, { arch, tokenOrder });
     log(`${out}: ${exported.names} names of ${exported.tensors} tensors of ${exported.arch}`);
     return writeLine(exported);
   }
-  const candidates = flags.arch ? [architecture(flags.arch)] : architectures;
+  const candidates = arch ? [arch] : architectures;
   const { missing, mismatched, ...found } = await importWeights(path, out, { candidates, tokenOrder });
   const { matched, total } = found.encoder;
   log(`${path}: ${found.arch}, ${found.matched} tensors matched, ${matched} of the ${total} of its encoder`);

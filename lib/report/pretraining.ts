@@ -1,16 +1,20 @@
 /** report.html of a pretraining run: curves, configuration, and what the network makes of a few fixed crops. */
 import { join } from "@std/path";
 import { Tape } from "../autograd.ts";
-import type { Loader } from "../data/loader.ts";
+import type { Loader, Source } from "../data/loader.ts";
 import { Rng } from "../rng.ts";
 import { scope, volume } from "../tensor.ts";
 import type { Trainer } from "../train/pretrain.ts";
 import { type RunFolder, writeWhole } from "../train/run_folder.ts";
+import { EXPLANATION, featurePictures } from "./features.ts";
 import { runReport } from "./run.ts";
 import { page, percentileWindow } from "./slices.ts";
 
 /** Crops of the first batch shown in a report. */
 const SHOWN = 3;
+
+/** Crop pairs whose features are shown. */
+const PAIRS = 2;
 
 /** Input, mask, reconstruction and difference of the first crops, each in three planes; one row per crop. */
 async function reconstructions(trainer: Trainer, loader: Loader): Promise<Uint8Array> {
@@ -44,10 +48,12 @@ export async function writeReport(
   trainer: Trainer,
   loader: Loader,
   waited: number,
+  store: Source,
 ): Promise<void> {
   const picture = await reconstructions(trainer, loader);
   loader.close();
   const { config, metrics } = run;
+  const features = await featurePictures(trainer.network, store, config.patch, config.seed, PAIRS);
   const html = runReport({
     config: { ...config },
     metrics,
@@ -55,6 +61,7 @@ export async function writeReport(
       name: "input, masked input, hidden voxels reconstructed, difference; each axial, coronal, sagittal",
       png: picture,
     }],
+    features: { explanation: EXPLANATION, pictures: features },
     summary: {
       steps: metrics.at(-1)?.step ?? 0,
       loss: metrics.at(-1)?.loss ?? null,

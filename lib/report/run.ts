@@ -1,7 +1,7 @@
 /** The page of a training run: what was trained, how the loss fell, what the network saw. */
 import * as Plot from "@observablehq/plot";
 import { svg } from "./figure.ts";
-import { figures, htmlPage, image, section, table, tiles } from "./html.ts";
+import { escape, figures, htmlPage, image, section, table, tiles } from "./html.ts";
 
 /** One line of `metrics.jsonl`; every further number is a named term of the loss. */
 export interface StepMetrics {
@@ -13,11 +13,19 @@ export interface StepMetrics {
   [term: string]: number;
 }
 
+/** A PNG file and its caption. */
+interface Picture {
+  name: string;
+  png: Uint8Array;
+}
+
 /** What a run's report is made of. */
 export interface RunReport {
   config: Record<string, unknown>;
   metrics: readonly StepMetrics[];
-  crops: { name: string; png: Uint8Array }[];
+  crops: Picture[];
+  /** What the encoder has learned, and how to read it. */
+  features?: { explanation: string; pictures: Picture[] };
   summary: Record<string, unknown>;
 }
 
@@ -106,7 +114,7 @@ function flatten(config: Record<string, unknown>, prefix = ""): [string, string]
  * A self-contained HTML page: loss and every named term, learning rate and speed over the steps as inline SVG, pictures
  * as data URIs, the summary and the configuration. Works without scripts and without a network.
  */
-export function runReport({ config, metrics, crops, summary }: RunReport): string {
+export function runReport({ config, metrics, crops, features, summary }: RunReport): string {
   const names = new Set(metrics.flatMap((row) => Object.keys(row)));
   const terms = [...names].filter((name) => !["step", "loss", "lr", "seconds"].includes(name));
   const plot = (
@@ -142,7 +150,8 @@ export function runReport({ config, metrics, crops, summary }: RunReport): strin
     ...plot("Learning rate", "learning rate", "#b45309", false, (r) => r.lr, true),
     ...plot("Speed", "steps per second", "#7c3aed", true, (r) => 1 / r.seconds, true),
   ];
-  const pictures = crops.map(({ name, png }) => ({ content: image(png, name), caption: name }));
+  const captioned = (pictures: Picture[]) =>
+    figures(pictures.map(({ name, png }) => ({ content: image(png, name), caption: name })));
   const last = metrics.at(-1);
   const title = [config.method, config.arch].filter((part) => typeof part === "string").join(" on ") || "run";
   const lead = last
@@ -156,7 +165,11 @@ export function runReport({ config, metrics, crops, summary }: RunReport): strin
     ),
     section("Loss", figures(loss)),
     section("Learning rate and speed", figures(pace)),
-    section("What the network sees", figures(pictures)),
+    section("What the network sees", captioned(crops)),
+    section(
+      "What the encoder has learned",
+      features ? `<p>${escape(features.explanation)}</p>${captioned(features.pictures)}` : "",
+    ),
     section("Configuration", table(["setting", "value"], flatten(config))),
   ]);
 }

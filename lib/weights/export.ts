@@ -47,7 +47,12 @@ async function weightsOf(folder: string): Promise<string> {
   throw new UserError(`${paths[0]}: there is no such file; name the folder of a run or of a model`);
 }
 
-async function aboutOf(folder: string, file: string, { about }: StateFile, chosen?: string): Promise<About> {
+async function aboutOf(
+  folder: string,
+  file: string,
+  { about }: StateFile,
+  chosen?: Architecture,
+): Promise<About> {
   const run = join(folder, "run.json");
   // deno-lint-ignore no-explicit-any
   let config: Record<string, any>;
@@ -60,9 +65,10 @@ async function aboutOf(folder: string, file: string, { about }: StateFile, chose
     if (!(error instanceof SyntaxError)) throw error;
     throw new UserError(`${run}: it is not JSON (${error.message}); restore it`);
   }
-  const name = chosen ?? config.arch;
-  if (typeof name !== "string") throw new UserError(`${file}: nothing says which network it is; give --arch`);
-  const arch = architecture(name);
+  if (!chosen && typeof config.arch !== "string") {
+    throw new UserError(`${file}: nothing says which network it is; give --arch`);
+  }
+  const arch = chosen ?? architecture(config.arch);
   const method = methods.find((m) => m.name === config.method);
   const text = (key: string, general: string) => {
     const said = about.get(key);
@@ -71,7 +77,7 @@ async function aboutOf(folder: string, file: string, { about }: StateFile, chose
   const citation = [method?.citation, arch.citation].filter(Boolean).join("; ");
   return {
     arch,
-    config: { ...config, arch: name },
+    config: { ...config, arch: arch.name },
     licence: text("licence", "as the training data allow"),
     citation: text("citation", citation),
   };
@@ -81,7 +87,7 @@ async function aboutOf(folder: string, file: string, { about }: StateFile, chose
 export async function exportWeights(
   run: string,
   out: string,
-  options: { arch?: string; tokenOrder?: TokenOrder } = {},
+  options: { arch?: Architecture; tokenOrder?: TokenOrder } = {},
 ): Promise<Exported> {
   const torch = /\.(pth|pt)$/.test(out);
   if (!torch && !out.endsWith(".safetensors")) {
@@ -107,7 +113,7 @@ export async function exportWeights(
   const own = [...tensors.keys()].filter((name) => shapes.has(name) || name === "mask_token");
   const method = [...tensors.keys()].filter((name) => !own.includes(name));
   const order = tensors.has("eva.pos_embed") ? options.tokenOrder ?? "d0d1d2" : undefined;
-  const names = about.arch.name.startsWith("resenc")
+  const names = shapes.has("encoder.stem.convs.0.conv.weight")
     ? aliases(shapes.keys())
     : own.map((name) => [name, name]);
   const metadata: Record<string, string> = {
