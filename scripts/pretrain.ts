@@ -109,7 +109,7 @@ async function main(given: Arguments): Promise<void> {
     const source = loader(folder.step, pairs);
     const steps = await train(trainer, folder, () => source.next());
     // A stopped run ends at once: its report comes with its last step.
-    if (steps === config.steps) await writeReport(folder, trainer, loader(0), source.waited);
+    if (steps === config.steps) await writeReport(folder, trainer, loader(0), source.waited, store);
     source.close();
     trainer[Symbol.dispose]();
     await wait();

@@ -5,7 +5,7 @@ import { log } from "../config.ts";
 import { UserError } from "../errors.ts";
 import type { Learner, Method } from "../methods/method.ts";
 import { checkPair } from "../methods/registry.ts";
-import type { Architecture } from "../nn/network.ts";
+import type { Architecture, Network } from "../nn/network.ts";
 import { checkPatch } from "../nn/network.ts";
 import { Parameters } from "../nn/parameters.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
@@ -19,6 +19,7 @@ import { poly } from "./schedule.ts";
 /** A model with its method and optimizer, ready to train. */
 export class Trainer implements Disposable {
   readonly parameters: Parameters;
+  readonly network: Network;
   readonly learner: Learner;
   readonly encoderParameters: number;
   readonly networkParameters: number;
@@ -34,7 +35,7 @@ export class Trainer implements Disposable {
       throw new UserError(`--arch ${arch.name} has no light decoder, which ${method.name} needs; use unet-b`);
     }
     this.parameters = new Parameters(config.seed);
-    const network = arch.build(this.parameters, 1, 1, { patch, hidden: "drop", ...wanted });
+    const network = this.network = arch.build(this.parameters, 1, 1, { patch, hidden: "drop", ...wanted });
     this.networkParameters = this.parameters.count();
     this.encoderParameters = arch.encoderPrefixes.reduce((n, prefix) => n + this.parameters.count(prefix), 0);
     try {

@@ -6,7 +6,7 @@ import { UserError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { methods } from "../methods/registry.ts";
 import { fit } from "./fit.ts";
-import { aliases } from "./names.ts";
+import { publishedNames } from "./names.ts";
 import { openState, type StateFile, type Stored } from "./state_file.ts";
 import { swapTokenOrder, type TokenOrder } from "./token_order.ts";
 import { type Saved, SavedTensor, type Storage, writeTorch } from "./torch_writer.ts";
@@ -113,9 +113,8 @@ export async function exportWeights(
   const own = [...tensors.keys()].filter((name) => shapes.has(name) || name === "mask_token");
   const method = [...tensors.keys()].filter((name) => !own.includes(name));
   const order = tensors.has("eva.pos_embed") ? options.tokenOrder ?? "d0d1d2" : undefined;
-  const names = shapes.has("encoder.stem.convs.0.conv.weight")
-    ? aliases(shapes.keys())
-    : own.map((name) => [name, name]);
+  const names = publishedNames([...shapes.keys(), ...own.filter((name) => !shapes.has(name))])
+    .filter(([, of]) => tensors.has(of));
   const metadata: Record<string, string> = {
     licence: about.licence,
     citation: about.citation,
@@ -126,8 +125,7 @@ export async function exportWeights(
   try {
     if (!torch) writeFile(out, tensors, metadata);
     else {
-      const chosen = names.filter(([, of]) => tensors.has(of)) as [string, string][];
-      writePth(partial, tensors, chosen, method, metadata);
+      writePth(partial, tensors, names, method, metadata);
       await Deno.rename(partial, out);
     }
   } catch (error) {

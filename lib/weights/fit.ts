@@ -1,21 +1,16 @@
 /** Which of our networks a set of named tensors belongs to. */
 import type { Architecture, BuildOptions } from "../nn/network.ts";
 import { Parameters } from "../nn/parameters.ts";
-import type { Side } from "../tensor.ts";
-import { Tensor } from "../tensor.ts";
+import { type Side, Tensor } from "../tensor.ts";
 
 /** Named shapes. */
 export type Shapes = ReadonlyMap<string, { readonly shape: readonly number[] }>;
 
 /** Records what a network would be made of, and makes nothing. */
 class Blueprint extends Parameters {
-  constructor(private readonly stub: Tensor) {
-    super(0);
-  }
-
   override add(name: string, shape: number[]): Tensor {
     this.shapes.set(name, shape);
-    return this.stub;
+    return Object.create(Tensor.prototype); // has no values: using it throws
   }
 }
 
@@ -35,9 +30,14 @@ function patchOf(tensors: Shapes, arch: Architecture): Side {
   return [side, side, side];
 }
 
-function shapesOf(arch: Architecture, inputs: number, outputs: number, options: BuildOptions) {
-  using stub = Tensor.full(0, 1, 1);
-  const blueprint = new Blueprint(stub);
+/** Names and shapes of a network in the order of its making. */
+export function shapesOf(
+  arch: Architecture,
+  inputs: number,
+  outputs: number,
+  options: BuildOptions,
+): Map<string, number[]> {
+  const blueprint = new Blueprint(0);
   arch.build(blueprint, inputs, outputs, options);
   return blueprint.shapes;
 }

@@ -46,12 +46,14 @@ function differ(a: Stored, b: Stored): boolean {
 }
 
 /**
- * Every name that the published ResEnc network has for its canonical ones, as [name, canonical name] in the order of its
- * construction: 956 names of 264 tensors for resenc-l.
+ * The names that the published networks have for canonical ones, as [name, canonical name]. ResEnc has aliases, in the order
+ * of its construction: 956 names of 264 tensors for resenc-l. Others have none.
  */
-export function aliases(names: Iterable<string>): [string, string][] {
+export function publishedNames(names: Iterable<string>): [string, string][] {
+  const all = [...names];
+  if (!all.includes("encoder.stem.convs.0.conv.weight")) return all.map((name) => [name, name]);
   const units = new Map<string, string[]>();
-  for (const name of names) {
+  for (const name of all) {
     const unit = name.match(/^(.*)\.(conv|norm)\.\w+$/)?.[1] ?? name;
     units.set(unit, [...units.get(unit) ?? [], name]);
   }

@@ -23,8 +23,10 @@ Deno.test("principal components: mean, variances, directions and coordinates as 
 
 Deno.test("principal components: constant, one-channel and repeated features", () => {
   const flat = principal(new Float32Array(40).fill(2), 4);
-  assertEquals([flat.total, flat.variance], [0, [0, 0, 0]]);
-  assert(project(new Float32Array(8).fill(2), flat).every((along) => along.every((v) => v === 0)));
+  assert(flat.total < 1e-24 && flat.variance.every((v) => v < 1e-24));
+  assert(
+    project(new Float32Array(8).fill(2), flat).every((along) => along.every((v) => Math.abs(v) < 1e-12)),
+  );
   const one = principal(Float32Array.of(1, 2, 3, 4), 1);
   assertEquals([one.components.length, one.variance], [1, [1.25]]);
   const twin = principal(Float32Array.of(1, 1, 2, 2, 4, 4), 2);

@@ -1,13 +1,15 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
+import { architecture } from "../../lib/arch/registry.ts";
 import { resenc, resencL } from "../../lib/arch/resenc.ts";
-import { unetB } from "../../lib/arch/unet.ts";
+import { unetB, unetXl } from "../../lib/arch/unet.ts";
 import { decode, type Tensor } from "../../lib/data/safetensors.ts";
 import { UserError } from "../../lib/errors.ts";
+import type { Architecture, BuildOptions } from "../../lib/nn/network.ts";
 import { exportWeights } from "../../lib/weights/export.ts";
-import { fit } from "../../lib/weights/fit.ts";
+import { fit, shapesOf } from "../../lib/weights/fit.ts";
 import { importWeights } from "../../lib/weights/import.ts";
-import { aliases } from "../../lib/weights/names.ts";
+import { publishedNames } from "../../lib/weights/names.ts";
 import { openState } from "../../lib/weights/state_file.ts";
 import { swapTokenOrder } from "../../lib/weights/token_order.ts";
 
@@ -165,13 +167,26 @@ Deno.test("weights: exported .pth and .safetensors come back bit for bit, with e
   });
 });
 
-Deno.test("weights: resenc-l has the 956 published names and shapes, signature dadf1d1501cfc738", async () => {
-  const { shapes } = fit(resencL, new Map());
-  const lines = aliases(shapes.keys()).map(([name, of]) => `${name}|${shapes.get(of)!.join()}\n`).sort();
-  const bytes = new TextEncoder().encode(lines.join(""));
-  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  const signature = [...hash.subarray(0, 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  assertEquals([lines.length, shapes.size, signature], [956, 264, "dadf1d1501cfc738"]);
+Deno.test("weights: names and shapes are the published ones, by their signatures", async () => {
+  const cases: [Architecture, BuildOptions, number, string][] = [
+    [resencL, {}, 956, "dadf1d1501cfc738"],
+    [unetB, { light: true }, 66, "8e88e6a070babe08"],
+    [unetB, {}, 82, "70ee8c00d17803c5"],
+    [unetXl, { light: true }, 66, "0d1f15dd7ce5d23b"],
+    [unetXl, {}, 82, "f74474a9d8687a2c"],
+    [architecture("mednext-m"), { light: true }, 220, "387bc0df982c7799"],
+    [architecture("mednext-m"), {}, 236, "dd40ff101b597ff9"],
+    [architecture("mednext-l"), { light: true }, 316, "0058459b1f0d3cd4"],
+    [architecture("mednext-l"), {}, 332, "73858bbe69b3a18e"],
+  ];
+  for (const [arch, options, count, signature] of cases) {
+    const shapes = shapesOf(arch, 1, 1, options);
+    const names = publishedNames(shapes.keys());
+    const lines = names.map(([name, of]) => `${name}|${shapes.get(of)!.join()}\n`).sort();
+    const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(lines.join("")));
+    const digits = [...new Uint8Array(hash, 0, 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    assertEquals([arch.name, names.length, digits], [arch.name, count, signature]);
+  }
 });
 
 Deno.test("weights: D06: the change of token order is the one that keeps the features, and its own inverse", async () => {
