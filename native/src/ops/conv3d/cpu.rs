@@ -137,8 +137,8 @@ fn tap_offsets(wy: usize, wx: usize, c: usize) -> Vec<u32> {
 
 /// y = conv(x) + bias.
 pub fn forward(s: &Shape, grid: &Grid, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    if winograd::wins(s, grid, Direction::Forward) {
-        return winograd::forward(s, grid, x, w, bias, y);
+    if let Some(operands) = winograd::choose::<f32>(s, grid, Direction::Forward) {
+        return winograd::forward(operands, s, grid, x, w, bias, y);
     }
     let taps: Vec<usize> = (0..s.taps()).collect();
     let n = s.taps();
@@ -173,8 +173,8 @@ fn run_direct(s: &Shape, grid: &Grid, x: &[f32], packed: &Packed, bias: Option<&
 /// dx from dy: stride 1 is the forward loop with flipped weights; stride 2 is one such loop per parity of the input
 /// voxel, each with the taps that reach it.
 pub fn grad_input(s: &Shape, grid: &Grid, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    if winograd::wins(s, grid, Direction::GradInput) {
-        return winograd::grad_input(s, grid, dy, w, dx);
+    if let Some(operands) = winograd::choose::<f32>(s, grid, Direction::GradInput) {
+        return winograd::grad_input(operands, s, grid, dy, w, dx);
     }
     let n = s.taps();
     let back = Shape { side: s.side, c_in: s.c_out, c_out: s.c_in, kernel: s.kernel, stride: 1 };
@@ -251,8 +251,8 @@ struct Stretch {
 
 /// dw = sum over output voxels of x at the tap times dy.
 pub fn grad_weight(s: &Shape, grid: &Grid, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    if winograd::wins(s, grid, Direction::GradWeight) {
-        return winograd::grad_weight(s, grid, x, dy, dw);
+    if let Some(operands) = winograd::choose::<f32>(s, grid, Direction::GradWeight) {
+        return winograd::grad_weight(operands, s, grid, x, dy, dw);
     }
     let plane = s.side[1] * s.side[2];
     let units = units(grid.blocks.len(), s.side, GATHERED);

@@ -7,8 +7,8 @@
 
 use super::product::{PANEL, ROWS, product};
 use super::tiles::{Scratch, TileRow, Tiles};
-use super::transform::{Strides, input_row, outputs, taps};
-use super::vector::{Kernel, Vector, store};
+use super::transform::{Place, input_row, outputs, taps};
+use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
 use std::cell::RefCell;
 
@@ -16,12 +16,12 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
 }
 
-/// Values of the transformed weights: `[z 4][panel of 32 outputs][y x 16][c_in][32]`.
-pub fn weights_len(c_in: usize, c_out: usize) -> usize {
-    64 * c_out.div_ceil(PANEL) * c_in * PANEL
+/// Words of the transformed weights: `[z 4][panel of 32 outputs][y x 16][c_in / operands per word][32]`.
+pub fn weights_len(c_in: usize, c_out: usize, operands: Operands) -> usize {
+    64 * c_out.div_ceil(PANEL) * c_in.div_ceil(operands.per_word()) * PANEL
 }
 
-/// G applied to all weights; item `index` is one input channel. Strides are in values of `w`.
+/// G applied to all weights; item `index` is the input channels of one word. Strides are in values of `w`.
 pub struct Weights<'a> {
     pub w: &'a [f32],
     pub c_in: usize,
@@ -36,43 +36,58 @@ unsafe impl Sync for Weights<'_> {}
 
 impl Kernel for Weights<'_> {
     #[inline(always)]
-    unsafe fn run<V: Vector>(&self, index: usize) {
+    unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         let panels = self.c_out.div_ceil(PANEL);
-        for panel in 0..panels {
-            let mut g = [[0f32; PANEL]; 27];
-            for co in 0..PANEL.min(self.c_out - panel * PANEL) {
-                let from = index * self.stride.0 + (panel * PANEL + co) * self.stride.1;
-                for (t, value) in self.w[from..from + 27].iter().enumerate() {
-                    g[if self.flip { 26 - t } else { t }][co] = *value;
+        let depth = self.c_in.div_ceil(O::PER_WORD);
+        for half in 0..O::PER_WORD {
+            let c = index * O::PER_WORD + half;
+            for panel in 0..panels {
+                let mut g = [[0f32; PANEL]; 27];
+                let columns = if c < self.c_in { PANEL.min(self.c_out - panel * PANEL) } else { 0 };
+                for co in 0..columns {
+                    let from = c * self.stride.0 + (panel * PANEL + co) * self.stride.1;
+                    for (t, value) in self.w[from..from + 27].iter().enumerate() {
+                        g[if self.flip { 26 - t } else { t }][co] = *value;
+                    }
+                }
+                let to = self.to.wrapping_add((panel * 16 * depth + index) * PANEL);
+                unsafe { transform::<V, O>(&g, half, to, depth * PANEL, panels * 16) };
+            }
+        }
+    }
+}
+
+/// G along the three axes of 32 columns `g[tap]`, to operand `half` of a row of each matrix. `matrix`: words between
+/// matrices; `z`: matrices between z indices.
+#[inline(always)]
+unsafe fn transform<V: Vector, O: Operand<V>>(
+    g: &[[f32; PANEL]; 27],
+    half: usize,
+    to: *mut f32,
+    matrix: usize,
+    z: usize,
+) {
+    for j in (0..PANEL).step_by(V::LANES) {
+        unsafe {
+            let tap = |t: usize| g[t].as_ptr().add(j);
+            let mut a = [[V::splat(0.0); 9]; 4]; // [z][y x]
+            for yx in 0..9 {
+                let q = taps([V::load(tap(yx)), V::load(tap(9 + yx)), V::load(tap(18 + yx))]);
+                for z in 0..4 {
+                    a[z][yx] = q[z];
                 }
             }
-            for j in (0..PANEL).step_by(V::LANES) {
-                unsafe {
-                    let mut a = [[V::splat(0.0); 9]; 4]; // [z][y x]
-                    for yx in 0..9 {
-                        let q = taps([
-                            V::load(g[yx].as_ptr().add(j)),
-                            V::load(g[9 + yx].as_ptr().add(j)),
-                            V::load(g[18 + yx].as_ptr().add(j)),
-                        ]);
-                        for z in 0..4 {
-                            a[z][yx] = q[z];
-                        }
+            for (zi, a) in a.iter().enumerate() {
+                let mut b = [[V::splat(0.0); 3]; 4]; // [y][x]
+                for x in 0..3 {
+                    let q = taps([a[x], a[3 + x], a[6 + x]]);
+                    for y in 0..4 {
+                        b[y][x] = q[y];
                     }
-                    for (z, a) in a.iter().enumerate() {
-                        let mut b = [[V::splat(0.0); 3]; 4]; // [y][x]
-                        for x in 0..3 {
-                            let q = taps([a[x], a[3 + x], a[6 + x]]);
-                            for y in 0..4 {
-                                b[y][x] = q[y];
-                            }
-                        }
-                        for (y, b) in b.iter().enumerate() {
-                            for (x, value) in taps(*b).iter().enumerate() {
-                                let matrix = (z * panels + panel) * 16 + y * 4 + x;
-                                value.store(self.to.add((matrix * self.c_in + index) * PANEL + j));
-                            }
-                        }
+                }
+                for (y, b) in b.iter().enumerate() {
+                    for (x, value) in taps(*b).iter().enumerate() {
+                        O::put_half(*value, half, to.add((zi * z + y * 4 + x) * matrix + j));
                     }
                 }
             }
@@ -100,8 +115,7 @@ unsafe impl<E> Sync for Forward<'_, E> {}
 
 /// Memory of one group.
 struct Group {
-    input: *mut f32,
-    stride: Strides,
+    input: Place,
     products: *mut f32,
     /// The two output planes: `[panel][tile][z 2][y x 4][32]`.
     sums: *mut f32,
@@ -110,24 +124,24 @@ struct Group {
 
 impl<E: Element> Kernel for Forward<'_, E> {
     #[inline(always)]
-    unsafe fn run<V: Vector>(&self, index: usize) {
+    unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         let (first, last) = (index * self.rows, ((index + 1) * self.rows).min(self.tiles.rows()));
         let rows: Vec<TileRow<E>> =
             (first..last).map(|r| self.tiles.row(self.x, self.c_in, self.zeros.as_ptr(), r)).collect();
         let tiles = rows.len() * self.tiles.per_row();
-        let tile = self.c_in.next_multiple_of(16);
+        let tile = self.c_in.next_multiple_of(16) / O::PER_WORD;
         let matrix = tiles.next_multiple_of(ROWS) * tile + 16; // 64 bytes more, or all matrices would share cache sets
         let panels = self.c_out.div_ceil(PANEL);
         let len = 16 * matrix + 16 * ROWS * PANEL + panels * tiles * 8 * PANEL;
-        let input = SCRATCH.with_borrow_mut(|s| s.take(len));
-        let products = input.wrapping_add(16 * matrix);
+        let at = SCRATCH.with_borrow_mut(|s| s.take(len));
+        let products = at.wrapping_add(16 * matrix);
         let sums = products.wrapping_add(16 * ROWS * PANEL);
-        let group = Group { input, stride: Strides { tile, matrix }, products, sums, tiles };
+        let group = Group { input: Place { at, matrix, tile, tiles_share: false }, products, sums, tiles };
         unsafe {
-            self.step::<V, 0>(&rows, &group);
-            self.step::<V, 1>(&rows, &group);
-            self.step::<V, 2>(&rows, &group);
-            self.step::<V, 3>(&rows, &group);
+            self.step::<V, O, 0>(&rows, &group);
+            self.step::<V, O, 1>(&rows, &group);
+            self.step::<V, O, 2>(&rows, &group);
+            self.step::<V, O, 3>(&rows, &group);
         }
     }
 }
@@ -142,33 +156,35 @@ impl<E: Element> Forward<'_, E> {
 
     /// z index `Z` of one group.
     #[inline(always)]
-    unsafe fn step<V: Vector, const Z: usize>(&self, rows: &[TileRow<E>], group: &Group) {
+    unsafe fn step<V: Vector, O: Operand<V>, const Z: usize>(&self, rows: &[TileRow<E>], group: &Group) {
         let per_row = self.tiles.per_row();
-        let stride = group.stride;
+        let input = group.input;
         let panels = self.c_out.div_ceil(PANEL);
+        let depth = self.c_in.div_ceil(O::PER_WORD);
         unsafe {
             for (i, row) in rows.iter().enumerate() {
+                let tiles = i * per_row..(i + 1) * per_row;
                 for c in (0..self.c_in).step_by(V::LANES) {
                     let n = self.c_in - c;
-                    let to = group.input.add(i * per_row * stride.tile + c);
+                    let to = Place { at: input.at.add(c / O::PER_WORD), ..input };
                     if n >= V::LANES {
-                        input_row::<V, E, Z, true>(&row.rows, (c, n), self.c_in, per_row, to, stride);
+                        input_row::<V, O, E, Z, true>(&row.rows, (c, n), self.c_in, tiles.clone(), to);
                     } else {
-                        input_row::<V, E, Z, false>(&row.rows, (c, n), self.c_in, per_row, to, stride);
+                        input_row::<V, O, E, Z, false>(&row.rows, (c, n), self.c_in, tiles.clone(), to);
                     }
                 }
             }
             for panel in 0..panels {
                 let columns = (self.c_out - panel * PANEL).min(PANEL);
                 let width = if columns > 16 { 32 } else { 16 };
-                let weights = self.weights.add((Z * panels + panel) * 16 * self.c_in * PANEL);
+                let weights = self.weights.add((Z * panels + panel) * 16 * depth * PANEL);
                 for first in (0..group.tiles).step_by(ROWS) {
                     for m in 0..16 {
-                        product::<V, false>(
-                            group.input.add(m * stride.matrix + first * stride.tile),
-                            (stride.tile, 1),
-                            self.c_in,
-                            weights.add(m * self.c_in * PANEL),
+                        product::<V, O, false>(
+                            input.at.add(m * input.matrix + first * input.tile),
+                            (input.tile, 1),
+                            depth,
+                            weights.add(m * depth * PANEL),
                             group.products.add(m * ROWS * PANEL),
                             width,
                         );

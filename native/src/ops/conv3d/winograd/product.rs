@@ -1,7 +1,7 @@
 //! The one inner loop of both directions: a register tile of 8 rows by 32 columns, as many steps as there are
 //! channels (forward) or tiles (weight gradient).
 
-use super::vector::Vector;
+use super::vector::{Operand, Vector};
 
 /// Columns of a panel of the right operand.
 pub const PANEL: usize = 32;
@@ -9,9 +9,9 @@ pub const PANEL: usize = 32;
 pub const ROWS: usize = 8;
 
 /// m[r][j] = (ADD: m[r][j] +) sum over k < steps of a[r * row + k * step] * w[k][j], for 8 rows and `width` columns (16 or 32).
-/// w and m have rows of 32 values.
+/// a and w hold words of operands, all of which a step multiplies; w and m have rows of 32 words and values.
 #[inline(always)]
-pub unsafe fn product<V: Vector, const ADD: bool>(
+pub unsafe fn product<V: Vector, O: Operand<V>, const ADD: bool>(
     a: *const f32,
     (row, step): (usize, usize),
     steps: usize,
@@ -21,12 +21,12 @@ pub unsafe fn product<V: Vector, const ADD: bool>(
 ) {
     unsafe {
         match (V::LANES, V::ROWS, width) {
-            (16, 8, 32) => block::<V, 8, 2, ADD>(a, row, step, steps, w, m),
-            (16, 8, _) => block::<V, 8, 1, ADD>(a, row, step, steps, w, m),
+            (16, 8, 32) => block::<V, O, 8, 2, ADD>(a, row, step, steps, w, m),
+            (16, 8, _) => block::<V, O, 8, 1, ADD>(a, row, step, steps, w, m),
             _ => {
                 for r in (0..ROWS).step_by(4) {
                     for j in (0..width).step_by(2 * V::LANES) {
-                        block::<V, 4, 2, ADD>(a.add(r * row), row, step, steps, w.add(j), m.add(r * PANEL + j));
+                        block::<V, O, 4, 2, ADD>(a.add(r * row), row, step, steps, w.add(j), m.add(r * PANEL + j));
                     }
                 }
             }
@@ -35,7 +35,7 @@ pub unsafe fn product<V: Vector, const ADD: bool>(
 }
 
 #[inline(always)]
-unsafe fn block<V: Vector, const R: usize, const Q: usize, const ADD: bool>(
+unsafe fn block<V: Vector, O: Operand<V>, const R: usize, const Q: usize, const ADD: bool>(
     a: *const f32,
     row: usize,
     step: usize,
@@ -58,9 +58,9 @@ unsafe fn block<V: Vector, const R: usize, const Q: usize, const ADD: bool>(
                 columns[j] = V::load(w.add(k * PANEL + j * V::LANES));
             }
             for r in 0..R {
-                let value = V::splat(*a.add(r * row + k * step));
+                let word = V::splat(*a.add(r * row + k * step));
                 for j in 0..Q {
-                    sums[r][j] = value.mul_add(columns[j], sums[r][j]);
+                    sums[r][j] = O::multiply(word, columns[j], sums[r][j]);
                 }
             }
         }

@@ -6,7 +6,7 @@
 //! and put right by `taps_back`. (Lavin and Gray 2016, section 4.1, in three dimensions.)
 
 use super::tiles::Row;
-use super::vector::{Vector, load};
+use super::vector::{Operand, Vector, load};
 use crate::element::Element;
 
 /// The two planes that row `Z` of B^T combines along z: the difference, or for row 1 the sum.
@@ -62,23 +62,40 @@ unsafe fn column<V: Vector, E: Element, const Z: usize, const WHOLE: bool>(
     }
 }
 
-/// Strides of a transformed operand, in values: between tiles and between the 16 matrices of one z index.
+/// Where a transformed operand goes, in 32-bit words: distance of the 16 matrices of one z index, and of its tiles, or
+/// where words hold operands of neighbouring tiles, of these groups of tiles.
 #[derive(Clone, Copy)]
-pub struct Strides {
-    pub tile: usize,
+pub struct Place {
+    pub at: *mut f32,
     pub matrix: usize,
+    pub tile: usize,
+    /// Words hold operands of neighbouring tiles; otherwise of neighbouring channels.
+    pub tiles_share: bool,
 }
 
-/// B^T d of one tile row for z index `Z` and one vector of channels. Neighbouring tiles share two columns, and a result
+impl Place {
+    #[inline(always)]
+    unsafe fn put<V: Vector, O: Operand<V>>(&self, value: V, tile: usize, matrix: usize) {
+        unsafe {
+            let at = self.at.add(matrix * self.matrix);
+            if self.tiles_share {
+                O::put_half(value, tile % O::PER_WORD, at.add(tile / O::PER_WORD * self.tile));
+            } else {
+                O::put(value, at.add(tile * self.tile));
+            }
+        }
+    }
+}
+
+/// B^T d of one tile row for z index `Z` and one vector of channels, as tiles `tiles` of `to`. Neighbouring tiles share two columns, and a result
 /// leaves as soon as its columns are there, so that three columns are alive at most.
 #[inline(always)]
-pub unsafe fn input_row<V: Vector, E: Element, const Z: usize, const WHOLE: bool>(
+pub unsafe fn input_row<V: Vector, O: Operand<V>, E: Element, const Z: usize, const WHOLE: bool>(
     rows: &[[Row<E>; 4]; 4],
     (first, n): (usize, usize),
     c: usize,
-    tiles: usize,
-    mut out: *mut f32,
-    stride: Strides,
+    tiles: std::ops::Range<usize>,
+    to: Place,
 ) {
     unsafe {
         let (p, q) = (&rows[PLANES[Z].0], &rows[PLANES[Z].1]);
@@ -88,26 +105,27 @@ pub unsafe fn input_row<V: Vector, E: Element, const Z: usize, const WHOLE: bool
         let (p_own, q_own) = (own(p), own(q));
         let mut c0 = column::<V, E, Z, WHOLE>(&left(p), &left(q), first, n);
         let mut c1 = column::<V, E, Z, WHOLE>(&p_own, &q_own, first, n);
-        for tile in 0..tiles {
-            let at = first + (2 * tile + 1) * c;
+        let mut at = first;
+        for tile in tiles.clone() {
+            at += c;
             let c2 = column::<V, E, Z, WHOLE>(&p_own, &q_own, at, n);
             for y in 0..4 {
-                c0[y].sub(c2[y]).store(out.add(4 * y * stride.matrix));
+                to.put::<V, O>(c0[y].sub(c2[y]), tile, 4 * y);
             }
             for y in 0..4 {
-                c1[y].add(c2[y]).store(out.add((4 * y + 1) * stride.matrix));
-                c2[y].sub(c1[y]).store(out.add((4 * y + 2) * stride.matrix));
+                to.put::<V, O>(c1[y].add(c2[y]), tile, 4 * y + 1);
+                to.put::<V, O>(c2[y].sub(c1[y]), tile, 4 * y + 2);
             }
-            let c3 = if tile + 1 < tiles {
-                column::<V, E, Z, WHOLE>(&p_own, &q_own, at + c, n)
+            at += c;
+            let c3 = if tile + 1 < tiles.end {
+                column::<V, E, Z, WHOLE>(&p_own, &q_own, at, n)
             } else {
                 column::<V, E, Z, WHOLE>(&right(p), &right(q), first, n)
             };
             for y in 0..4 {
-                c1[y].sub(c3[y]).store(out.add((4 * y + 3) * stride.matrix));
+                to.put::<V, O>(c1[y].sub(c3[y]), tile, 4 * y + 3);
             }
             (c0, c1) = (c2, c3);
-            out = out.add(stride.tile);
         }
     }
 }
@@ -125,29 +143,28 @@ unsafe fn planes<V: Vector, E: Element, const Z: usize, const WHOLE: bool>(at: *
     }
 }
 
-/// A dy of one tile row for z index `Z` and one vector of channels. `sy`, `sz`: values between rows and planes of dy.
+/// A dy of one tile row for z index `Z` and one vector of channels, as tiles `tiles` of `to`. `sy`, `sz`: values between rows and planes of dy.
 #[inline(always)]
-pub unsafe fn gradient_row<V: Vector, E: Element, const Z: usize, const WHOLE: bool>(
-    dy: *const E,
+pub unsafe fn gradient_row<V: Vector, O: Operand<V>, E: Element, const Z: usize, const WHOLE: bool>(
+    mut dy: *const E,
     n: usize,
     (sz, sy, c): (usize, usize, usize),
-    tiles: usize,
-    mut out: *mut f32,
-    stride: Strides,
+    tiles: std::ops::Range<usize>,
+    to: Place,
 ) {
     unsafe {
-        for tile in 0..tiles {
-            let at = dy.add(2 * tile * c);
+        for tile in tiles {
+            let at = dy;
             let left = spread([planes::<V, E, Z, WHOLE>(at, sz, n), planes::<V, E, Z, WHOLE>(at.add(sy), sz, n)]);
             let at = at.add(c);
             let right = spread([planes::<V, E, Z, WHOLE>(at, sz, n), planes::<V, E, Z, WHOLE>(at.add(sy), sz, n)]);
             for y in 0..4 {
                 let values = spread([left[y], right[y]]);
                 for x in 0..4 {
-                    values[x].store(out.add((4 * y + x) * stride.matrix));
+                    to.put::<V, O>(values[x], tile, 4 * y + x);
                 }
             }
-            out = out.add(stride.tile);
+            dy = dy.add(2 * c);
         }
     }
 }

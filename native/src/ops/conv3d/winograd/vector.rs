@@ -68,18 +68,72 @@ pub unsafe fn store<V: Vector, E: Element>(value: V, to: *mut E, n: usize) {
 pub trait Kernel: Sync {
     /// # Safety
     /// Call it through `dispatch` only.
-    unsafe fn run<V: Vector>(&self, index: usize);
+    unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize);
+}
+
+/// What the products multiply. bf16 needs a processor with vdpbf16ps.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Operands {
+    F32,
+    Bf16,
+}
+
+impl Operands {
+    /// Operands that share a 32-bit word.
+    pub fn per_word(self) -> usize {
+        if self == Operands::Bf16 { 2 } else { 1 }
+    }
+    /// bf16 where the processor can, else f32.
+    pub fn bf16_if_offered() -> Operands {
+        #[cfg(target_arch = "x86_64")]
+        if isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw") {
+            return Operands::Bf16;
+        }
+        Operands::F32
+    }
+}
+
+/// How operands lie in 32-bit words: one f32, or two bf16 whose products are added together.
+pub trait Operand<V: Vector> {
+    const PER_WORD: usize;
+    /// Stores a vector as neighbouring operands.
+    unsafe fn put(value: V, to: *mut f32);
+    /// Stores a vector as operand `half` of as many words; half 0 comes first and clears the other.
+    unsafe fn put_half(value: V, half: usize, to: *mut f32);
+    /// sum + the products of the operands of a word (the same in all lanes) and of `columns`.
+    unsafe fn multiply(word: V, columns: V, sum: V) -> V;
+}
+
+/// f32 operands.
+pub struct Single;
+
+impl<V: Vector> Operand<V> for Single {
+    const PER_WORD: usize = 1;
+    #[inline(always)]
+    unsafe fn put(value: V, to: *mut f32) {
+        unsafe { value.store(to) }
+    }
+    #[inline(always)]
+    unsafe fn put_half(value: V, _: usize, to: *mut f32) {
+        unsafe { value.store(to) }
+    }
+    #[inline(always)]
+    unsafe fn multiply(word: V, columns: V, sum: V) -> V {
+        unsafe { word.mul_add(columns, sum) }
+    }
 }
 
 /// Runs item `index` with the instruction set of this process.
-pub fn dispatch<K: Kernel>(kernel: &K, index: usize) {
+pub fn dispatch<K: Kernel>(kernel: &K, operands: Operands, index: usize) {
     unsafe {
         match isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 if operands == Operands::Bf16 => x86::avx512_bf16(kernel, index),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => x86::avx512(kernel, index),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86::avx2(kernel, index),
-            Isa::Portable => kernel.run::<Plain>(index),
+            Isa::Portable => kernel.run::<Plain, Single>(index),
         }
     }
 }
@@ -158,17 +212,51 @@ impl Vector for Plain {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Kernel, Vector};
+    use super::{Kernel, Operand, Single, Vector};
     use half::bf16;
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx512f")]
     pub unsafe fn avx512<K: Kernel>(kernel: &K, index: usize) {
-        unsafe { kernel.run::<__m512>(index) }
+        unsafe { kernel.run::<__m512, Single>(index) }
+    }
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn avx512_bf16<K: Kernel>(kernel: &K, index: usize) {
+        unsafe { kernel.run::<__m512, Pair>(index) }
     }
     #[target_feature(enable = "avx2,fma")]
     pub unsafe fn avx2<K: Kernel>(kernel: &K, index: usize) {
-        unsafe { kernel.run::<__m256>(index) }
+        unsafe { kernel.run::<__m256, Single>(index) }
+    }
+
+    /// Pairs of bf16 operands.
+    pub struct Pair;
+
+    #[inline(always)]
+    unsafe fn rounded(value: __m512) -> __m256i {
+        unsafe { std::mem::transmute(_mm512_cvtneps_pbh(value)) }
+    }
+
+    impl Operand<__m512> for Pair {
+        const PER_WORD: usize = 2;
+        #[inline(always)]
+        unsafe fn put(value: __m512, to: *mut f32) {
+            unsafe { _mm256_storeu_si256(to as *mut __m256i, rounded(value)) }
+        }
+        #[inline(always)]
+        unsafe fn put_half(value: __m512, half: usize, to: *mut f32) {
+            unsafe {
+                let mut words = _mm512_cvtepu16_epi32(rounded(value));
+                if half == 1 {
+                    words = _mm512_or_si512(_mm512_slli_epi32::<16>(words), _mm512_loadu_si512(to as *const __m512i));
+                }
+                _mm512_storeu_si512(to as *mut __m512i, words);
+            }
+        }
+        #[inline(always)]
+        unsafe fn multiply(word: __m512, columns: __m512, sum: __m512) -> __m512 {
+            unsafe { _mm512_dpbf16_ps(sum, std::mem::transmute(word), std::mem::transmute(columns)) }
+        }
     }
 
     /// All methods but the masked ones are one intrinsic each.

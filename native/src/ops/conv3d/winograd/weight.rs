@@ -6,8 +6,8 @@
 
 use super::product::{PANEL, ROWS, product};
 use super::tiles::{Scratch, TileRow, Tiles};
-use super::transform::{Strides, gradient_row, input_row, taps_back};
-use super::vector::{Kernel, Vector};
+use super::transform::{Place, gradient_row, input_row, taps_back};
+use super::vector::{Kernel, Operand, Vector};
 use crate::element::Element;
 use std::cell::RefCell;
 
@@ -41,14 +41,14 @@ unsafe impl<E> Sync for Sums<'_, E> {}
 
 impl<E: Element> Kernel for Sums<'_, E> {
     #[inline(always)]
-    unsafe fn run<V: Vector>(&self, index: usize) {
+    unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         unsafe {
             let to = self.to.add(index * (sums_len(self.c_in, self.c_out) / 4));
             match index % 4 {
-                0 => self.stretch::<V, 0>(index / 4, to),
-                1 => self.stretch::<V, 1>(index / 4, to),
-                2 => self.stretch::<V, 2>(index / 4, to),
-                _ => self.stretch::<V, 3>(index / 4, to),
+                0 => self.stretch::<V, O, 0>(index / 4, to),
+                1 => self.stretch::<V, O, 1>(index / 4, to),
+                2 => self.stretch::<V, O, 2>(index / 4, to),
+                _ => self.stretch::<V, O, 3>(index / 4, to),
             }
         }
     }
@@ -56,15 +56,16 @@ impl<E: Element> Kernel for Sums<'_, E> {
 
 impl<E: Element> Sums<'_, E> {
     #[inline(always)]
-    unsafe fn stretch<V: Vector, const Z: usize>(&self, index: usize, to: *mut f32) {
+    unsafe fn stretch<V: Vector, O: Operand<V>, const Z: usize>(&self, index: usize, to: *mut f32) {
         let (c_in, c_out, per_row) = (self.c_in, self.c_out, self.tiles.per_row());
         let [_, sy, sx] = self.tiles.side;
+        let strides = (sy * sx * c_out, sx * c_out, c_out);
         let (strips, panels) = (c_in.div_ceil(16), c_out.div_ceil(PANEL));
-        let tiles = self.rows * per_row;
-        let input = Strides { tile: 16, matrix: strips * tiles * 16 + 16 };
-        let output = Strides { tile: PANEL, matrix: panels * tiles * PANEL + 16 };
-        let x = SCRATCH.with_borrow_mut(|s| s.take(16 * (input.matrix + output.matrix)));
-        let dy = x.wrapping_add(16 * input.matrix);
+        let most = (self.rows * per_row).div_ceil(O::PER_WORD); // words per channel in a group
+        let (x_len, dy_len) = (strips * most * 16 + 16, panels * most * PANEL + 16);
+        let at = SCRATCH.with_borrow_mut(|s| s.take(16 * (x_len + dy_len)));
+        let x = Place { at, matrix: x_len, tile: 16, tiles_share: true };
+        let dy = Place { at: at.wrapping_add(16 * x_len), matrix: dy_len, tile: PANEL, tiles_share: true };
         let last = ((index + 1) * self.stretch).min(self.tiles.rows());
         for first in (index * self.stretch..last).step_by(self.rows) {
             let rows: Vec<TileRow<E>> = (first..last.min(first + self.rows))
@@ -72,39 +73,39 @@ impl<E: Element> Sums<'_, E> {
                 .collect();
             unsafe {
                 for (i, row) in rows.iter().enumerate() {
+                    let tiles = i * per_row..(i + 1) * per_row;
                     for c in (0..c_in).step_by(V::LANES) {
-                        let at = x.add((c / 16 * tiles + i * per_row) * 16 + c % 16);
+                        let to = Place { at: x.at.add(c / 16 * most * 16 + c % 16), ..x };
                         let n = c_in - c;
                         if n >= V::LANES {
-                            input_row::<V, E, Z, true>(&row.rows, (c, n), c_in, per_row, at, input);
+                            input_row::<V, O, E, Z, true>(&row.rows, (c, n), c_in, tiles.clone(), to);
                         } else {
-                            input_row::<V, E, Z, false>(&row.rows, (c, n), c_in, per_row, at, input);
+                            input_row::<V, O, E, Z, false>(&row.rows, (c, n), c_in, tiles.clone(), to);
                         }
                     }
                     for c in (0..c_out).step_by(V::LANES) {
-                        let at = dy.add((c / PANEL * tiles + i * per_row) * PANEL + c % PANEL);
-                        let from = self.dy.add(row.voxel * c_out + c);
-                        let (n, strides) = (c_out - c, (sy * sx * c_out, sx * c_out, c_out));
+                        let to = Place { at: dy.at.add(c / PANEL * most * PANEL + c % PANEL), ..dy };
+                        let (from, n) = (self.dy.add(row.voxel * c_out + c), c_out - c);
                         if n >= V::LANES {
-                            gradient_row::<V, E, Z, true>(from, n, strides, per_row, at, output);
+                            gradient_row::<V, O, E, Z, true>(from, n, strides, tiles.clone(), to);
                         } else {
-                            gradient_row::<V, E, Z, false>(from, n, strides, per_row, at, output);
+                            gradient_row::<V, O, E, Z, false>(from, n, strides, tiles.clone(), to);
                         }
                     }
                 }
+                let steps = (rows.len() * per_row).div_ceil(O::PER_WORD);
                 for m in 0..16 {
                     for panel in 0..panels {
                         let width = if c_out - panel * PANEL > 16 { 32 } else { 16 };
-                        let right = dy.add(m * output.matrix + panel * tiles * PANEL);
+                        let right = dy.at.add(m * dy.matrix + panel * most * PANEL);
                         for c in (0..c_in).step_by(ROWS) {
-                            let left = x.add(m * input.matrix + c / 16 * tiles * 16 + c % 16);
+                            let left = x.at.add(m * x.matrix + c / 16 * most * 16 + c % 16);
                             let block = panel * c_in.div_ceil(ROWS) + c / ROWS;
                             let to = to.add(block * BLOCK + m * ROWS * PANEL);
-                            let steps = rows.len() * per_row;
                             if first == index * self.stretch {
-                                product::<V, false>(left, (1, 16), steps, right, to, width);
+                                product::<V, O, false>(left, (1, 16), steps, right, to, width);
                             } else {
-                                product::<V, true>(left, (1, 16), steps, right, to, width);
+                                product::<V, O, true>(left, (1, 16), steps, right, to, width);
                             }
                         }
                     }
@@ -126,7 +127,7 @@ unsafe impl Sync for Finish<'_> {}
 
 impl Kernel for Finish<'_> {
     #[inline(always)]
-    unsafe fn run<V: Vector>(&self, index: usize) {
+    unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         let blocks = self.c_in.div_ceil(ROWS);
         let (panel, first) = (index / blocks, index % blocks * ROWS);
         let per_z = sums_len(self.c_in, self.c_out) / 4;
