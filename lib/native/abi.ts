@@ -122,7 +122,8 @@ export const symbols = {
   // Gradient of the weight of the transposed convolution.
   // (x, dy, blocks, bz, by, bx, c_in, c_out)
   vx_upconv3d_grad_weight: { parameters: ["u32", "u32", "u32", "u32", "u32", "u32", "u32", "u32"], result: "f64" },
-  // How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule, 1: directly, 2: by Winograd where possible.
+  // How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule, 1: directly, 2: by Winograd where
+  // possible, 3: the same, multiplying bf16 tensors as bf16 where the processor can.
   // (choice)
   vx_conv3d_algorithm: { parameters: ["u32"], result: "f64" },
   // target += source, of one type
