@@ -96,7 +96,7 @@ export async function exportWeights(
   const file = await weightsOf(run);
   using state = openState(file);
   const about = await aboutOf(run, file, state, options.arch);
-  const { shapes, encoder } = fit(about.arch, state.tensors);
+  const { shapes, encoder } = fit(about.arch, state.tensors, about.config.patch);
   if (encoder.matched < encoder.total) {
     throw new UserError(
       `${file}: ${
@@ -110,6 +110,11 @@ export async function exportWeights(
     ...tensor,
     read: () => turn ? swapTokenOrder(name, tensor.shape, tensor.read()) : tensor.read(),
   }]));
+  const width = tensors.get("eva.pos_embed")?.shape[2];
+  // The plain networks on tokens keep an unused mask token of zeros, which a strict loader asks for.
+  if (torch && width && !tensors.has("mask_token")) {
+    tensors.set("mask_token", { shape: [1, 1, width], place: "", read: () => new Float32Array(width) });
+  }
   const own = [...tensors.keys()].filter((name) => shapes.has(name) || name === "mask_token");
   const method = [...tensors.keys()].filter((name) => !own.includes(name));
   const order = tensors.has("eva.pos_embed") ? options.tokenOrder ?? "d0d1d2" : undefined;

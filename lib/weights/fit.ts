@@ -19,14 +19,21 @@ export interface Fit {
   arch: Architecture;
   /** Every tensor of the network, built as the file suggests. */
   shapes: Map<string, number[]>;
+  /** The patch that it was built for: of the file where it has a position table. */
+  patch: Side;
   /** Tensors of the encoder that the file holds in the right shape, and all of them. */
   encoder: { matched: number; total: number };
 }
 
-/** Side of the cubic patch that a learned position table of tokens of 8^3 voxels was made for. */
-function patchOf(tensors: Shapes, arch: Architecture): Side {
+/** Sides of a token of the networks that have a position table. */
+const TOKEN = 8;
+
+/** The patch that a position table was made for: `hint` where it has as many tokens, else a cube. */
+function patchOf(tensors: Shapes, arch: Architecture, hint?: readonly number[]): Side {
   const tokens = tensors.get("eva.pos_embed")?.shape[1];
-  const side = tokens ? Math.round(Math.cbrt(tokens)) * 8 : 4 * arch.stride;
+  const of = (sides: readonly number[]) => sides.reduce((n, side) => n * side / TOKEN, 1);
+  if (tokens && hint && of(hint) === tokens) return hint as unknown as Side;
+  const side = tokens ? Math.round(Math.cbrt(tokens)) * TOKEN : 4 * arch.stride;
   return [side, side, side];
 }
 
@@ -52,12 +59,16 @@ function channels(tensors: Shapes, one: Map<string, number[]>, two: Map<string, 
   return 1;
 }
 
-/** Builds `arch` as the tensors suggest (decoder, input and output channels, patch) and compares the encoder. */
-export function fit(arch: Architecture, tensors: Shapes): Fit {
+/**
+ * Builds `arch` as the tensors suggest (decoder, input and output channels, patch) and compares the encoder.
+ * @param hint the patch that the file names, if it does
+ */
+export function fit(arch: Architecture, tensors: Shapes, hint?: readonly number[]): Fit {
   const names = [...tensors.keys()];
   const has = (prefix: string) => names.some((name) => name.startsWith(prefix));
+  const patch = patchOf(tensors, arch, hint);
   const options: BuildOptions = {
-    patch: patchOf(tensors, arch),
+    patch,
     ...(has("decoder.blocks.") ? { hidden: "drop" as const } : {}),
     ...(has("feature_decoder.") ? { featureDecoder: true } : {}),
     ...(has("rec_head.") ? { light: true } : {}),
@@ -68,14 +79,18 @@ export function fit(arch: Architecture, tensors: Shapes): Fit {
   const shapes = shapesOf(arch, inputs, outputs, options);
   const encoder = [...shapes.keys()].filter((name) => arch.encoderPrefixes.some((p) => name.startsWith(p)));
   const matched = encoder.filter((name) => tensors.get(name)?.shape.join() === shapes.get(name)!.join());
-  return { arch, shapes, encoder: { matched: matched.length, total: encoder.length } };
+  return { arch, shapes, patch, encoder: { matched: matched.length, total: encoder.length } };
 }
 
 /** The network of `candidates` whose encoder fits best; among equals the one that more of the file belongs to. */
-export function bestFit(candidates: readonly Architecture[], tensors: Shapes): Fit {
+export function bestFit(
+  candidates: readonly Architecture[],
+  tensors: Shapes,
+  hint?: readonly number[],
+): Fit {
   const share = ({ encoder }: Fit) => encoder.matched / encoder.total;
   const used = ({ shapes }: Fit) => [...shapes.keys()].filter((name) => tensors.has(name)).length;
-  return candidates.map((arch) => fit(arch, tensors)).sort((a, b) =>
+  return candidates.map((arch) => fit(arch, tensors, hint)).sort((a, b) =>
     share(b) - share(a) || used(b) - used(a)
   )[0];
 }

@@ -97,7 +97,9 @@ export async function importWeights(file: string, out: string, options: ImportOp
   using state = openState(file);
   const { tensors, stale } = canonical(state.tensors);
   for (const [name, tensor] of state.method) if (!tensors.has(name)) tensors.set(name, squeeze(name, tensor));
-  const found = bestFit(options.candidates, tensors);
+  const hint = patchOf(state);
+  const found = bestFit(options.candidates, tensors, hint);
+  const patch = tensors.has("eva.pos_embed") ? [...found.patch] : hint;
   if (found.encoder.matched < LEAST * found.encoder.total) {
     refuse(file, found, options.candidates.length === 1);
   }
@@ -131,7 +133,7 @@ export async function importWeights(file: string, out: string, options: ImportOp
       read: () => result.token_order === "d1d0d2" ? swapTokenOrder(name, shape, read()) : read(),
     }];
   }));
-  await write(out, sources, state, result, basename(file));
+  await write(out, sources, state.about, result, patch, basename(file));
   return result;
 }
 
@@ -151,8 +153,9 @@ async function vacant(out: string): Promise<void> {
 async function write(
   out: string,
   sources: Map<string, Source>,
-  { about, ...state }: StateFile,
+  about: StateFile["about"],
   result: Imported,
+  patch: number[] | undefined,
   file: string,
 ): Promise<void> {
   const partial = `${out}.partial`;
@@ -163,7 +166,7 @@ async function write(
   const config = {
     method: "imported",
     arch: result.arch,
-    patch: patchOf({ about, ...state }),
+    patch,
     ...(result.token_order ? { token_order: "d0d1d2" } : {}),
   };
   const licence = about.get("licence") ?? about.get("license");

@@ -174,6 +174,7 @@ Deno.test("weights: names and shapes are the published ones, by their signatures
     [unetB, {}, 82, "70ee8c00d17803c5"],
     [unetXl, { light: true }, 66, "0d1f15dd7ce5d23b"],
     [unetXl, {}, 82, "f74474a9d8687a2c"],
+    [architecture("primus-m"), { patch: [160, 160, 160], hidden: "drop" }, 433, "3d816c1d322e73bf"],
     [architecture("mednext-m"), { light: true }, 220, "387bc0df982c7799"],
     [architecture("mednext-m"), {}, 236, "dd40ff101b597ff9"],
     [architecture("mednext-l"), { light: true }, 316, "0058459b1f0d3cd4"],
