@@ -78,7 +78,7 @@ async function main(given: Arguments): Promise<void> {
   const trainer = new Trainer(arch, chosen, config);
   const { batch, seed } = config;
   const loader = (start: number, pairs?: AsyncIterable<Pair>) =>
-    new Loader({ store, patch, batch, seed, views: chosen.views, start, pairs });
+    new Loader({ store, patch, batch, seed, views: chosen.views, reversal: chosen.reversal, start, pairs });
   if (flags.from) {
     const file = join(flags.from, "checkpoint", "weights.safetensors");
     const loaded = trainer.parameters.load(decode(await Deno.readFile(file), file).tensors, file);

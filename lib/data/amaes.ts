@@ -5,12 +5,10 @@
 import { Rng } from "../rng.ts";
 import { applyIntensity, type Change } from "./augment.ts";
 import type { Elastic } from "./sample.ts";
-import { drawStart, type Extent, makeView, rotation, type Triple, type View } from "./views.ts";
+import { drawStart, type Extent, makeView, rotation, type Single, type Triple } from "./views.ts";
 
 /** Volume and geometry of one example; the volume's least value lies outside of it. */
-export interface Bent {
-  volume: string;
-  view: View;
+export interface Bent extends Single {
   elastic?: Elastic;
 }
 

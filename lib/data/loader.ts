@@ -3,14 +3,17 @@
  * how far the loader is ahead, and whether pairs come from a pipe or are drawn here, changes no bit.
  */
 import { UserError } from "../errors.ts";
+import { changed, drawBent, drawReversal } from "./amaes.ts";
 import { applyIntensity, drawIntensity } from "./augment.ts";
-import { sampleView } from "./sample.ts";
+import { type Elastic, sampleView } from "./sample.ts";
 import { type Box, drawPair, drawSingle, type Extent, type Pair, type Triple, type View } from "./views.ts";
 
 /** Input of one training step. */
 export interface Batch {
   /** [n, z, y, x]; n = batch, or 2 * batch: all first views, then all second ones. */
   images: Float32Array;
+  /** What the network gets of each image where its intensities are changed (AMAES); absent: the images. */
+  inputs?: Float32Array;
   /** [n, 6]: the common part, lo z, y, x, hi z, y, x, as fractions of each view; empty for single views. */
   overlap: Float32Array;
   /** Volume of each image. */
@@ -33,6 +36,8 @@ export interface LoaderOptions {
   seed: number;
   /** 2: crop pairs, with intensity changes; 1: single views, turned and scaled only. */
   views: 1 | 2;
+  /** Single views with the augmentation of AMAES: `inputs` are the images with changed intensities. */
+  reversal?: boolean;
   /** Index of the first step, for a run that goes on. */
   start?: number;
   /** Pairs from a file or a pipe instead of those of `seed`; the first `start * batch` are skipped. */
@@ -50,6 +55,7 @@ interface Job {
   slot: number;
   overlap?: Box;
   key?: [seed: number, index: number, view: number];
+  elastic?: Elastic;
 }
 
 /** Prepares batches in order, `ahead` of the caller. Close it when done. */
@@ -65,7 +71,7 @@ export class Loader {
 
   constructor(options: LoaderOptions) {
     const { pairs, ...rest } = options;
-    this.#options = { start: 0, augment: true, ahead: 2, ...rest };
+    this.#options = { start: 0, augment: true, ahead: 2, reversal: false, ...rest };
     this.#pairs = pairs?.[Symbol.asyncIterator]();
     this.#step = this.#options.start;
   }
@@ -119,13 +125,14 @@ export class Loader {
   }
 
   async #jobs(step: number): Promise<Job[]> {
-    const { store, patch, batch, seed, views, augment } = this.#options;
+    const { store, patch, batch, seed, views, augment, reversal } = this.#options;
     const jobs: Job[] = [];
     for (let i = 0; i < batch; i++) {
       const index = step * batch + i;
       if (views === 1) {
-        const { volume, view } = drawSingle(seed, index, store.volumes, patch, augment);
-        jobs.push({ volume, view, slot: i });
+        const draw = reversal ? drawBent : drawSingle;
+        const single = draw(seed, index, store.volumes, patch, augment);
+        jobs.push({ ...single, slot: i, key: reversal && augment ? [seed, index, 0] : undefined });
         continue;
       }
       const pair = this.#pairs
@@ -145,20 +152,25 @@ export class Loader {
   }
 
   async #make(step: number): Promise<Batch> {
-    const { store, patch, batch, views } = this.#options;
+    const { store, patch, batch, views, reversal } = this.#options;
     const [n, size] = [batch * views, patch[0] * patch[1] * patch[2]];
     const images = new Float32Array(n * size);
+    const inputs = reversal ? new Float32Array(images.length) : undefined;
     const overlap = new Float32Array(views === 2 ? n * 6 : 0);
     const ids = new Array<string>(n);
     for (const job of await this.#jobs(step)) {
       if (this.#closed) break;
       const shape = store.get(job.volume)!.shape;
       const image = images.subarray(job.slot * size, (job.slot + 1) * size);
-      await sampleView(await store.read(job.volume), shape, job.view, image);
-      if (job.key) await applyIntensity(image, patch, drawIntensity(...job.key));
+      const { elastic } = job;
+      await sampleView(await store.read(job.volume), shape, job.view, image, 3, { least: reversal, elastic });
+      if (inputs) {
+        const changes = job.key ? drawReversal(job.key[0], job.key[1], patch) : [];
+        inputs.set(await changed(image, patch, changes), job.slot * size);
+      } else if (job.key) await applyIntensity(image, patch, drawIntensity(...job.key));
       if (job.overlap) overlap.set(job.overlap, job.slot * 6);
       ids[job.slot] = job.volume;
     }
-    return { images, overlap, ids };
+    return { images, inputs, overlap, ids };
   }
 }

@@ -1,6 +1,6 @@
 /**
  * Published behaviour on request: the corrected maths is the default, and each switch of `--compat` brings back exactly
- * one defect of a reference implementation (nnssl, LatentCampus), so that released weights and tables can be checked.
+ * one defect of a reference implementation (nnssl, LatentCampus, AMAES), so that released weights and tables can be checked.
  */
 import { nearest, UsageError } from "../errors.ts";
 
@@ -10,6 +10,7 @@ export const switches = {
   "nnssl-align-corners": ["D02", "alignment takes box faces for the centres of the first and last voxel"],
   "nnssl-align-size": ["D03", "alignment pools to the aligned grid with its axes reversed"],
   "nnssl-gram-for-cosine": ["D12", "the cosine term is the Gram term, at the cosine term's weight"],
+  "amaes-hidden-mean": ["D19", "the loss on hidden voxels is divided by the number of all voxels"],
 } as const satisfies Record<string, readonly [defect: string, what: string]>;
 
 /** Name of a switch. */

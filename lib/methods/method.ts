@@ -4,6 +4,7 @@ import type { Architecture, BuildOptions, Kind, Network } from "../nn/network.ts
 import type { Parameters } from "../nn/parameters.ts";
 import type { Rng } from "../rng.ts";
 import type { Side, Tensor } from "../tensor.ts";
+import type { PresetName } from "../train/presets.ts";
 import type { Compat } from "./compat.ts";
 import type { Schema, Values } from "./options.ts";
 
@@ -34,6 +35,8 @@ export interface Outcome {
   terms: Record<string, Tensor>;
   output: Tensor;
   hidden: Float32Array;
+  /** The loss asks for every voxel, not for the hidden ones alone. */
+  whole?: true;
 }
 
 /** A method bound to a network. */
@@ -53,6 +56,10 @@ export interface Method<S extends Schema = Schema> {
   readonly summary: string;
   /** Views of an image per step: 1, or 2 for crop pairs. */
   readonly views: 1 | 2;
+  /** Single views with the augmentation of AMAES: the batch has `inputs`, and `images` are the targets. */
+  readonly reversal?: boolean;
+  /** Optimizer and schedule, where they are not the network's. */
+  readonly preset?: PresetName;
   /** The kind of network that it runs on; absent: both. */
   readonly networks?: Kind;
   /** Options with the paper's defaults. */

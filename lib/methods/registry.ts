@@ -4,13 +4,14 @@ import { architectures } from "../arch/registry.ts";
 import { nearest, UsageError, UserError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { ae } from "./ae.ts";
+import { amaes } from "./amaes.ts";
 import { cva } from "./cva.ts";
 import { mae } from "./mae.ts";
 import type { Method } from "./method.ts";
 import { s3d } from "./s3d.ts";
 import { simmim } from "./simmim.ts";
 
-export const methods: readonly Method[] = [ae, mae, simmim, s3d, cva];
+export const methods: readonly Method[] = [ae, mae, simmim, s3d, amaes, cva];
 
 /** Whether `name` is a file of the user's rather than a method of ours. */
 export function isMethodFile(name: string): boolean {

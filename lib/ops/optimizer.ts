@@ -95,15 +95,24 @@ export class Sgd extends Base {
   }
 }
 
-/** torch.optim.AdamW. Defaults: the preset of the transformers. State: `exp_avg`, `exp_avg_sq`, `step`. */
+/**
+ * torch.optim.AdamW. Defaults: the preset of the transformers. State: `exp_avg`, `exp_avg_sq`, `step`, and with amsgrad
+ * `max_exp_avg_sq`.
+ */
 export class AdamW extends Base {
   readonly #options: { betas: readonly [number, number]; eps: number; weightDecay: number };
 
   constructor(
     parameters: Map<string, Tensor>,
-    options: { betas?: readonly [number, number]; eps?: number; weightDecay?: number } = {},
+    options: {
+      betas?: readonly [number, number];
+      eps?: number;
+      weightDecay?: number;
+      amsgrad?: boolean;
+    } = {},
   ) {
-    super(parameters, { exp_avg: "like", exp_avg_sq: "like", step: "scalar" });
+    const largest: Record<string, "like"> = options.amsgrad ? { max_exp_avg_sq: "like" } : {};
+    super(parameters, { exp_avg: "like", exp_avg_sq: "like", ...largest, step: "scalar" });
     this.#options = { betas: [0.9, 0.98], eps: 1e-8, weightDecay: 5e-2, ...options };
   }
 
@@ -116,11 +125,13 @@ export class AdamW extends Base {
     clip: number,
   ): void {
     const { betas, eps, weightDecay } = this.#options;
-    const states = [state.exp_avg.handle, state.exp_avg_sq.handle, state.step.handle] as const;
+    const moments = [state.exp_avg.handle, state.exp_avg_sq.handle] as const;
     native().vx_adamw_step(
       p.handle,
       g.handle,
-      ...states,
+      ...moments,
+      state.max_exp_avg_sq?.handle ?? 0,
+      state.step.handle,
       norm.handle,
       p.length,
       lr,

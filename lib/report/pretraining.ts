@@ -16,30 +16,37 @@ const SHOWN = 3;
 /** Crop pairs whose features are shown. */
 const PAIRS = 2;
 
-/** Input, mask, reconstruction and difference of the first crops, each in three planes; one row per crop. */
-async function reconstructions(trainer: Trainer, loader: Loader): Promise<Uint8Array> {
+/** Target, masked input, reconstruction and difference of the first crops, each in three planes; one row per crop. */
+async function reconstructions(trainer: Trainer, loader: Loader): Promise<{ name: string; png: Uint8Array }> {
   const { patch, seed } = trainer.config;
   const batch = await loader.next();
-  const { output, hidden } = await scope(() => {
+  const { output, hidden, whole } = await scope(() => {
     const outcome = Tape.none(() => trainer.learner.loss({ batch, random: new Rng(seed, "mask", 0) }));
-    return { output: outcome.output.read(), hidden: outcome.hidden };
+    return { output: outcome.output.read(), hidden: outcome.hidden, whole: outcome.whole };
   });
   const size = volume(patch);
   const rows = Array.from({ length: Math.min(SHOWN, output.length / size) }, (_, n) => {
     const part = (values: Float32Array) => values.slice(n * size, (n + 1) * size);
     const image = part(batch.images);
     const mask = part(hidden);
-    const made = part(output).map((v, i) => mask[i] ? v : image[i]); // the loss asks for hidden voxels only
+    const input = part(batch.inputs ?? batch.images);
+    const made = part(output).map((v, i) => whole || mask[i] ? v : image[i]);
     const window = percentileWindow(image);
     const span = window[1] - window[0];
     return [
       { values: image, shape: patch, window },
-      { values: image.map((v, i) => mask[i] ? window[0] : v), shape: patch, window },
+      { values: input.map((v, i) => mask[i] ? window[0] : v), shape: patch, window },
       { values: made, shape: patch, window },
       { values: made.map((v, i) => Math.abs(v - image[i])), shape: patch, window: [0, span / 2] as const },
     ];
   });
-  return await page(rows, Math.max(1, Math.round(96 / patch[0]))).png();
+  const names = [
+    batch.inputs ? "target" : "input",
+    batch.inputs ? "masked input with changed intensities" : "masked input",
+    whole ? "reconstruction" : "hidden voxels reconstructed",
+    "difference; each axial, coronal, sagittal",
+  ];
+  return { name: names.join(", "), png: await page(rows, Math.max(1, Math.round(96 / patch[0]))).png() };
 }
 
 /** Writes report.html into the run folder. `waited`: seconds that training waited for data. */
@@ -57,10 +64,7 @@ export async function writeReport(
   const html = runReport({
     config: { ...config },
     metrics,
-    crops: [{
-      name: "input, masked input, hidden voxels reconstructed, difference; each axial, coronal, sagittal",
-      png: picture,
-    }],
+    crops: [picture],
     features: { explanation: EXPLANATION, pictures: features },
     summary: {
       steps: metrics.at(-1)?.step ?? 0,

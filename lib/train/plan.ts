@@ -12,7 +12,7 @@ import type { Method } from "../methods/method.ts";
 import { fillOptions, type OptionValue, splitOption } from "../methods/options.ts";
 import { checkPair, loadMethod } from "../methods/registry.ts";
 import { type Architecture, checkPatch } from "../nn/network.ts";
-import { presets } from "./presets.ts";
+import { presetOf } from "./presets.ts";
 import { blankStore, firstStore } from "./first_store.ts";
 import type { RunConfig } from "./run_folder.ts";
 
@@ -114,6 +114,7 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
   const list = flags.pairs === undefined || flags.estimate // 20 steps need no list
     ? undefined
     : await openPairs(chosen, flags, store, patch);
+  const preset = presetOf(chosen, arch);
   const config: RunConfig = {
     method: chosen.name,
     arch: arch.name,
@@ -121,7 +122,7 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
     batch: flags.batch,
     steps: flags.steps ?? (list?.count ? Math.floor(list.count / flags.batch) : given ? STEPS : 100),
     seed: flags.seed,
-    lr: flags.lr ?? (arch.kind === "token" ? undefined : chosen.lr) ?? presets[arch.preset ?? "cnn"].lr,
+    lr: flags.lr ?? (arch.kind === "token" ? undefined : chosen.lr) ?? preset.lrs?.[arch.name] ?? preset.lr,
     options,
     compat,
     data: await store.hash(),

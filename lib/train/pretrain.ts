@@ -11,10 +11,10 @@ import { Parameters } from "../nn/parameters.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
 import { Rng } from "../rng.ts";
 import { cancel, cancellable, memory, scope, type Tensor, wait } from "../tensor.ts";
-import { type Preset, presets } from "./presets.ts";
+import { type Preset, presetOf } from "./presets.ts";
 import { Progress } from "./progress.ts";
 import type { Metric, RunConfig, RunFolder } from "./run_folder.ts";
-import { poly } from "./schedule.ts";
+import { cosine, poly } from "./schedule.ts";
 
 /** A model with its method and optimizer, ready to train. */
 export class Trainer implements Disposable {
@@ -52,7 +52,7 @@ export class Trainer implements Disposable {
       this.parameters[Symbol.dispose]();
       throw error;
     }
-    this.#preset = presets[arch.preset ?? "cnn"];
+    this.#preset = presetOf(method, arch);
     this.#optimizer = this.#preset.optimizer(this.parameters.tensors);
     this.learner.start?.();
   }
@@ -65,13 +65,16 @@ export class Trainer implements Disposable {
   }
 
   /**
-   * Learning rate at `step` (from 0): poly, after the preset's warm-up, over epochs of 250 steps, or of 1 % of a run
-   * shorter than 25,000.
+   * Learning rate at `step` (from 0), after the preset's warm-up: a cosine per step, or poly over epochs of 250 steps, or
+   * of 1 % of a run shorter than 25,000.
    */
   rate(step: number): number {
-    const epoch = Math.min(250, Math.max(1, Math.round(this.config.steps / 100)));
-    const epochs = Math.ceil(this.config.steps / epoch);
-    return poly(this.config.lr, Math.floor(step / epoch), epochs, Math.round(this.#preset.warmup * epochs));
+    const { warmup, decay } = this.#preset;
+    const { lr, steps } = this.config;
+    if (decay === "cosine") return cosine(lr, step, steps, Math.round(warmup * steps));
+    const epoch = Math.min(250, Math.max(1, Math.round(steps / 100)));
+    const epochs = Math.ceil(steps / epoch);
+    return poly(lr, Math.floor(step / epoch), epochs, Math.round(warmup * epochs));
   }
 
   /** One training step (from 0). Undefined when it was cancelled, and then nothing has changed. */

@@ -82,3 +82,24 @@ Deno.test("loader: time in which the caller computes is not waited for", async (
   assert(first > .05 && loader.waited - first < .05, `${first} ${loader.waited}`);
   await loader.close();
 });
+
+Deno.test("loader: augmentation reversal gives targets and inputs, both functions of (seed, step)", async () => {
+  const options = { views: 1, reversal: true, batch: 8 } as const;
+  const batches = await take(3, options);
+  assertEquals(await take(1, { ...options, start: 2, ahead: 0 }), batches.slice(2));
+  const size = 16 ** 3;
+  let changed = 0;
+  for (const { images, inputs } of batches) {
+    for (let i = 0; i < 8; i++) {
+      const [target, input] = [images, inputs!].map((v) => v.subarray(i * size, (i + 1) * size));
+      if (input.some((v, j) => v !== target[j])) changed++;
+      const bounds = (values: Float32Array) => [Math.min(...values), Math.max(...values)];
+      const [low, high] = bounds(target);
+      assert(bounds(input).every((v) => v >= low - 1e-5 && v <= high + 1e-5));
+    }
+  }
+  // 1 - (1 - 0.33) (1 - 0.2)^5 (1 - 0.1)^2 of the examples change.
+  assert(changed > 12 && changed < 24, `${changed} of 24 inputs are changed`);
+  const [plain] = await take(1, { ...options, augment: false });
+  assertEquals(plain.inputs, plain.images);
+});

@@ -10,7 +10,7 @@ interface Golden {
   norms: number[];
   state: Record<string, number[][]>;
 }
-const goldens: Record<"sgd" | "adamw", Golden> = JSON.parse(
+const goldens: Record<"sgd" | "adamw" | "amsgrad", Golden> = JSON.parse(
   Deno.readTextFileSync(new URL("../../fixtures/ops_b.json", import.meta.url)),
 );
 
@@ -47,6 +47,14 @@ Deno.test(
   "AdamW: ten clipped steps, one without a gradient of b, as torch.optim.AdamW",
   leakFree(() => {
     return tenSteps(goldens.adamw, (p) => new AdamW(p));
+  }),
+);
+
+Deno.test(
+  "AdamW with amsgrad: the same ten steps",
+  leakFree(() => {
+    const options = { betas: [0.9, 0.999], weightDecay: 3e-5, amsgrad: true } as const;
+    return tenSteps(goldens.amsgrad, (p) => new AdamW(p, options));
   }),
 );
 

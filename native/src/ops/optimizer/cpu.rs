@@ -38,7 +38,10 @@ pub fn sgd(rule: &Sgd, factor: f32, p: &mut [f32], g: &[f32], state: &mut [f32])
     });
 }
 
-pub fn adamw(rule: &AdamW, step: f32, factor: f32, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+/// First moment, second moment, and the largest second moment of amsgrad.
+pub type Moments<'a> = (&'a mut [f32], &'a mut [f32], Option<&'a mut [f32]>);
+
+pub fn adamw(rule: &AdamW, step: f32, factor: f32, p: &mut [f32], g: &[f32], (m, v, largest): Moments) {
     let decay = (1.0 - rule.lr * rule.weight_decay) as f32;
     let (keep1, keep2) = (rule.beta1 as f32, rule.beta2 as f32);
     let (take1, take2) = ((1.0 - rule.beta1) as f32, (1.0 - rule.beta2) as f32);
@@ -47,14 +50,27 @@ pub fn adamw(rule: &AdamW, step: f32, factor: f32, p: &mut [f32], g: &[f32], m: 
     let eps = rule.eps as f32;
     let values = p.par_chunks_mut(STRETCH).zip(g.par_chunks(STRETCH));
     let states = m.par_chunks_mut(STRETCH).zip(v.par_chunks_mut(STRETCH));
-    values.zip(states).for_each(|((p, g), (m, v))| {
-        for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
-            let g = g * factor;
-            *m = keep1 * *m + take1 * g;
-            *v = keep2 * *v + take2 * g * g;
-            *p = *p * decay - size * *m / (v.sqrt() / correction + eps);
-        }
-    });
+    let moments = |g: f32, m: &mut f32, v: &mut f32| {
+        let g = g * factor;
+        *m = keep1 * *m + take1 * g;
+        *v = keep2 * *v + take2 * g * g;
+    };
+    let moved = |p: f32, m: f32, v: f32| p * decay - size * m / (v.sqrt() / correction + eps);
+    match largest {
+        None => values.zip(states).for_each(|((p, g), (m, v))| {
+            for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
+                moments(*g, m, v);
+                *p = moved(*p, *m, *v);
+            }
+        }),
+        Some(top) => values.zip(states).zip(top.par_chunks_mut(STRETCH)).for_each(|(((p, g), (m, v)), top)| {
+            for (((p, g), (m, v)), top) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)).zip(top) {
+                moments(*g, m, v);
+                *top = top.max(*v);
+                *p = moved(*p, *m, *top);
+            }
+        }),
+    }
 }
 
 pub fn ema(teacher: &mut [f32], student: &[f32], momentum: f64) {

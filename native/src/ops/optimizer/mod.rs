@@ -1,7 +1,7 @@
 //! Optimizer steps in place: SGD with Nesterov momentum, AdamW, and the exponential moving average of a teacher.
 //!
 //! Contract. Parameter, gradient and state tensors have one length. The update is torch.optim.SGD (dampening 0) and
-//! torch.optim.AdamW (no amsgrad) on gradients clipped as torch.nn.utils.clip_grad_norm_: times
+//! torch.optim.AdamW (with amsgrad where its state is given) on gradients clipped as torch.nn.utils.clip_grad_norm_: times
 //! min(1, clip / (norm + 1e-6)), where `norm` is the tensor that `vx_global_norm` made, so the host never waits.
 //! State begins as zeros. A norm that is not finite changes no parameter and no state: the run can stop and report
 //! with its last good weights.
@@ -44,21 +44,26 @@ exports! {
         });
         Ok(0.0)
     }
-    /// One step of AdamW; `step` is a tensor of one value that counts the steps taken.
-    fn vx_adamw_step(parameter: u32, gradient: u32, exp_avg: u32, exp_avg_sq: u32, step: u32, norm: u32, len: u32, lr: f64, clip: f32, beta1: f64, beta2: f64, eps: f64, weight_decay: f64) {
+    /// One step of AdamW; `step` is a tensor of one value that counts the steps taken; max_exp_avg_sq: 0, or the state of
+    /// amsgrad.
+    fn vx_adamw_step(parameter: u32, gradient: u32, exp_avg: u32, exp_avg_sq: u32, max_exp_avg_sq: u32, step: u32, norm: u32, len: u32, lr: f64, clip: f32, beta1: f64, beta2: f64, eps: f64, weight_decay: f64) {
         let len = len as usize;
         let parameter = tensor::get(parameter, len, "parameter")?;
         let gradient = tensor::get(gradient, len, "gradient")?;
         let exp_avg = tensor::get(exp_avg, len, "first moment")?;
         let exp_avg_sq = tensor::get(exp_avg_sq, len, "second moment")?;
+        let largest = match max_exp_avg_sq {
+            0 => None,
+            handle => Some(tensor::get(handle, len, "largest second moment")?),
+        };
         let step = tensor::get(step, 1, "step count")?;
         let norm = tensor::get(norm, 1, "gradient norm")?;
         let rule = cpu::AdamW { lr, beta1, beta2, eps, weight_decay };
         queue::enqueue(move || {
             if let Some(factor) = clip_factor(norm.values()[0], clip) {
                 step.values_mut()[0] += 1.0;
-                let (m, v) = (exp_avg.values_mut(), exp_avg_sq.values_mut());
-                cpu::adamw(&rule, step.values()[0], factor, parameter.values_mut(), gradient.values(), m, v);
+                let state = (exp_avg.values_mut(), exp_avg_sq.values_mut(), largest.as_ref().map(|t| t.values_mut()));
+                cpu::adamw(&rule, step.values()[0], factor, parameter.values_mut(), gradient.values(), state);
             }
             Ok(())
         });
