@@ -6,7 +6,7 @@ import { UserError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { methods } from "../methods/registry.ts";
 import { fit } from "./fit.ts";
-import { publishedNames } from "./names.ts";
+import { publishedHead, publishedNames } from "./names.ts";
 import { openState, type StateFile, type Stored } from "./state_file.ts";
 import { swapTokenOrder, type TokenOrder } from "./token_order.ts";
 import { type Saved, SavedTensor, type Storage, writeTorch } from "./torch_writer.ts";
@@ -170,7 +170,12 @@ function writePth(
   const content = new Map<string, Saved>([
     ["network_weights", new Map(names.map(([name, of]) => [name, save(of)]))],
     ...(method.length
-      ? [["method_weights", new Map(method.map((name) => [name, save(name)]))] as [string, Saved]]
+      ? [
+        ["method_weights", new Map(method.map((name) => [publishedHead(name), save(name)]))] as [
+          string,
+          Saved,
+        ],
+      ]
       : []),
     ...Object.entries(metadata),
   ]);

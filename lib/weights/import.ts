@@ -4,7 +4,7 @@ import { type Source, writeFile } from "../data/safetensors.ts";
 import { UserError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { bestFit, type Fit } from "./fit.ts";
-import { canonical } from "./names.ts";
+import { canonical, ownHeads } from "./names.ts";
 import { openState, type StateFile, type Stored } from "./state_file.ts";
 import { swapTokenOrder, type TokenOrder } from "./token_order.ts";
 
@@ -23,6 +23,8 @@ export interface Imported {
   encoder: { matched: number; total: number };
   /** Further tensors that were kept (heads, mask tokens). */
   extra: number;
+  /** Parameters of norms in projectors, which ours do not have: left out. */
+  dropped: string[];
   /** Units whose `conv`/`norm` copy was stale, so that `all_modules` was taken (S3D, defect D04c). */
   stale: number;
   /** Order of the tokens in the file; the run's is d0d1d2. Networks on tokens only. */
@@ -97,6 +99,7 @@ export async function importWeights(file: string, out: string, options: ImportOp
   using state = openState(file);
   const { tensors, stale } = canonical(state.tensors);
   for (const [name, tensor] of state.method) if (!tensors.has(name)) tensors.set(name, squeeze(name, tensor));
+  const dropped = ownHeads(tensors);
   const hint = patchOf(state);
   const found = bestFit(options.candidates, tensors, hint);
   const patch = tensors.has("eva.pos_embed") ? [...found.patch] : hint;
@@ -112,6 +115,7 @@ export async function importWeights(file: string, out: string, options: ImportOp
     mismatched: [],
     encoder: found.encoder,
     extra: 0,
+    dropped,
     stale,
   };
   for (const [name, shape] of found.shapes) {

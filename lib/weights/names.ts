@@ -77,3 +77,34 @@ export function publishedNames(names: Iterable<string>): [string, string][] {
   const again = encoder.map(([name, of]): [string, string] => [`decoder.${name}`, of]);
   return [...encoder, ...again, ...decoder];
 }
+
+/** A layer of a projector or predictor of CVA, whose published position counts norms and activations: 0, 3, 6. */
+const HEAD = /^((?:\w+_)?(?:projector|predictor))\.(\d+)\.(\w+)$/;
+
+/** The published name of a layer of a head; any other name as it is. */
+export function publishedHead(name: string): string {
+  return name.replace(HEAD, (_, head, layer, kind) => `${head}.${3 * Number(layer)}.${kind}`);
+}
+
+/**
+ * Renames the layers of heads from their published positions to ours (0, 1, 2), in place. Parameters of the norms between
+ * them (CVA on Primus) are dropped: ours have none.
+ * @returns the names that were dropped
+ */
+export function ownHeads(tensors: Map<string, Stored>): string[] {
+  const found = [...tensors.keys()].flatMap((name) => {
+    const [, head, layer, kind] = name.match(HEAD) ?? [];
+    return head ? [{ name, head, layer: Number(layer), kind }] : [];
+  });
+  const ours = found.some(({ name, layer, kind }) =>
+    layer % 3 && kind === "weight" && tensors.get(name)!.shape.length === 2
+  );
+  const dropped: string[] = [];
+  for (const { name, head, layer, kind } of ours ? [] : found) {
+    const tensor = tensors.get(name)!;
+    tensors.delete(name);
+    if (layer % 3) dropped.push(name);
+    else tensors.set(`${head}.${layer / 3}.${kind}`, tensor);
+  }
+  return dropped;
+}

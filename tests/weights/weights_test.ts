@@ -9,7 +9,7 @@ import type { Architecture, BuildOptions } from "../../lib/nn/network.ts";
 import { exportWeights } from "../../lib/weights/export.ts";
 import { fit, shapesOf } from "../../lib/weights/fit.ts";
 import { importWeights } from "../../lib/weights/import.ts";
-import { publishedNames } from "../../lib/weights/names.ts";
+import { ownHeads, publishedHead, publishedNames } from "../../lib/weights/names.ts";
 import { openState } from "../../lib/weights/state_file.ts";
 import { swapTokenOrder } from "../../lib/weights/token_order.ts";
 
@@ -188,6 +188,34 @@ Deno.test("weights: names and shapes are the published ones, by their signatures
     const digits = [...new Uint8Array(hash, 0, 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
     assertEquals([arch.name, names.length, digits], [arch.name, count, signature]);
   }
+});
+
+Deno.test("weights: layers of projectors stand at 0, 3, 6 in published files and at 0, 1, 2 here", () => {
+  const stored = (...shape: number[]) => ({ shape, place: "", read: () => new Float32Array() });
+  const published = new Map([
+    ["projector.0.weight", stored(8, 6)],
+    ["projector.1.weight", stored(8)],
+    ["projector.1.running_mean", stored(8)],
+    ["projector.3.weight", stored(8, 8)],
+    ["decoder_predictor.3.bias", stored(8)],
+    ["attention_pooling.weight", stored(1, 6)],
+  ]);
+  assertEquals(ownHeads(published), ["projector.1.weight", "projector.1.running_mean"]);
+  const names = [
+    "attention_pooling.weight",
+    "projector.0.weight",
+    "projector.1.weight",
+    "decoder_predictor.1.bias",
+  ];
+  assertEquals([...published.keys()], names);
+  assertEquals(published.get("projector.1.weight")!.shape, [8, 8]);
+  assertEquals(ownHeads(published), [], "ours stay");
+  assertEquals([...published.keys()], names);
+  assertEquals(names.map(publishedHead).slice(1), [
+    "projector.0.weight",
+    "projector.3.weight",
+    "decoder_predictor.3.bias",
+  ]);
 });
 
 Deno.test("weights: D06: the change of token order is the one that keeps the features, and its own inverse", async () => {
