@@ -11,7 +11,7 @@ import { halvesOf, libraryPath, libraryState, listedPaths, permission, testCount
 interface Script {
   command: Command;
   /** Paths that do not stand on the command line, such as a default working folder. */
-  extraGrants?(args: Arguments): ReturnType<typeof grants>;
+  extraGrants?(args: Arguments): ReturnType<typeof grants> & { run?: string[] };
 }
 
 const ROOT = dirname(dirname(fromFileUrl(import.meta.url)));
@@ -115,7 +115,7 @@ async function launch(name: string, args: string[]): Promise<number> {
   const parsed = parse(script.command, args);
   const named = grants(script.command, parsed);
   Deno.chdir(cwd); // relative paths are the user's
-  const extra = await script.extraGrants?.(parsed) ?? { read: [], write: [] };
+  const extra = await script.extraGrants?.(parsed) ?? { read: [], write: [], run: [] };
   let input: Uint8Array | undefined;
   const listed: string[] = [];
   if (PATHS_ON_STDIN.includes(name) && parsed.positionals.includes("-")) {
@@ -127,6 +127,7 @@ async function launch(name: string, args: string[]): Promise<number> {
     ...permission("read", [ROOT, ...named.read, ...extra.read, ...extra.write, ...listed], cwd),
     ...permission("write", [...named.write, ...extra.write], cwd),
     ...permission("ffi", [LIBRARY], cwd),
+    ...(extra.run?.length ? [`--allow-run=${extra.run.join(",")}`] : []),
   ];
   const line = ["run", "--no-prompt", "--config", join(ROOT, "deno.json"), ...flags, path, ...args];
   const status = await deno(line, cwd, input);

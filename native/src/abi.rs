@@ -119,6 +119,7 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::grid::ABI);
     list.push(crate::queue::ABI);
     list.push(crate::device::ABI);
+    list.push(crate::peak::ABI);
     list.push(crate::volume::ABI);
     list.push(crate::ops::conv3d::ABI);
     list.push(crate::ops::conv3d::winograd::ABI);

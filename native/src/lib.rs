@@ -9,6 +9,7 @@ pub mod element;
 pub mod grid;
 pub mod memory;
 pub mod ops;
+pub mod peak;
 pub mod queue;
 pub mod sample;
 pub mod tensor;

@@ -134,6 +134,11 @@ pub fn peak_bytes() -> usize {
     PEAK_BYTES.load(Relaxed)
 }
 
+/// From now on the most bytes count anew.
+pub fn reset_peak() {
+    PEAK_BYTES.store(LIVE_BYTES.load(Relaxed), Relaxed);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

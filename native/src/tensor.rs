@@ -197,6 +197,8 @@ exports! {
     fn vx_live_bytes() { Ok(memory::live_bytes() as f64) }
     /// Most bytes that were in use at once.
     fn vx_peak_bytes() { Ok(memory::peak_bytes() as f64) }
+    /// From now on the most bytes count anew.
+    fn vx_peak_reset() { memory::reset_peak(); Ok(0.0) }
     /// Gives pooled memory back to the system.
     fn vx_pool_empty() { memory::empty_pool(); Ok(0.0) }
 }

@@ -1,0 +1,123 @@
+/** Times the parts of voxalign, and the same work in PyTorch and SciPy beside it. See `deno task bench --help`. */
+import { join } from "@std/path";
+import {
+  augmentations,
+  convolutions,
+  distances,
+  loaders,
+  preparations,
+  rankings,
+  steps,
+} from "../lib/bench/cases.ts";
+import { type Case, measure, peaks } from "../lib/bench/measure.ts";
+import { Peer } from "../lib/bench/peer.ts";
+import { type BenchRow, markdown } from "../lib/bench/table.ts";
+import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
+import { nearest, UsageError } from "../lib/errors.ts";
+import { writeWhole } from "../lib/train/run_folder.ts";
+
+const GROUPS = ["op", "step", "loader", "preprocess", "augment", "nsd", "rank"];
+
+export const command: Command = {
+  name: "bench",
+  summary:
+    "Times operations, training steps, loading, preparation and ranking; one JSON line each, and a Markdown table.",
+  positionals: [],
+  flags: {
+    out: {
+      type: "string",
+      short: "o",
+      access: "write",
+      default: "bench",
+      help: "folder for bench.md, bench.jsonl",
+    },
+    only: { type: "string", help: `groups, joined by commas: ${GROUPS.join(", ")} (default: all)` },
+    peer: {
+      type: "string",
+      help: "a python3 with torch, scipy, nibabel: the same work there, in turn with ours",
+    },
+    arch: { type: "string", default: "resenc-l", help: "network of the steps (the peer has resenc-l)" },
+    methods: { type: "string", default: "s3d,mae,cva", help: "methods of the steps" },
+    patch: { type: "integer", min: 32, default: 96, help: "side of the crops of the steps" },
+    batch: { type: "integer", min: 1, default: 1, help: "images per step (contrastive methods: at least 2)" },
+    precision: { type: "string", default: "f32", choices: ["f32", "bf16"], help: "of activations" },
+    rounds: { type: "integer", min: 1, default: 5, help: "calls per case; the median counts" },
+    machine: { type: "string", default: "", help: "the machine in words, for the head of the table" },
+  },
+};
+
+/** The peer is a program of the user's choice: only it may be started. */
+export function extraGrants(args: Arguments): { read: string[]; write: string[]; run: string[] } {
+  return { read: [args.flags.out], write: [], run: args.flags.peer ? [args.flags.peer] : [] };
+}
+
+async function main({ flags }: Arguments): Promise<void> {
+  const only: string[] = flags.only?.split(",") ?? GROUPS;
+  for (const group of only) {
+    if (!GROUPS.includes(group)) {
+      throw new UsageError(
+        `--only names "${group}"; did you mean "${nearest(group, GROUPS)}"? (${GROUPS.join(", ")})`,
+      );
+    }
+  }
+  await Deno.mkdir(flags.out, { recursive: true });
+  const folder = await Deno.makeTempDir({ dir: flags.out, prefix: "work-" });
+  const threads = navigator.hardwareConcurrency;
+  const config = { arch: flags.arch, batch: flags.batch, steps: 1000, seed: 0, lr: 0.01, data: "" };
+  const side: [number, number, number] = [flags.patch, flags.patch, flags.patch];
+  const group: Record<string, () => Case[]> = {
+    op: () => convolutions(flags.precision),
+    step: () =>
+      flags.methods.split(",").flatMap((name: string) => {
+        const [patch, batch] = name === "cva" ? [side.map(() => 64) as typeof side, 2] : [side, flags.batch];
+        return steps({ ...config, patch, batch }, [name], flags.precision);
+      }),
+    loader: loaders,
+    preprocess: () => preparations(folder),
+    augment: augmentations,
+    nsd: distances,
+    rank: rankings,
+  };
+  let versions = {};
+  if (flags.peer) {
+    await using peer = new Peer(flags.peer, threads);
+    versions = (await peer.ask({ work: "versions" })).versions ?? {};
+  }
+  const head = {
+    machine: flags.machine,
+    threads,
+    deno: Deno.version.deno,
+    precision: flags.precision,
+    peer: versions,
+  };
+  writeLine(head);
+  const rows: BenchRow[] = [];
+  try {
+    for (const name of only) {
+      for (const of of group[name]()) {
+        const peak = await peaks();
+        const row = {
+          ...await measure(of, flags.rounds, peak, flags.peer ? { python: flags.peer, threads } : undefined),
+          peak_gflops: peak[flags.precision as "f32" | "bf16"] / 1e9,
+        };
+        rows.push(row);
+        writeLine(row);
+        log(
+          `bench: ${row.name}: ${row.seconds.toPrecision(3)} s${
+            row.ratio ? `, ${row.ratio.toFixed(2)}x the peer` : ""
+          }`,
+        );
+      }
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+    await writeWhole(
+      join(flags.out, "bench.jsonl"),
+      [head, ...rows].map((r) => JSON.stringify(r) + "\n").join(""),
+    );
+    await writeWhole(join(flags.out, "bench.md"), markdown(head, rows));
+  }
+  log(`bench: ${join(flags.out, "bench.md")} holds the table`);
+}
+
+if (import.meta.main) await run(command, main);
