@@ -33,7 +33,9 @@ export class Filled extends Parameters {
     const inner = shape.slice(1).reduce((a, b) => a * b, 1);
     const [scale, offset] = shape.length > 1
       ? [Math.sqrt(24 / inner), 0]
-      : [0.2, name.endsWith("weight") ? 1 : 0];
+      : /(weight|bias)$/.test(name)
+      ? [0.2, name.endsWith("weight") ? 1 : 0]
+      : [0.02, 0.1];
     const data = new Float32Array(shape[0] * inner);
     for (let j = 0; j < data.length; j++) data[j] = offset + scale * formula(j, h);
     const tensor = Tensor.from(data, shape.length > 1 ? inner : data.length);
