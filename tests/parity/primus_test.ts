@@ -2,7 +2,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { primus } from "../../lib/arch/primus.ts";
 import { Tape } from "../../lib/autograd.ts";
-import { decode } from "../../lib/data/safetensors.ts";
 import type { BuildOptions } from "../../lib/nn/network.ts";
 import { dot } from "../../lib/ops/cosine.ts";
 import { add } from "../../lib/ops/elementwise.ts";
@@ -11,27 +10,18 @@ import { Grid, scope, Tensor, volume } from "../../lib/tensor.ts";
 import { Filled } from "../arch/filled.ts";
 import { leakFree, wave } from "../ops/wave.ts";
 import { report } from "./report.ts";
+import { fixture, sampledError } from "./sampled.ts";
 
-const FILE = new URL("../../fixtures/primus.safetensors", import.meta.url);
-const { tensors, metadata } = decode(Deno.readFileSync(FILE), FILE.pathname);
+const { tensors, metadata } = fixture("primus");
 const PATCH = [16, 24, 32] as const;
 const VISIBLE = Uint8Array.from(
   { length: 48 },
   (_, i) => Number(i < 24 ? i % 4 === 0 : [2, 3].includes(i % 8)),
 );
 
-/** Largest error of the stored values of `key`, relative to the largest value (at least `floor`). */
-function error(key: string, values: Float32Array, floor = 0): number {
-  const [largest, norm, ...sample] = tensors.get(key)!.data;
-  const every = Math.ceil(values.length / 16);
-  assertEquals(Math.ceil(values.length / every), sample.length, key);
-  const length = Math.sqrt(values.reduce((sum, v) => sum + v * v, 0));
-  const size = Math.max(largest, floor);
-  return sample.reduce(
-    (most, want, i) => Math.max(most, Math.abs(values[i * every] - want) / size),
-    Math.abs(length - norm) / Math.max(norm, floor),
-  );
-}
+/** Largest error of the stored values of `key`. */
+const error = (key: string, values: Float32Array, floor = 0) =>
+  sampledError(tensors.get(key)!.data, values, floor, 16);
 
 interface Shape {
   inputs?: number;

@@ -14,10 +14,10 @@ export function fixture(name: string): Fixture {
   return decode(Deno.readFileSync(file), file.pathname);
 }
 
-/** Largest error of `values` against `wanted`, relative to its largest value (at least `floor`). */
-export function sampledError(wanted: Float32Array, values: Float32Array, floor = 0): number {
+/** Largest error of `values` against `wanted`, relative to its largest value (at least `floor`); of up to `count` values. */
+export function sampledError(wanted: Float32Array, values: Float32Array, floor = 0, count = 64): number {
   const [largest, norm, ...sample] = wanted;
-  const every = Math.ceil(values.length / 64);
+  const every = Math.ceil(values.length / count);
   assertEquals(Math.ceil(values.length / every), sample.length);
   const length = Math.sqrt(values.reduce((sum, v) => sum + v * v, 0));
   const size = Math.max(largest, floor);

@@ -1,4 +1,5 @@
 /** Our ten optimiser steps against those of fixtures/make_truth.py (PyTorch, f64). */
+import { primus } from "../../lib/arch/primus.ts";
 import { resenc } from "../../lib/arch/resenc.ts";
 import { unet } from "../../lib/arch/unet.ts";
 import { fillOptions } from "../../lib/methods/options.ts";
@@ -31,12 +32,16 @@ export function cases(): string[] {
   return files.filter((f) => f.endsWith(".safetensors")).map((f) => f.replace(".safetensors", "")).sort();
 }
 
-type Tiny = { features: number[]; blocks: number[]; headWidth: number } | { width: number };
+type Tiny =
+  | { features: number[]; blocks: number[]; headWidth: number }
+  | { width: number; depth: number; heads: number }
+  | { width: number };
 
 function network(tiny: Tiny): Architecture {
   if ("features" in tiny) {
     return resenc(`resenc ${tiny.features.join("-")}`, tiny.features, tiny.blocks, tiny.headWidth);
   }
+  if ("depth" in tiny) return primus(`primus ${tiny.width}`, tiny.width, tiny.depth, tiny.heads);
   return unet(`unet ${tiny.width}`, tiny.width);
 }
 
