@@ -7,6 +7,7 @@ import type { Architecture } from "../nn/network.ts";
 import { methods } from "../methods/registry.ts";
 import { fit } from "./fit.ts";
 import { publishedHead, publishedNames } from "./names.ts";
+import { adaptationPlan } from "./plan.ts";
 import { openState, type StateFile, type Stored } from "./state_file.ts";
 import { swapTokenOrder, type TokenOrder } from "./token_order.ts";
 import { type Saved, SavedTensor, type Storage, writeTorch } from "./torch_writer.ts";
@@ -96,7 +97,7 @@ export async function exportWeights(
   const file = await weightsOf(run);
   using state = openState(file);
   const about = await aboutOf(run, file, state, options.arch);
-  const { shapes, encoder } = fit(about.arch, state.tensors, about.config.patch);
+  const { inputs, shapes, encoder, patch: built } = fit(about.arch, state.tensors, about.config.patch);
   if (encoder.matched < encoder.total) {
     throw new UserError(
       `${file}: ${
@@ -110,6 +111,7 @@ export async function exportWeights(
     ...tensor,
     read: () => turn ? swapTokenOrder(name, tensor.shape, tensor.read()) : tensor.read(),
   }]));
+  const patch: number[] = tensors.has("eva.pos_embed") ? [...built] : about.config.patch ?? [160, 160, 160];
   const width = tensors.get("eva.pos_embed")?.shape[2];
   // The plain networks on tokens keep an unused mask token of zeros, which a strict loader asks for.
   if (torch && width && !tensors.has("mask_token")) {
@@ -130,7 +132,7 @@ export async function exportWeights(
   try {
     if (!torch) writeFile(out, tensors, metadata);
     else {
-      writePth(partial, tensors, names, method, metadata);
+      writePth(partial, tensors, names, method, metadata, adaptationPlan(about.arch.name, inputs, patch));
       await Deno.rename(partial, out);
     }
   } catch (error) {
@@ -148,13 +150,14 @@ export async function exportWeights(
   };
 }
 
-/** `network_weights` with every alias, `method_weights` with tokens, projectors and the like, and the metadata as texts. */
+/** `network_weights` with every alias, `method_weights` with tokens, projectors and the like, the plan, the metadata as texts. */
 function writePth(
   path: string,
   tensors: Map<string, Stored>,
   names: [string, string][],
   method: string[],
   metadata: Record<string, string>,
+  plan: Saved | undefined,
 ): void {
   const storages = new Map<string, Storage>();
   const keys = new Map<string, string>();
@@ -177,6 +180,7 @@ function writePth(
         ],
       ]
       : []),
+    ...(plan ? [["nnssl_adaptation_plan", plan] as [string, Saved]] : []),
     ...Object.entries(metadata),
   ]);
   const file = Deno.openSync(path, { create: true, write: true, truncate: true });

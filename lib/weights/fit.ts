@@ -17,6 +17,8 @@ class Blueprint extends Parameters {
 /** How a network compares with a file. */
 export interface Fit {
   arch: Architecture;
+  /** Input channels. */
+  inputs: number;
   /** Every tensor of the network, built as the file suggests. */
   shapes: Map<string, number[]>;
   /** The patch that it was built for: of the file where it has a position table. */
@@ -79,7 +81,7 @@ export function fit(arch: Architecture, tensors: Shapes, hint?: readonly number[
   const shapes = shapesOf(arch, inputs, outputs, options);
   const encoder = [...shapes.keys()].filter((name) => arch.encoderPrefixes.some((p) => name.startsWith(p)));
   const matched = encoder.filter((name) => tensors.get(name)?.shape.join() === shapes.get(name)!.join());
-  return { arch, shapes, patch, encoder: { matched: matched.length, total: encoder.length } };
+  return { arch, inputs, shapes, patch, encoder: { matched: matched.length, total: encoder.length } };
 }
 
 /** The network of `candidates` whose encoder fits best; among equals the one that more of the file belongs to. */

@@ -10,6 +10,7 @@ import { exportWeights } from "../../lib/weights/export.ts";
 import { fit, shapesOf } from "../../lib/weights/fit.ts";
 import { importWeights } from "../../lib/weights/import.ts";
 import { ownHeads, publishedHead, publishedNames } from "../../lib/weights/names.ts";
+import { adaptationPlan } from "../../lib/weights/plan.ts";
 import { openState } from "../../lib/weights/state_file.ts";
 import { swapTokenOrder } from "../../lib/weights/token_order.ts";
 
@@ -187,6 +188,22 @@ Deno.test("weights: names and shapes are the published ones, by their signatures
     const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(lines.join("")));
     const digits = [...new Uint8Array(hash, 0, 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
     assertEquals([arch.name, names.length, digits], [arch.name, count, signature]);
+  }
+});
+
+Deno.test("weights: the plan of nnU-Net's fine-tuning names encoder, stem and patch of networks that it can build", () => {
+  assertEquals(adaptationPlan("resenc-s", 1, [64, 64, 64]), undefined);
+  for (const [arch, prefix] of [["resenc-l", "encoder.stages"], ["primus-m", "eva"]]) {
+    const plan = adaptationPlan(arch, 1, [160, 160, 160])!;
+    const names = publishedNames(shapesOf(architecture(arch), 1, 1, { patch: [160, 160, 160] }).keys());
+    assertEquals(plan.get("key_to_encoder"), prefix);
+    for (const key of ["key_to_encoder", "key_to_stem", "key_to_lpe"]) {
+      const value = plan.get(key) as string | null;
+      if (value) assert(names.some(([name]) => name === value || name.startsWith(`${value}.`)), value);
+    }
+    for (const key of plan.get("keys_to_in_proj") as string[]) {
+      assert(names.some(([name]) => name === `${key}.weight`), key);
+    }
   }
 });
 
