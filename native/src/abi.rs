@@ -147,6 +147,8 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::ops::swiglu::ABI);
     list.push(crate::ops::tokens::ABI);
     list.push(crate::ops::attention::ABI);
+    list.push(crate::ops::gather::ABI);
+    list.push(crate::ops::window_attention::ABI);
     list
 }
 
