@@ -1,20 +1,21 @@
 /**
  * MedNeXt as AMAES trains it (Roy et al. 2023; Munk et al. 2024): five levels of depthwise convolution, norm over each
  * channel, expansion, GELU, projection and residual sum. Light decoder (`rec_head`, no skips) for pretraining,
- * standard U-Net decoder (`pred_head`) for everything else. State-dict names and parameter counts are the published ones:
+ * standard U-Net decoder (`pred_head`) for everything else; MedNeXt's own decoder can be built too. State-dict names and parameter counts are the published ones:
  * 16,236,385 (light) and 20,937,985 for `mednext-m`, 50,496,993 and 55,198,593 for `mednext-l`.
  */
 import type { Architecture, Network } from "../nn/network.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import { unetDecoder } from "../nn/unet_decoder.ts";
 import { divisible } from "../nn/unit.ts";
-import { gelu } from "../ops/activation.ts";
 import { conv3d } from "../ops/conv3d.ts";
-import { depthwise3d } from "../ops/depthwise.ts";
+import { depthwise3d, depthwiseUp3d } from "../ops/depthwise.ts";
 import { add } from "../ops/elementwise.ts";
-import { lattice } from "../ops/lattice.ts";
+import { gelu } from "../ops/activation.ts";
+import { gatherRows, plan, type Rows, transpose } from "../ops/gather.ts";
+import { lattice, place } from "../ops/lattice.ts";
 import { instanceNorm } from "../ops/norm.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Side, Tensor } from "../tensor.ts";
 
 /** Blocks and expansion of each level. */
 interface Depths {
@@ -48,8 +49,60 @@ function block(
   };
 }
 
-/** A MedNeXt whose first level has `width` channels. */
-export function mednext(name: string, width: number, { blocks, ratios }: Depths): Architecture {
+/** Doubles the sides and halves the channels; the plane at the low end of each axis is zero (A11). */
+function up(p: Parameters, name: string, c: number, ratio: number): (x: Tensor) => Tensor {
+  const half = c / 2;
+  const depthwise = p.affine(`${name}.conv1`, [c, 1, 3, 3, 3], 27, c);
+  const gamma = p.add(`${name}.norm.weight`, [c], () => 1);
+  const beta = p.add(`${name}.norm.bias`, [c], () => 0);
+  const expand = pointwise(p, `${name}.conv2`, c, ratio * c);
+  const project = p.affine(`${name}.conv3`, [half, ratio * c, 1, 1, 1], ratio * c, half);
+  const shortcut = p.affine(`${name}.res_conv`, [c, half, 1, 1, 1], half, half);
+  return (x) => {
+    const { grid, side } = x.space;
+    const mixed = instanceNorm(depthwiseUp3d(x, depthwise.weight, depthwise.bias!), gamma, beta);
+    // Both branches have their bias everywhere but on the low planes.
+    const fine = conv3d(gelu(expand(mixed)), project.weight, add(project.bias!, shortcut.bias!));
+    const full = side.map((s) => 2 * s) as unknown as Side;
+    const padded = gatherRows(fine, lowPlanes(grid.samples, full), { grid, side: full });
+    return add(padded, place(conv3d(x, transpose(shortcut.weight), null), 7));
+  };
+}
+
+/** The plan that puts volumes of sides n - 1 into volumes of sides n, at the high end. */
+function lowPlanes(samples: number, [sz, sy, sx]: Side): Rows {
+  const index = new Int32Array(samples * sz * sy * sx).fill(-1);
+  let next = 0;
+  for (let i = 0; i < index.length; i++) {
+    const [z, y, x] = [Math.floor(i / (sy * sx)) % sz, Math.floor(i / sx) % sy, i % sx];
+    if (z && y && x) index[i] = next++;
+  }
+  return plan(index, next);
+}
+
+/** The decoder of MedNeXt itself: up, the sum with the skip, blocks; a transposed 1x1x1 convolution at the end. */
+function ownDecoder(p: Parameters, features: readonly number[], outputs: number, { blocks, ratios }: Depths) {
+  const levels = features.slice(0, -1).map((c, i) => ({
+    up: up(p, `pred_head.up_${i}`, 2 * c, ratios[i]),
+    blocks: Array.from(
+      { length: blocks[i] },
+      (_, b) => block(p, `pred_head.dec_block_${i}.${b}`, c, c, ratios[i]),
+    ),
+  }));
+  const [c] = features;
+  const head = p.affine("pred_head.out_0.conv_out", [c, outputs, 1, 1, 1], outputs, outputs);
+  return (pyramid: Tensor[]) => {
+    const x = levels.reduceRight(
+      (x, level, i) => level.blocks.reduce((x, layer) => layer(x), add(pyramid[i], level.up(x))),
+      pyramid[levels.length],
+    );
+    return conv3d(x, transpose(head.weight), head.bias);
+  };
+}
+
+/** A MedNeXt whose first level has `width` channels; `own`: with the decoder of MedNeXt instead of the U-Net's. */
+export function mednext(name: string, width: number, depths: Depths, own = false): Architecture {
+  const { blocks, ratios } = depths;
   const levels = blocks.length;
   const features = blocks.map((_, i) => width * 2 ** i);
   return {
@@ -81,7 +134,9 @@ export function mednext(name: string, width: number, { blocks, ratios }: Depths)
           });
           return pyramid;
         },
-        decode: unetDecoder(p, features, outputs, light),
+        decode: own && !light
+          ? ownDecoder(p, features, outputs, depths)
+          : unetDecoder(p, features, outputs, light),
       };
     },
   };

@@ -4,6 +4,7 @@ import type { Architecture } from "../nn/network.ts";
 import { mednextL, mednextM } from "./mednext.ts";
 import { primusB, primusL, primusM, primusS } from "./primus.ts";
 import { resencL, resencS } from "./resenc.ts";
+import { swinUnetr } from "./swinunetr.ts";
 import { unetB, unetXl } from "./unet.ts";
 
 export const architectures: readonly Architecture[] = [
@@ -13,6 +14,7 @@ export const architectures: readonly Architecture[] = [
   unetXl,
   mednextM,
   mednextL,
+  swinUnetr,
   primusS,
   primusB,
   primusM,

@@ -62,6 +62,8 @@ export interface Method<S extends Schema = Schema> {
   readonly preset?: PresetName;
   /** The kind of network that it runs on; absent: both. */
   readonly networks?: Kind;
+  /** Encodes lists of visible blocks, which not every CNN takes. */
+  readonly sparse?: true;
   /** Options with the paper's defaults. */
   readonly options: S;
   /** Switches of `--compat` that change something in it. */

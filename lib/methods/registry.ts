@@ -56,8 +56,8 @@ export async function loadMethod(path: string): Promise<Method> {
 }
 
 /** Whether the method runs on this kind of network. */
-export function runsOn({ networks }: Method, { kind = "cnn" }: Architecture): boolean {
-  return (networks ?? kind) === kind;
+export function runsOn({ networks, sparse }: Method, { kind = "cnn", whole }: Architecture): boolean {
+  return (networks ?? kind) === kind && !(sparse && whole);
 }
 
 /** @throws UsageError for a network that the method cannot run on, naming the pairs that exist */
@@ -66,7 +66,11 @@ export function checkPair(method: Method, arch: Architecture): void {
   const names = (list: readonly { name: string }[]) => list.map((m) => m.name).join(", ");
   throw new UsageError(
     `--method ${method.name} does not run on --arch ${arch.name}: it needs a ${
-      method.networks === "cnn" ? "CNN" : "token network"
+      method.sparse
+        ? "CNN that encodes visible blocks alone"
+        : method.networks === "cnn"
+        ? "CNN"
+        : "token network"
     }; ${method.name} runs on ${
       names(architectures.filter((a) => runsOn(method, a)))
     }, and ${arch.name} runs ${names(methods.filter((m) => runsOn(m, arch)))}`,

@@ -28,6 +28,7 @@ export const s3d = defineMethod({
   summary: "sparse encoder over visible blocks, tokens in the holes, ratio U(0.6, 0.9)",
   views: 1,
   networks: "cnn",
+  sparse: true,
   options: {
     cell: { ...cellOption, default: 32 },
     low: { default: 0.6, min: 0, max: 1, help: "lowest share of the cells that a batch hides" },

@@ -52,6 +52,8 @@ export interface Architecture {
   readonly citation: string;
   /** Absent: a CNN. */
   readonly kind?: Kind;
+  /** Encodes whole volumes only, no lists of visible blocks. */
+  readonly whole?: true;
   /** The sides of a patch must be multiples of this. */
   readonly stride: number;
   /** Names of encoder parameters begin with one of these: what is transferred to fine-tuning. */

@@ -29,3 +29,20 @@ export function lattice(x: Tensor, offsets: readonly number[], inner = false): T
     (dy) => [new Tensor(n.vx_lattice_grad(dy.handle, ...shape), x.rows, x.channels, x.layout)],
   );
 }
+
+/** `[block][z][y][x][c]` -> `[block][2z][2y][2x][c]` with x at one offset of each cell and zeros elsewhere. */
+export function place(x: Tensor, offset: number): Tensor {
+  const { grid, side } = x.space;
+  const list = Uint8Array.of(offset);
+  const shape = [grid.blocks, ...side, x.channels, list, list.length, false] as const;
+  const n = native();
+  const y = new Tensor(n.vx_lattice_grad(x.handle, ...shape), 8 * x.rows, x.channels, {
+    grid,
+    side: side.map((s) => 2 * s) as unknown as Side,
+  });
+  return record(
+    y,
+    [x],
+    (dy) => [new Tensor(n.vx_lattice(dy.handle, ...shape), x.rows, x.channels, x.layout)],
+  );
+}

@@ -3,6 +3,7 @@ import { mednext } from "../../lib/arch/mednext.ts";
 import { primus } from "../../lib/arch/primus.ts";
 import { architectures } from "../../lib/arch/registry.ts";
 import { resenc } from "../../lib/arch/resenc.ts";
+import { swinunetr } from "../../lib/arch/swinunetr.ts";
 import { unet } from "../../lib/arch/unet.ts";
 import { fillOptions } from "../../lib/methods/options.ts";
 import type { Method } from "../../lib/methods/method.ts";
@@ -18,6 +19,7 @@ const small: Record<string, Architecture> = {
   resenc: tiny,
   unet: { ...unet("tiny unet", 4), headWidth: 16 },
   mednext: { ...mednext("tiny mednext", 4, { blocks: [1, 1, 2], ratios: [2, 3, 2] }), headWidth: 16 },
+  swinunetr: { ...swinunetr("tiny swinunetr", { width: 4, heads: [1, 2], edge: 3 }), headWidth: 16 },
   primus: { ...primus("tiny primus", 96, 2, 2), headWidth: 16 },
 };
 
