@@ -6,7 +6,7 @@
 //! transformed input four times smaller and costs nothing, since each row of B^T has two terms.
 
 use super::product::{PANEL, ROWS, product};
-use super::tiles::{Scratch, TileRow, Tiles};
+use super::tiles::{Ahead, Scratch, TileRow, Tiles};
 use super::transform::{Place, input_row, outputs, taps};
 use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
@@ -125,9 +125,7 @@ struct Group {
 impl<E: Element> Kernel for Forward<'_, E> {
     #[inline(always)]
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
-        let (first, last) = (index * self.rows, ((index + 1) * self.rows).min(self.tiles.rows()));
-        let rows: Vec<TileRow<E>> =
-            (first..last).map(|r| self.tiles.row(self.x, self.c_in, self.zeros.as_ptr(), r)).collect();
+        let rows = self.group_rows(index);
         let tiles = rows.len() * self.tiles.per_row();
         let tile = self.c_in.next_multiple_of(16) / O::PER_WORD;
         let matrix = tiles.next_multiple_of(ROWS) * tile + 16; // 64 bytes more, or all matrices would share cache sets
@@ -136,17 +134,27 @@ impl<E: Element> Kernel for Forward<'_, E> {
         let at = SCRATCH.with_borrow_mut(|s| s.take(len));
         let products = at.wrapping_add(16 * matrix);
         let sums = products.wrapping_add(16 * ROWS * PANEL);
+        let calls = 64 * panels * tiles.div_ceil(ROWS);
+        let row = self.tiles.side[2] * self.c_in;
+        let mut ahead = Ahead::new(&self.group_rows(index + 1), &[0, 1, 2, 3], row, self.zeros.as_ptr(), calls);
         let group = Group { input: Place { at, matrix, tile, tiles_share: false }, products, sums, tiles };
         unsafe {
-            self.step::<V, O, 0>(&rows, &group);
-            self.step::<V, O, 1>(&rows, &group);
-            self.step::<V, O, 2>(&rows, &group);
-            self.step::<V, O, 3>(&rows, &group);
+            self.step::<V, O, 0>(&rows, &group, &mut ahead);
+            self.step::<V, O, 1>(&rows, &group, &mut ahead);
+            self.step::<V, O, 2>(&rows, &group, &mut ahead);
+            self.step::<V, O, 3>(&rows, &group, &mut ahead);
         }
     }
 }
 
 impl<E: Element> Forward<'_, E> {
+    /// Tile rows of one group; none past the last.
+    fn group_rows(&self, index: usize) -> Vec<TileRow<E>> {
+        (index * self.rows..((index + 1) * self.rows).min(self.tiles.rows()))
+            .map(|r| self.tiles.row(self.x, self.c_in, self.zeros.as_ptr(), r))
+            .collect()
+    }
+
     /// Voxels along x, values between rows and between planes of y.
     #[inline(always)]
     fn output_strides(&self) -> (usize, usize, usize) {
@@ -156,7 +164,12 @@ impl<E: Element> Forward<'_, E> {
 
     /// z index `Z` of one group.
     #[inline(always)]
-    unsafe fn step<V: Vector, O: Operand<V>, const Z: usize>(&self, rows: &[TileRow<E>], group: &Group) {
+    unsafe fn step<V: Vector, O: Operand<V>, const Z: usize>(
+        &self,
+        rows: &[TileRow<E>],
+        group: &Group,
+        ahead: &mut Ahead,
+    ) {
         let per_row = self.tiles.per_row();
         let input = group.input;
         let panels = self.c_out.div_ceil(PANEL);
@@ -180,6 +193,7 @@ impl<E: Element> Forward<'_, E> {
                 let weights = self.weights.add((Z * panels + panel) * 16 * depth * PANEL);
                 for first in (0..group.tiles).step_by(ROWS) {
                     for m in 0..16 {
+                        ahead.fetch();
                         product::<V, O, false>(
                             input.at.add(m * input.matrix + first * input.tile),
                             (input.tile, 1),

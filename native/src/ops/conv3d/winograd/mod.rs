@@ -56,7 +56,7 @@ pub fn choose<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Optio
     let tiles = grid.blocks.len() * s.out_voxels() / 8;
     let weight = direction == Direction::GradWeight;
     let choice = CHOICE.load(Relaxed);
-    let (tiles_from, channels_from) = if weight { (8, 4) } else { (32, 8) };
+    let (tiles_from, channels_from) = if weight { (4, 4) } else { (24 + s.c_in * s.c_out / 3072, 8) };
     let wins = choice >= 2 || choice == 0 && tiles >= tiles_from && s.c_in.min(s.c_out) >= channels_from;
     let pairs = E::DTYPE == Dtype::Bf16 && (choice == 3 || choice == 0 && weight);
     (wins && applies(s)).then(|| if pairs { Operands::bf16_if_offered() } else { Operands::F32 })
@@ -237,5 +237,22 @@ mod tests {
     #[test]
     fn equals_the_loop_nest_with_bf16_operands() {
         judge_all::<half::bf16>(Operands::bf16_if_offered());
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_the_number_of_threads() {
+        let s = Shape { side: [32, 16, 64], c_in: 18, c_out: 16, kernel: 3, stride: 1 };
+        let grid = Grid::new(1, [1, 1, 1], &[1]).unwrap();
+        let n = s.out_voxels();
+        let (x, w, dy) = (noise(n * s.c_in, 1), noise(s.weight_len(), 2), noise(n * s.c_out, 3));
+        let run = |threads: usize| {
+            let (mut y, mut dw) = (vec![0.0; n * s.c_out], vec![0.0; w.len()]);
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+                super::forward(Operands::F32, &s, &grid, &x, &w, None, &mut y);
+                super::grad_weight(Operands::F32, &s, &grid, &x, &dy, &mut dw);
+            });
+            (y, dw)
+        };
+        assert!(run(1) == run(3));
     }
 }

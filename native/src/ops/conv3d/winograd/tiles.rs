@@ -67,6 +67,42 @@ fn locate(p: usize, side: usize) -> (usize, usize) {
     }
 }
 
+/// Rows to fetch into the L2 cache while products run. Tile rows are short and jump between planes, so the processor
+/// finds their pattern too late; worth a tenth where tensors exceed the caches.
+#[derive(Default)]
+pub struct Ahead {
+    lines: Vec<*const u8>,
+    next: usize,
+    step: usize,
+}
+
+impl Ahead {
+    /// Planes `z` of `rows` but for their outer y rows, which neighbouring tile rows bring, spread over `calls` of `fetch`.
+    pub fn new<E>(rows: &[TileRow<E>], z: &[usize], values: usize, zeros: *const E, calls: usize) -> Ahead {
+        let mut lines = Vec::new();
+        let planes = rows.iter().flat_map(|r| z.iter().map(|&z| &r.rows[z]));
+        for row in planes.flat_map(|plane| &plane[1..3]).filter(|row| row.own != zeros) {
+            lines.extend((0..values * size_of::<E>()).step_by(64).map(|b| (row.own as *const u8).wrapping_add(b)));
+        }
+        let step = lines.len().div_ceil(calls.max(1));
+        Ahead { lines, next: 0, step }
+    }
+    #[inline(always)]
+    pub fn fetch(&mut self) {
+        let end = (self.next + self.step).min(self.lines.len());
+        for &line in &self.lines[self.next..end] {
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                use std::arch::x86_64::*;
+                _mm_prefetch::<_MM_HINT_T1>(line as *const i8);
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = line;
+        }
+        self.next = end;
+    }
+}
+
 /// A cache line of values.
 #[derive(Clone, Copy)]
 #[repr(align(64))]

@@ -5,8 +5,8 @@
 //! `[c_out/32][c_in/8][16][8][32]` over its tiles; the last step adds the stretches in turn and applies G^T.
 
 use super::product::{PANEL, ROWS, product};
-use super::tiles::{Scratch, TileRow, Tiles};
-use super::transform::{Place, gradient_row, input_row, taps_back};
+use super::tiles::{Ahead, Scratch, TileRow, Tiles};
+use super::transform::{PLANES, Place, gradient_row, input_row, taps_back};
 use super::vector::{Kernel, Operand, Vector};
 use crate::element::Element;
 use std::cell::RefCell;
@@ -67,10 +67,16 @@ impl<E: Element> Sums<'_, E> {
         let x = Place { at, matrix: x_len, tile: 16, tiles_share: true };
         let dy = Place { at: at.wrapping_add(16 * x_len), matrix: dy_len, tile: PANEL, tiles_share: true };
         let last = ((index + 1) * self.stretch).min(self.tiles.rows());
+        let group_rows = |first: usize| -> Vec<TileRow<E>> {
+            let rows = first..last.min(first + self.rows);
+            rows.map(|r| self.tiles.row(self.x, c_in, self.zeros.as_ptr(), r)).collect()
+        };
         for first in (index * self.stretch..last).step_by(self.rows) {
-            let rows: Vec<TileRow<E>> = (first..last.min(first + self.rows))
-                .map(|r| self.tiles.row(self.x, c_in, self.zeros.as_ptr(), r))
-                .collect();
+            let rows = group_rows(first);
+            let calls = 16 * panels * c_in.div_ceil(ROWS);
+            let planes = [PLANES[Z].0, PLANES[Z].1];
+            let next = group_rows(first + self.rows);
+            let mut ahead = Ahead::new(&next, &planes, sx * c_in, self.zeros.as_ptr(), calls);
             unsafe {
                 for (i, row) in rows.iter().enumerate() {
                     let tiles = i * per_row..(i + 1) * per_row;
@@ -99,6 +105,7 @@ impl<E: Element> Sums<'_, E> {
                         let width = if c_out - panel * PANEL > 16 { 32 } else { 16 };
                         let right = dy.at.add(m * dy.matrix + panel * most * PANEL);
                         for c in (0..c_in).step_by(ROWS) {
+                            ahead.fetch();
                             let left = x.at.add(m * x.matrix + c / 16 * most * 16 + c % 16);
                             let block = panel * c_in.div_ceil(ROWS) + c / ROWS;
                             let to = to.add(block * BLOCK + m * ROWS * PANEL);
