@@ -234,7 +234,7 @@ mod x86 {
 
     #[inline(always)]
     unsafe fn rounded(value: __m512) -> __m256i {
-        unsafe { std::mem::transmute(_mm512_cvtneps_pbh(value)) }
+        unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(value)) }
     }
 
     impl Operand<__m512> for Pair {
@@ -255,7 +255,10 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn multiply(word: __m512, columns: __m512, sum: __m512) -> __m512 {
-            unsafe { _mm512_dpbf16_ps(sum, std::mem::transmute(word), std::mem::transmute(columns)) }
+            unsafe {
+                let pairs = |v: __m512| std::mem::transmute::<__m512, __m512bh>(v);
+                _mm512_dpbf16_ps(sum, pairs(word), pairs(columns))
+            }
         }
     }
 
