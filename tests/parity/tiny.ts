@@ -8,7 +8,7 @@ import { unet } from "../../lib/arch/unet.ts";
 import { fillOptions } from "../../lib/methods/options.ts";
 import type { Method } from "../../lib/methods/method.ts";
 import type { Architecture } from "../../lib/nn/network.ts";
-import { presets } from "../../lib/train/presets.ts";
+import { presetOf, presets } from "../../lib/train/presets.ts";
 import type { RunConfig } from "../../lib/train/run_folder.ts";
 
 /** Three levels, 10,000 parameters: trains at patch 16. */
@@ -50,7 +50,8 @@ export function tinyRun(
     batch: 2,
     steps: 30,
     seed: 3,
-    lr: presets[arch.preset ?? "cnn"].lr,
+    // Networks as small as these take a high rate.
+    lr: presetOf(method, arch) === presets.cnn ? 0.01 : 0.003,
     options,
     data: "",
     ...changes,

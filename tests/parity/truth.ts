@@ -5,6 +5,7 @@ import { unet } from "../../lib/arch/unet.ts";
 import { fillOptions } from "../../lib/methods/options.ts";
 import { method } from "../../lib/methods/registry.ts";
 import type { Architecture } from "../../lib/nn/network.ts";
+import { presetOf, presets } from "../../lib/train/presets.ts";
 import { Trainer } from "../../lib/train/pretrain.ts";
 import type { RunConfig } from "../../lib/train/run_folder.ts";
 import { batch } from "./batch.ts";
@@ -20,7 +21,7 @@ export interface Errors {
   losses: number;
   /** Over the terms of the first step, before any update. */
   terms: number;
-  /** Over all final weights, relative to the largest of their tensor. */
+  /** Over all final weights, relative to the largest of their tensor (under Adam at least 0.1). */
   weights: number;
   /** The weight with the largest error. */
   worst: string;
@@ -65,12 +66,16 @@ export async function compare(name: string): Promise<Errors> {
     worst: "",
   };
   for (let step = 0; step < config.steps; step++) {
-    const metric = await trainer.step(step, batch(step, patch, config.batch, trainer.method.views));
+    const data = batch(step, patch, config.batch, chosen.views);
+    if (chosen.reversal) data.inputs = data.images.map((v) => 0.9 * v + 0.1);
+    const metric = await trainer.step(step, data);
     errors.losses = Math.max(errors.losses, relative(metric!.loss, tensors.get("losses")!.data[step]));
     for (const [term, want] of step ? [] : Object.entries(wanted)) {
       errors.terms = Math.max(errors.terms, relative(metric![term], want));
     }
   }
+  // The first updates of Adam are the signs of gradients, whatever their size: small weights carry rounding.
+  const floor = presetOf(chosen, arch) === presets.cnn ? 0 : 0.1;
   const free: string[] = JSON.parse(metadata.free);
   const names = [...tensors.keys()].filter((key) => key !== "losses");
   if (names.length !== trainer.parameters.tensors.size) {
@@ -78,7 +83,7 @@ export async function compare(name: string): Promise<Errors> {
   }
   for (const key of names.filter((name) => !free.includes(name))) {
     const values = trainer.parameters.tensors.get(key)!.read();
-    const error = sampledError(tensors.get(key)!.data, values);
+    const error = sampledError(tensors.get(key)!.data, values, floor);
     if (error > errors.weights) [errors.weights, errors.worst] = [error, key];
   }
   return errors;
