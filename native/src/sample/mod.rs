@@ -151,55 +151,104 @@ pub(crate) fn taps<const T: usize>(
     fill: Option<f32>,
     out: &mut [f32],
 ) {
-    let last = shape.map(|n| (n - 1) as f64);
-    out.par_chunks_mut(patch[1] * patch[2]).enumerate().for_each(|(z, plane)| {
-        for (y, row) in plane.chunks_mut(patch[2]).enumerate() {
-            'voxel: for (x, value) in row.iter_mut().enumerate() {
-                let mut p = [z, y, x].map(|i| i as f64 + 0.5);
-                if let Some(bend) = bend {
-                    p.iter_mut().zip(bend.at([z, y, x])).for_each(|(p, d)| *p += d);
-                }
-                let mut offsets = [[0usize; T]; 3];
-                let mut weights = [[0f32; T]; 3];
-                for d in 0..3 {
-                    let a = &affine[d];
-                    let mut c = a[0] * p[0] + a[1] * p[1] + a[2] * p[2] + a[3] - 0.5;
-                    if c < 0.0 || c > last[d] {
-                        if let Some(fill) = fill {
-                            *value = fill;
-                            continue 'voxel;
-                        }
-                        c = c.clamp(0.0, last[d]);
-                    }
-                    let floor = c.floor();
-                    weights[d] = spline::weights::<T>(c - floor);
-                    let first = floor as i64 - (T as i64 / 2 - 1);
-                    for (k, offset) in offsets[d].iter_mut().enumerate() {
-                        *offset = mirror(first + k as i64, shape[d]).saturating_sub(low[d]).min(size[d] - 1);
-                    }
-                }
-                let [oz, oy, ox] = &offsets;
-                let contiguous = ox[T - 1] == ox[0] + T - 1 && ox[1] == ox[0] + 1;
-                let mut sums = [0f32; T];
-                for (iz, wz) in oz.iter().zip(&weights[0]) {
-                    for (iy, wy) in oy.iter().zip(&weights[1]) {
-                        let (w, line) = (wz * wy, &coefficients[(iz * size[1] + iy) * size[2]..][..size[2]]);
-                        if contiguous {
-                            let four: &[f32; T] = line[ox[0]..ox[0] + T].try_into().unwrap();
-                            for k in 0..T {
-                                sums[k] += w * four[k];
-                            }
-                        } else {
-                            for k in 0..T {
-                                sums[k] += w * line[ox[k]];
-                            }
-                        }
-                    }
-                }
-                *value = sums.iter().zip(&weights[2]).map(|(s, w)| s * w).sum();
-            }
+    let of = Field { coefficients, size, low, shape, affine, bend, fill };
+    out.par_chunks_mut(patch[2]).enumerate().with_min_len(8).for_each(|(i, row)| {
+        let (z, y) = (i / patch[1], i % patch[1]);
+        match T {
+            2 => linear_row(&of, z, y, row),
+            _ => cubic_row(&of, z, y, row),
         }
     });
+}
+
+/// What a row of the output is interpolated from.
+struct Field<'a> {
+    coefficients: &'a [f32],
+    size: [usize; 3],
+    low: [usize; 3],
+    shape: [usize; 3],
+    affine: &'a Affine,
+    bend: Option<&'a Bend>,
+    fill: Option<f32>,
+}
+
+spline::for_best_vectors!(fn linear_row(of: &Field, z: usize, y: usize, row: &mut [f32]) -> () = row_body::<2>);
+spline::for_best_vectors!(fn cubic_row(of: &Field, z: usize, y: usize, row: &mut [f32]) -> () = row_body::<4>);
+
+#[inline(always)]
+fn row_body<const T: usize>(of: &Field, z: usize, y: usize, row: &mut [f32]) {
+    let last = of.shape.map(|n| (n - 1) as f64);
+    let before = T as i64 / 2 - 1;
+    let stride = [of.size[1] * of.size[2], of.size[2], 1];
+    'voxel: for (x, value) in row.iter_mut().enumerate() {
+        let mut p = [z, y, x].map(|i| i as f64 + 0.5);
+        if let Some(bend) = of.bend {
+            p.iter_mut().zip(bend.at([z, y, x])).for_each(|(p, d)| *p += d);
+        }
+        let mut first = [0i64; 3];
+        let mut weights = [[0f32; T]; 3];
+        let mut inside = true;
+        for d in 0..3 {
+            let a = &of.affine[d];
+            let mut c = a[0] * p[0] + a[1] * p[1] + a[2] * p[2] + a[3] - 0.5;
+            if !(0.0..=last[d]).contains(&c) {
+                if let Some(fill) = of.fill {
+                    *value = fill;
+                    continue 'voxel;
+                }
+                c = c.clamp(0.0, last[d]);
+            }
+            let floor = c as i64; // c is not negative
+            weights[d] = spline::weights::<T>((c - floor as f64) as f32);
+            first[d] = floor - before;
+            let from = first[d] - of.low[d] as i64;
+            inside &= first[d] >= 0 && from >= 0 && from + T as i64 <= of.size[d] as i64;
+        }
+        *value = if inside {
+            let at: usize = (0..3).map(|d| (first[d] as usize - of.low[d]) * stride[d]).sum();
+            unsafe { inner::<T>(of.coefficients.as_ptr().add(at), stride, &weights) }
+        } else {
+            border::<T>(of, first, &weights)
+        };
+    }
+}
+
+/// The sum over T^3 coefficients from `at` on.
+///
+/// # Safety
+/// They must lie in the volume.
+#[inline(always)]
+unsafe fn inner<const T: usize>(at: *const f32, stride: [usize; 3], [wz, wy, wx]: &[[f32; T]; 3]) -> f32 {
+    let mut total = [0f32; T];
+    for (iz, w) in wz.iter().enumerate() {
+        let mut sums = [0f32; T];
+        for (iy, w) in wy.iter().enumerate() {
+            let line = unsafe { &*(at.add(iz * stride[0] + iy * stride[1]) as *const [f32; T]) };
+            for k in 0..T {
+                sums[k] += w * line[k];
+            }
+        }
+        for k in 0..T {
+            total[k] += w * sums[k];
+        }
+    }
+    total.iter().zip(wx).map(|(s, w)| s * w).sum()
+}
+
+/// The same near a face: indices are mirrored there.
+#[inline(never)]
+fn border<const T: usize>(of: &Field, first: [i64; 3], [wz, wy, wx]: &[[f32; T]; 3]) -> f32 {
+    let [oz, oy, ox]: [[usize; T]; 3] = std::array::from_fn(|d| {
+        std::array::from_fn(|k| mirror(first[d] + k as i64, of.shape[d]).saturating_sub(of.low[d]).min(of.size[d] - 1))
+    });
+    let mut total = 0f32;
+    for (iz, wz) in oz.iter().zip(wz) {
+        for (iy, wy) in oy.iter().zip(wy) {
+            let line = &of.coefficients[(iz * of.size[1] + iy) * of.size[2]..][..of.size[2]];
+            total += wz * wy * ox.iter().zip(wx).map(|(&i, w)| w * line[i]).sum::<f32>();
+        }
+    }
+    total
 }
 
 /// Index `i` of an axis of `n` voxels, mirrored about the centres of the outermost ones.
