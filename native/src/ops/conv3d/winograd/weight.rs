@@ -1,7 +1,7 @@
 //! Weight gradient: dg = G^T [sum over tiles of (A dy) . (B^T d)], the transpose of the forward pass.
 //!
 //! The tiles are cut into stretches of fixed extent; a task is one stretch and one z index of the transformed tile, so
-//! that no transform is done twice and every core has work whatever the shape. A task keeps 16 sums
+//! that no transform is done twice; where cores outnumber these, output channels are shared out too. A task keeps 16 sums
 //! `[c_out/32][c_in/8][16][8][32]` over its tiles; the last step adds the stretches in turn and applies G^T.
 
 use super::product::{PANEL, ROWS, product};
@@ -10,6 +10,7 @@ use super::transform::{PLANES, Place, gradient_row, input_row, taps_back};
 use super::vector::{Kernel, Operand, Vector};
 use crate::element::Element;
 use std::cell::RefCell;
+use std::ops::Range;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
@@ -23,7 +24,7 @@ pub fn sums_len(c_in: usize, c_out: usize) -> usize {
     4 * c_out.div_ceil(PANEL) * c_in.div_ceil(ROWS) * BLOCK
 }
 
-/// Sums over the tile rows of stretch `index / 4` for z index `index % 4`.
+/// Sums of one task: item `index` is (stretch, share of the output channels, z index), the z index counting fastest.
 pub struct Sums<'a, E> {
     pub tiles: Tiles<'a>,
     pub x: *const E,
@@ -34,6 +35,8 @@ pub struct Sums<'a, E> {
     /// Tile rows per group, and per stretch.
     pub rows: usize,
     pub stretch: usize,
+    /// Panels of output channels per task; they do not touch the order of the sums, so any number of cores may have work.
+    pub panels: usize,
     /// `sums_len` values per stretch.
     pub to: *mut f32,
 }
@@ -42,13 +45,17 @@ unsafe impl<E> Sync for Sums<'_, E> {}
 impl<E: Element> Kernel for Sums<'_, E> {
     #[inline(always)]
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
+        let panels = self.c_out.div_ceil(PANEL);
+        let shares = panels.div_ceil(self.panels);
+        let (z, share, stretch) = (index % 4, index / 4 % shares, index / 4 / shares);
+        let share = share * self.panels..((share + 1) * self.panels).min(panels);
         unsafe {
-            let to = self.to.add(index * (sums_len(self.c_in, self.c_out) / 4));
-            match index % 4 {
-                0 => self.stretch::<V, O, 0>(index / 4, to),
-                1 => self.stretch::<V, O, 1>(index / 4, to),
-                2 => self.stretch::<V, O, 2>(index / 4, to),
-                _ => self.stretch::<V, O, 3>(index / 4, to),
+            let to = self.to.add((stretch * 4 + z) * (sums_len(self.c_in, self.c_out) / 4));
+            match z {
+                0 => self.task::<V, O, 0>(stretch, share, to),
+                1 => self.task::<V, O, 1>(stretch, share, to),
+                2 => self.task::<V, O, 2>(stretch, share, to),
+                _ => self.task::<V, O, 3>(stretch, share, to),
             }
         }
     }
@@ -56,24 +63,24 @@ impl<E: Element> Kernel for Sums<'_, E> {
 
 impl<E: Element> Sums<'_, E> {
     #[inline(always)]
-    unsafe fn stretch<V: Vector, O: Operand<V>, const Z: usize>(&self, index: usize, to: *mut f32) {
+    unsafe fn task<V: Vector, O: Operand<V>, const Z: usize>(&self, stretch: usize, share: Range<usize>, to: *mut f32) {
         let (c_in, c_out, per_row) = (self.c_in, self.c_out, self.tiles.per_row());
         let [_, sy, sx] = self.tiles.side;
         let strides = (sy * sx * c_out, sx * c_out, c_out);
-        let (strips, panels) = (c_in.div_ceil(16), c_out.div_ceil(PANEL));
+        let strips = c_in.div_ceil(16);
         let most = (self.rows * per_row).div_ceil(O::PER_WORD); // words per channel in a group
-        let (x_len, dy_len) = (strips * most * 16 + 16, panels * most * PANEL + 16);
+        let (x_len, dy_len) = (strips * most * 16 + 16, share.len() * most * PANEL + 16);
         let at = SCRATCH.with_borrow_mut(|s| s.take(16 * (x_len + dy_len)));
         let x = Place { at, matrix: x_len, tile: 16, tiles_share: true };
         let dy = Place { at: at.wrapping_add(16 * x_len), matrix: dy_len, tile: PANEL, tiles_share: true };
-        let last = ((index + 1) * self.stretch).min(self.tiles.rows());
+        let last = ((stretch + 1) * self.stretch).min(self.tiles.rows());
         let group_rows = |first: usize| -> Vec<TileRow<E>> {
             let rows = first..last.min(first + self.rows);
             rows.map(|r| self.tiles.row(self.x, c_in, self.zeros.as_ptr(), r)).collect()
         };
-        for first in (index * self.stretch..last).step_by(self.rows) {
+        for first in (stretch * self.stretch..last).step_by(self.rows) {
             let rows = group_rows(first);
-            let calls = 16 * panels * c_in.div_ceil(ROWS);
+            let calls = 16 * share.len() * c_in.div_ceil(ROWS);
             let planes = [PLANES[Z].0, PLANES[Z].1];
             let next = group_rows(first + self.rows);
             let mut ahead = Ahead::new(&next, &planes, sx * c_in, self.zeros.as_ptr(), calls);
@@ -89,8 +96,8 @@ impl<E: Element> Sums<'_, E> {
                             input_row::<V, O, E, Z, false>(&row.rows, (c, n), c_in, tiles.clone(), to);
                         }
                     }
-                    for c in (0..c_out).step_by(V::LANES) {
-                        let to = Place { at: dy.at.add(c / PANEL * most * PANEL + c % PANEL), ..dy };
+                    for c in (share.start * PANEL..c_out.min(share.end * PANEL)).step_by(V::LANES) {
+                        let to = Place { at: dy.at.add((c / PANEL - share.start) * most * PANEL + c % PANEL), ..dy };
                         let (from, n) = (self.dy.add(row.voxel * c_out + c), c_out - c);
                         if n >= V::LANES {
                             gradient_row::<V, O, E, Z, true>(from, n, strides, tiles.clone(), to);
@@ -101,15 +108,15 @@ impl<E: Element> Sums<'_, E> {
                 }
                 let steps = (rows.len() * per_row).div_ceil(O::PER_WORD);
                 for m in 0..16 {
-                    for panel in 0..panels {
+                    for panel in share.clone() {
                         let width = if c_out - panel * PANEL > 16 { 32 } else { 16 };
-                        let right = dy.at.add(m * dy.matrix + panel * most * PANEL);
+                        let right = dy.at.add(m * dy.matrix + (panel - share.start) * most * PANEL);
                         for c in (0..c_in).step_by(ROWS) {
                             ahead.fetch();
                             let left = x.at.add(m * x.matrix + c / 16 * most * 16 + c % 16);
                             let block = panel * c_in.div_ceil(ROWS) + c / ROWS;
                             let to = to.add(block * BLOCK + m * ROWS * PANEL);
-                            if first == index * self.stretch {
+                            if first == stretch * self.stretch {
                                 product::<V, O, false>(left, (1, 16), steps, right, to, width);
                             } else {
                                 product::<V, O, true>(left, (1, 16), steps, right, to, width);
