@@ -14,6 +14,7 @@ import { Peer } from "../lib/bench/peer.ts";
 import { type BenchRow, markdown } from "../lib/bench/table.ts";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { nearest, UsageError } from "../lib/errors.ts";
+import { native } from "../lib/native/library.ts";
 import { writeWhole } from "../lib/train/run_folder.ts";
 
 const GROUPS = ["op", "step", "loader", "preprocess", "augment", "nsd", "rank"];
@@ -36,10 +37,11 @@ export const command: Command = {
       type: "string",
       help: "a python3 with torch, scipy, nibabel: the same work there, in turn with ours",
     },
-    arch: { type: "string", default: "resenc-l", help: "network of the steps (the peer has resenc-l)" },
-    methods: { type: "string", default: "s3d,mae,cva", help: "methods of the steps" },
+    arch: { type: "string", default: "resenc-l", help: "networks of the steps, joined by commas" },
+    methods: { type: "string", default: "s3d,mae,cva", help: "methods of the steps, joined by commas" },
     patch: { type: "integer", min: 32, default: 96, help: "side of the crops of the steps" },
-    batch: { type: "integer", min: 1, default: 1, help: "images per step (contrastive methods: at least 2)" },
+    batch: { type: "integer", min: 1, default: 1, help: "images per step (methods on pairs: at least 2)" },
+    threads: { type: "integer", min: 1, help: "threads of ours and of the peer (default: all cores)" },
     precision: { type: "string", default: "f32", choices: ["f32", "bf16"], help: "of activations" },
     rounds: { type: "integer", min: 1, default: 5, help: "calls per case; the median counts" },
     machine: { type: "string", default: "", help: "the machine in words, for the head of the table" },
@@ -62,15 +64,15 @@ async function main({ flags }: Arguments): Promise<void> {
   }
   await Deno.mkdir(flags.out, { recursive: true });
   const folder = await Deno.makeTempDir({ dir: flags.out, prefix: "work-" });
-  const threads = navigator.hardwareConcurrency;
-  const config = { arch: flags.arch, batch: flags.batch, steps: 1000, seed: 0, lr: 0.01, data: "" };
-  const side: [number, number, number] = [flags.patch, flags.patch, flags.patch];
+  const threads: number = flags.threads ?? navigator.hardwareConcurrency;
+  native().vx_threads(threads);
   const group: Record<string, () => Case[]> = {
     op: () => convolutions(flags.precision),
     step: () =>
-      flags.methods.split(",").flatMap((name: string) => {
-        const [patch, batch] = name === "cva" ? [side.map(() => 64) as typeof side, 2] : [side, flags.batch];
-        return steps({ ...config, patch, batch }, [name], flags.precision);
+      steps(flags.arch.split(","), flags.methods.split(","), {
+        patch: flags.patch,
+        batch: flags.batch,
+        dtype: flags.precision,
       }),
     loader: loaders,
     preprocess: () => preparations(folder),

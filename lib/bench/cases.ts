@@ -12,12 +12,11 @@ import { nsd } from "../eval/nsd.ts";
 import { directions, type Row } from "../eval/rows.ts";
 import { plan, type Settings } from "../eval/schemes.ts";
 import { fillOptions } from "../methods/options.ts";
-import { method } from "../methods/registry.ts";
+import { method, runsOn } from "../methods/registry.ts";
 import { native } from "../native/library.ts";
 import { Rng } from "../rng.ts";
 import { Grid, Tensor, wait } from "../tensor.ts";
 import { Trainer } from "../train/pretrain.ts";
-import type { RunConfig } from "../train/run_folder.ts";
 import type { Case } from "./measure.ts";
 
 /** Layouts in which PyTorch may be faster. */
@@ -67,47 +66,62 @@ export function convolutions(dtype: "f32" | "bf16"): Case[] {
   );
 }
 
-/** Whole training steps on random crops that are ready in memory. */
+/** What the steps have in common. */
+export interface StepOptions {
+  patch: number;
+  /** Images per step; methods on pairs take at least 2 for their negatives. */
+  batch: number;
+  dtype: "f32" | "bf16";
+}
+
+/** Whole training steps on random crops that are ready in memory, of every pair of a network and a method that exists. */
 export function steps(
-  config: Omit<RunConfig, "method" | "options">,
-  methods: string[],
-  dtype: "f32" | "bf16",
+  archs: string[],
+  names: string[],
+  { patch: side, batch: least, dtype }: StepOptions,
 ): Case[] {
-  return methods.map((name): Case => {
-    const chosen = method(name);
-    const [side] = config.patch;
+  const pairs = archs.flatMap((arch) => names.map((name) => [architecture(arch), method(name)] as const));
+  return pairs.filter(([arch, chosen]) => runsOn(chosen, arch)).map(([arch, chosen]): Case => {
+    const { name, views } = chosen;
+    const batch = views === 2 ? Math.max(2, least) : least;
+    const count = batch * views;
+    const peered = arch.name === "resenc-l" && ["mae", "s3d", "cva"].includes(name);
+    const request = { work: "step", method: name, patch: side, batch, dtype };
     return {
       group: "step",
-      name: `${name} ${config.arch} ${side}^3 batch ${config.batch} ${dtype}`,
-      work: config.batch * chosen.views,
+      name: `${name} ${arch.name} ${side}^3 batch ${batch} ${dtype}`,
+      work: count,
       unit: "crops",
-      peer: config.arch === "resenc-l"
-        ? LAYOUTS.map((layout) => ({
-          work: "step",
-          method: name,
-          patch: side,
-          batch: config.batch,
-          dtype,
-          layout,
-        }))
-        : undefined,
+      peer: peered ? LAYOUTS.map((layout) => ({ ...request, layout })) : undefined,
       prepare() {
-        const arch = architecture(config.arch);
+        const patch: Triple = [side, side, side];
         const static75 = name === "s3d" ? { cell: 16, low: 0.75, high: 0.75 } : {};
         const options = fillOptions(name, chosen.options, arch.kind ?? "cnn", static75);
-        const trainer = new Trainer(arch, chosen, { ...config, method: name, options });
-        const count = config.batch * chosen.views;
-        const box = Array.from({ length: count }, (_, i) => i < config.batch ? [0.15, 1] : [0, 0.85]);
-        const batch = {
-          images: normals(count * side ** 3, 4),
+        const config = {
+          method: name,
+          arch: arch.name,
+          patch,
+          batch,
+          steps: 1000,
+          seed: 0,
+          lr: 1e-3,
+          options,
+          data: "",
+        };
+        const trainer = new Trainer(arch, chosen, config);
+        const box = Array.from({ length: count }, (_, i) => i < batch ? [0.15, 1] : [0, 0.85]);
+        const images = normals(count * side ** 3, 4);
+        const data = {
+          images,
+          ...(chosen.reversal ? { inputs: images } : {}),
           overlap: Float32Array.from(
-            chosen.views === 2 ? box.flatMap(([low, high]) => [low, low, low, high, high, high]) : [],
+            views === 2 ? box.flatMap(([low, high]) => [low, low, low, high, high, high]) : [],
           ),
           ids: Array.from({ length: count }, () => "noise"),
         };
         let step = 0;
         return Promise.resolve({
-          run: async () => void await trainer.step(step++, batch),
+          run: async () => void await trainer.step(step++, data),
           free: () => trainer[Symbol.dispose](),
         });
       },
