@@ -123,6 +123,7 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::volume::ABI);
     list.push(crate::ops::conv3d::ABI);
     list.push(crate::ops::conv3d::winograd::ABI);
+    list.push(crate::ops::conv3d::isa::ABI);
     list.push(crate::ops::elementwise::ABI);
     list.push(crate::ops::optimizer::ABI);
     list.push(crate::ops::separable::ABI);

@@ -3,11 +3,24 @@
 //! Contract. x `[block][z][y][x][c_in]`, y `[block][z][y][x][c_out]`, both on one grid; the block side of y is the
 //! side of x divided by the stride. weight `[c_out, c_in, k, k, k]`, bias `[c_out]`. Voxels of blocks that the grid
 //! does not list read as zero and are not written: exactly "dense convolution, then mask again" (submanifold rule of
-//! sparse masked autoencoding). Stride 2 reads input 2o - 1 + tap, as PyTorch with padding 1.
+//! sparse masked autoencoding). x, y and their gradients are f32 or bf16, parameters and their gradients f32, sums
+//! f32. Stride 2 reads input 2o - 1 + tap, as PyTorch with padding 1.
 
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512bf16;
 pub mod cpu;
+pub mod direct;
+pub mod gather;
+pub mod isa;
 pub mod kernels;
+pub mod portable;
 pub mod reference;
+#[cfg(test)]
+mod tests;
+pub mod up;
+pub mod weight;
 pub mod winograd;
 
 use crate::abi::Result;
@@ -64,12 +77,13 @@ exports! {
     /// y = conv(x, weight) + bias; bias 0 means none. bz, by, bx: block side of y.
     fn vx_conv3d(x: u32, weight: u32, bias: u32, grid: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32, kernel: u32, stride: u32) {
         let (grid, s) = parse(grid, [bz, by, bx], c_in, c_out, kernel, stride)?;
-        let x = tensor::get(x, s.input_len(&grid), "conv3d input")?;
+        let x = tensor::either(x, s.input_len(&grid), "conv3d input")?;
         let weight = tensor::get(weight, s.weight_len(), "conv3d weight")?;
         let bias = if bias == 0 { None } else { Some(tensor::get(bias, s.c_out, "conv3d bias")?) };
-        let (y, handle) = tensor::make(s.output_len(&grid));
+        let (y, handle) = tensor::make_as(s.output_len(&grid), x.dtype);
         queue::enqueue(move || {
-            cpu::forward(&s, &grid, x.values(), weight.values(), bias.as_ref().map(|b| b.values()), y.values_mut());
+            let bias = bias.as_ref().map(|b| b.values());
+            by_dtype!(x.dtype, E => cpu::forward(&s, &grid, x.of::<E>(), weight.values(), bias, y.of_mut()));
             Ok(())
         });
         Ok(handle)
@@ -77,55 +91,73 @@ exports! {
     /// Gradient of the input from that of the output.
     fn vx_conv3d_grad_input(dy: u32, weight: u32, grid: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32, kernel: u32, stride: u32) {
         let (grid, s) = parse(grid, [bz, by, bx], c_in, c_out, kernel, stride)?;
-        let dy = tensor::get(dy, s.output_len(&grid), "conv3d output gradient")?;
+        let dy = tensor::either(dy, s.output_len(&grid), "conv3d output gradient")?;
         let weight = tensor::get(weight, s.weight_len(), "conv3d weight")?;
-        let (dx, handle) = tensor::make(s.input_len(&grid));
-        queue::enqueue(move || { cpu::grad_input(&s, &grid, dy.values(), weight.values(), dx.values_mut()); Ok(()) });
+        let (dx, handle) = tensor::make_as(s.input_len(&grid), dy.dtype);
+        queue::enqueue(move || {
+            by_dtype!(dy.dtype, E => cpu::grad_input(&s, &grid, dy.of::<E>(), weight.values(), dx.of_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
     /// Gradient of the weight; sums run in block order, so the bits do not depend on the number of cores.
     fn vx_conv3d_grad_weight(x: u32, dy: u32, grid: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32, kernel: u32, stride: u32) {
         let (grid, s) = parse(grid, [bz, by, bx], c_in, c_out, kernel, stride)?;
-        let x = tensor::get(x, s.input_len(&grid), "conv3d input")?;
-        let dy = tensor::get(dy, s.output_len(&grid), "conv3d output gradient")?;
+        let x = tensor::either(x, s.input_len(&grid), "conv3d input")?;
+        let dy = tensor::get_as(dy, s.output_len(&grid), "conv3d output gradient", x.dtype)?;
         let (dw, handle) = tensor::make(s.weight_len());
-        queue::enqueue(move || { cpu::grad_weight(&s, &grid, x.values(), dy.values(), dw.values_mut()); Ok(()) });
+        queue::enqueue(move || {
+            by_dtype!(x.dtype, E => cpu::grad_weight(&s, &grid, x.of::<E>(), dy.of(), dw.values_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
     /// Sum over rows of a `[rows][channels]` tensor: the gradient of a bias.
     fn vx_sum_rows(dy: u32, rows: u32, channels: u32) {
         let (rows, c) = (rows as usize, channels as usize);
-        let dy = tensor::get(dy, rows * c, "output gradient")?;
+        let dy = tensor::either(dy, rows * c, "output gradient")?;
         let (db, handle) = tensor::make(c);
-        queue::enqueue(move || { cpu::sum_rows(dy.values(), c, db.values_mut()); Ok(()) });
+        queue::enqueue(move || {
+            by_dtype!(dy.dtype, E => weight::sum_rows(dy.of::<E>(), c, db.values_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
     /// Transposed convolution 2x2x2, stride 2. x on side b, y on side 2b; weight `[c_in, c_out, 2, 2, 2]`.
     fn vx_upconv3d(x: u32, weight: u32, bias: u32, blocks: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32) {
         let s = Up::new(blocks, [bz, by, bx], c_in, c_out);
-        let x = tensor::get(x, s.rows() * s.c_in, "transposed convolution input")?;
+        let x = tensor::either(x, s.rows() * s.c_in, "transposed convolution input")?;
         let weight = tensor::get(weight, 8 * s.c_in * s.c_out, "transposed convolution weight")?;
         let bias = tensor::get(bias, s.c_out, "transposed convolution bias")?;
-        let (y, handle) = tensor::make(8 * s.rows() * s.c_out);
-        queue::enqueue(move || { cpu::up_forward(&s, x.values(), weight.values(), bias.values(), y.values_mut()); Ok(()) });
+        let (y, handle) = tensor::make_as(8 * s.rows() * s.c_out, x.dtype);
+        queue::enqueue(move || {
+            by_dtype!(x.dtype, E => cpu::up_forward(&s, x.of::<E>(), weight.values(), bias.values(), y.of_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
     /// Gradient of the input of the transposed convolution.
     fn vx_upconv3d_grad_input(dy: u32, weight: u32, blocks: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32) {
         let s = Up::new(blocks, [bz, by, bx], c_in, c_out);
-        let dy = tensor::get(dy, 8 * s.rows() * s.c_out, "transposed convolution output gradient")?;
+        let dy = tensor::either(dy, 8 * s.rows() * s.c_out, "transposed convolution output gradient")?;
         let weight = tensor::get(weight, 8 * s.c_in * s.c_out, "transposed convolution weight")?;
-        let (dx, handle) = tensor::make(s.rows() * s.c_in);
-        queue::enqueue(move || { cpu::up_grad_input(&s, dy.values(), weight.values(), dx.values_mut()); Ok(()) });
+        let (dx, handle) = tensor::make_as(s.rows() * s.c_in, dy.dtype);
+        queue::enqueue(move || {
+            by_dtype!(dy.dtype, E => cpu::up_grad_input(&s, dy.of::<E>(), weight.values(), dx.of_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
     /// Gradient of the weight of the transposed convolution.
     fn vx_upconv3d_grad_weight(x: u32, dy: u32, blocks: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32) {
         let s = Up::new(blocks, [bz, by, bx], c_in, c_out);
-        let x = tensor::get(x, s.rows() * s.c_in, "transposed convolution input")?;
-        let dy = tensor::get(dy, 8 * s.rows() * s.c_out, "transposed convolution output gradient")?;
+        let x = tensor::either(x, s.rows() * s.c_in, "transposed convolution input")?;
+        let dy = tensor::get_as(dy, 8 * s.rows() * s.c_out, "transposed convolution output gradient", x.dtype)?;
         let (dw, handle) = tensor::make(8 * s.c_in * s.c_out);
-        queue::enqueue(move || { cpu::up_grad_weight(&s, x.values(), dy.values(), dw.values_mut()); Ok(()) });
+        queue::enqueue(move || {
+            by_dtype!(x.dtype, E => cpu::up_grad_weight(&s, x.of::<E>(), dy.of(), dw.values_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
 }

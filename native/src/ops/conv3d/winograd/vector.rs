@@ -4,7 +4,7 @@
 //! baseline. Everything between `Kernel::run` and the lanes must be `inline(always)`, so that it is compiled with the
 //! features of its entry.
 
-use super::super::kernels::{Isa, isa};
+use super::super::isa::{Isa, isa};
 use crate::element::{Dtype, Element};
 use half::bf16;
 
@@ -85,11 +85,7 @@ impl Operands {
     }
     /// bf16 where the processor can, else f32.
     pub fn bf16_if_offered() -> Operands {
-        #[cfg(target_arch = "x86_64")]
-        if isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw") {
-            return Operands::Bf16;
-        }
-        Operands::F32
+        if isa() == Isa::Avx512Bf16 { Operands::Bf16 } else { Operands::F32 }
     }
 }
 
@@ -128,12 +124,12 @@ pub fn dispatch<K: Kernel>(kernel: &K, operands: Operands, index: usize) {
     unsafe {
         match isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if operands == Operands::Bf16 => x86::avx512_bf16(kernel, index),
+            Isa::Avx512Bf16 if operands == Operands::Bf16 => x86::avx512_bf16(kernel, index),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => x86::avx512(kernel, index),
+            Isa::Avx512 | Isa::Avx512Bf16 => x86::avx512(kernel, index),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86::avx2(kernel, index),
-            Isa::Portable => kernel.run::<Plain, Single>(index),
+            _ => kernel.run::<Plain, Single>(index),
         }
     }
 }

@@ -1,0 +1,202 @@
+//! Gradient of the weight: an outer product summed over voxels, for f32 values one voxel at a time, for bf16 two
+//! neighbouring voxels of a line per multiplication (`pairs`).
+//!
+//! Units run in at most eight stretches of fixed extent side by side, and those are added in turn, so that the sums
+//! have one order whatever the number of cores.
+
+use super::Shape;
+use super::direct::Shared;
+use super::gather::{GATHERED, Input, Lent, Part, extent, rows_as, tap_offsets, unit_input, units};
+use super::kernels::Operand;
+use crate::element::Element;
+use crate::grid::Grid;
+use crate::memory::Scratch;
+use crate::ops::rows;
+use half::bf16;
+use rayon::prelude::*;
+
+/// Operands of one unit: sums[tap][i][j] += sum over v of a[bases[v] + taps[tap] + i] * rows[v][j].
+pub struct Factors<'a, L> {
+    pub a: Lent<'a, L>,
+    pub bases: Vec<u32>,
+    pub taps: Vec<u32>,
+    pub rows: Lent<'a, L>,
+}
+
+/// Operands whose outer products make up a weight gradient.
+pub trait Outer: Operand {
+    /// Operands of a unit of a convolution.
+    fn factors<'a, E: Element>(
+        s: &Shape,
+        grid: &Grid,
+        x: &'a [E],
+        dy: &'a [E],
+        unit: &[Part],
+    ) -> Factors<'a, Self::Lane>;
+
+    /// Lines of `n` voxels with `c` channels as operands, one after the other.
+    fn lines<'a, E: Element>(x: &'a [E], c: usize, n: usize) -> Lent<'a, Self::Lane>;
+}
+
+impl Outer for f32 {
+    fn factors<'a, E: Element>(s: &Shape, grid: &Grid, x: &'a [E], dy: &'a [E], unit: &[Part]) -> Factors<'a, f32> {
+        let (first, voxels) = extent(unit, s.side);
+        let rows = rows_as(&dy[first * s.c_out..][..voxels * s.c_out], s.c_out, s.c_out);
+        if s.kernel == 1 {
+            let a = rows_as(&x[first * s.c_in..][..voxels * s.c_in], s.c_in, s.c_in);
+            let bases = (0..voxels).map(|v| (v * s.c_in) as u32).collect();
+            return Factors { a, bases, taps: vec![0], rows };
+        }
+        let (input, bases) = unit_input::<E, f32>(s, grid, x, unit);
+        let taps = tap_offsets(s.side[1] * s.stride + 2, s.side[2] * s.stride + 2, s.c_in);
+        Factors { a: Lent::Copied(input), bases, taps, rows }
+    }
+    fn lines<'a, E: Element>(x: &'a [E], c: usize, _n: usize) -> Lent<'a, f32> {
+        rows_as(x, c, c)
+    }
+}
+
+/// One line of `n` voxels as pairs of neighbours: `[ceil(n / 2)][c]`; `step` voxels lie between neighbours, and a
+/// missing second one is zero.
+#[inline(always)]
+fn pair_line(line: &[bf16], c: usize, n: usize, step: usize, out: &mut [u32]) {
+    for (q, out) in out.chunks_exact_mut(c).enumerate() {
+        let low = &line[2 * q * step * c..][..c];
+        if 2 * q + 1 < n {
+            let high = &line[(2 * q + 1) * step * c..][..c];
+            for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+                *out = low.to_bits() as u32 | (high.to_bits() as u32) << 16;
+            }
+        } else {
+            out.iter_mut().zip(low).for_each(|(out, low)| *out = low.to_bits() as u32);
+        }
+    }
+}
+
+impl Outer for bf16 {
+    fn factors<'a, E: Element>(s: &Shape, grid: &Grid, x: &'a [E], dy: &'a [E], unit: &[Part]) -> Factors<'a, u32> {
+        let (first, voxels) = extent(unit, s.side);
+        let dy = &dy[first * s.c_out..][..voxels * s.c_out];
+        if s.kernel == 1 {
+            let a = Self::lines(&x[first * s.c_in..][..voxels * s.c_in], s.c_in, voxels);
+            let bases = (0..voxels.div_ceil(2)).map(|q| (q * s.c_in) as u32).collect();
+            return Factors { a, bases, taps: vec![0], rows: Self::lines(dy, s.c_out, voxels) };
+        }
+        let ([_, sy, sx], c) = (s.side, s.c_in);
+        let pairs = sx.div_ceil(2);
+        let side = s.side.map(|v| v * s.stride);
+        let input = Input { x, grid, side, c, padded: c };
+        let (wy, wx) = (side[1] + 2, side[2] + 2);
+        // [line][tap along x][pair][c]
+        let line_len = 3 * pairs * c;
+        let lines = |p: &Part| ((p.planes() - 1) * s.stride + 3) * wy;
+        let mut a = Scratch::<u32>::new(unit.iter().map(lines).sum::<usize>() * line_len);
+        let mut bases = Vec::with_capacity(voxels / sx * pairs);
+        let mut line = vec![bf16::ZERO; wx * c];
+        let mut at = 0;
+        for part in unit {
+            let len = lines(part) * line_len;
+            let z0 = (part.z0 * s.stride) as i64 - 1;
+            rows::vectorised(|| {
+                for (i, out) in a[at..at + len].chunks_exact_mut(line_len).enumerate() {
+                    input.line(part.block, z0 + (i / wy) as i64, (i % wy) as i64 - 1, &mut line);
+                    for (tap, out) in out.chunks_exact_mut(pairs * c).enumerate() {
+                        pair_line(&line[tap * c..], c, sx, s.stride, out);
+                    }
+                }
+            });
+            for i in 0..part.planes() * sy {
+                let start = at + (i / sy * wy + i % sy) * s.stride * line_len;
+                bases.extend((0..pairs).map(|q| (start + q * c) as u32));
+            }
+            at += len;
+        }
+        let taps = (0..27).map(|t| ((t / 9 * wy + t / 3 % 3) * line_len + t % 3 * pairs * c) as u32).collect();
+        Factors { a: Lent::Copied(a), bases, taps, rows: Self::lines(dy, s.c_out, sx) }
+    }
+    fn lines<'a, E: Element>(x: &'a [E], c: usize, n: usize) -> Lent<'a, u32> {
+        let pairs = n.div_ceil(2);
+        let x = rows_as::<E, bf16>(x, c, c);
+        let mut out = Scratch::<u32>::new(x.len() / (n * c) * pairs * c);
+        rows::vectorised(|| {
+            for (out, line) in out.chunks_exact_mut(pairs * c).zip(x.chunks_exact(n * c)) {
+                pair_line(line, c, n, 1, out);
+            }
+        });
+        Lent::Copied(out)
+    }
+}
+
+/// dw = sum over output voxels of x at the tap times dy.
+pub fn grad_weight<E: Element, O: Outer>(s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
+    let units = units(grid.blocks.len(), s.side, GATHERED);
+    // [tap][c_in][c_out]
+    let sums = sum_units(&units, s.weight_len(), |unit, sums| {
+        add_outer::<O>(&O::factors(s, grid, x, dy, unit), s.c_in, s.c_out, sums);
+    });
+    let n = s.taps();
+    dw.par_chunks_mut(s.c_in * n).enumerate().for_each(|(co, row)| {
+        for (i, value) in row.iter_mut().enumerate() {
+            *value = sums[(i % n * s.c_in + i / n) * s.c_out + co];
+        }
+    });
+}
+
+/// Sums of `len` values over `units`.
+pub fn sum_units<U: Sync>(units: &[U], len: usize, add: impl Fn(&U, &mut [f32]) + Sync) -> Scratch<f32> {
+    let stretch = units.len().div_ceil(8).max(1);
+    let mut partial: Vec<Scratch<f32>> = units
+        .par_chunks(stretch)
+        .map(|units| {
+            let mut sums = Scratch::<f32>::zeros(len);
+            units.iter().for_each(|unit| add(unit, &mut sums));
+            sums
+        })
+        .collect();
+    if partial.is_empty() {
+        return Scratch::zeros(len);
+    }
+    let mut sums = partial.remove(0);
+    rows::each(&mut sums, |at, sums| {
+        for part in &partial {
+            sums.iter_mut().zip(&part[at..]).for_each(|(s, p)| *s += p);
+        }
+    });
+    sums
+}
+
+/// Adds the products of one unit, shared among the cores by (tap, 8 rows i).
+pub fn add_outer<O: Operand>(f: &Factors<O::Lane>, c: usize, width: usize, sums: &mut [f32]) {
+    let reach = *f.taps.iter().max().unwrap_or(&0) as usize + c;
+    assert!(f.bases.iter().all(|&b| b as usize + reach <= f.a.len()) && f.rows.len() >= f.bases.len() * width);
+    assert!(sums.len() >= f.taps.len() * c * width);
+    let out = Shared(sums.as_mut_ptr());
+    let strips = c.div_ceil(8);
+    (0..f.taps.len() * strips).into_par_iter().for_each(|task| {
+        let (t, i) = (task / strips, task % strips * 8);
+        unsafe {
+            let a = f.a.as_ptr().add(f.taps[t] as usize + i);
+            O::outer(a, &f.bases, 8.min(c - i), f.rows.as_ptr(), width, out.at((t * c + i) * width));
+        }
+    });
+}
+
+/// Sum over rows, in a fixed order: 64 partial sums of equal stretches, then those in turn.
+pub fn sum_rows<E: Element>(values: &[E], c: usize, out: &mut [f32]) {
+    let stretch = (values.len() / c).div_ceil(64).max(1);
+    let partial: Vec<Vec<f64>> = values
+        .par_chunks(stretch * c)
+        .map(|rows| {
+            let mut sum = vec![0f64; c];
+            rows::vectorised(|| {
+                for row in rows.chunks_exact(c) {
+                    sum.iter_mut().zip(row).for_each(|(s, v)| *s += v.to_f32() as f64);
+                }
+            });
+            sum
+        })
+        .collect();
+    for (i, value) in out.iter_mut().enumerate() {
+        *value = partial.iter().map(|p| p[i]).sum::<f64>() as f32;
+    }
+}
