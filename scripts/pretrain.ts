@@ -54,6 +54,12 @@ export const command: Command = {
       help: "crop pairs as JSON lines: a file, or - for standard input",
     },
     from: { type: "string", access: "read", help: "run folder whose weights to start from" },
+    precision: {
+      type: "string",
+      default: "f32",
+      choices: ["f32", "bf16"],
+      help: "storage of activations; bf16 takes half the memory (resenc, unet)",
+    },
     device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
     resume: { type: "boolean", help: "go on from the last checkpoint of the run folder" },
     estimate: { type: "boolean", help: "time 20 steps, say how long the run will take, write nothing" },

@@ -56,6 +56,7 @@ export function resenc(name: string, features: number[], blocks: number[], headW
     stride: 2 ** (levels - 1),
     encoderPrefixes: ["encoder."],
     headWidth,
+    bf16: true,
     light: true,
     build(p, inputs, outputs, { light = false } = {}): Network {
       const stem = unit(p, "encoder.stem.convs.0", inputs, features[0]);

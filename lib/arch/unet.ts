@@ -22,6 +22,7 @@ export function unet(name: string, width: number): Architecture {
     encoderPrefixes: ["encoder."],
     headWidth: 2048,
     light: true,
+    bf16: true,
     build(p, inputs, outputs, { light = false } = {}): Network {
       const levels = features.map((c, i) => {
         const prefix = i === 0 ? "encoder.in_conv" : `encoder.encoder_conv${i}`;

@@ -62,6 +62,8 @@ export interface Architecture {
   readonly headWidth: number;
   /** The network builds a light decoder when asked. */
   readonly light?: true;
+  /** All its ops take bf16 activations. */
+  readonly bf16?: true;
   /** Optimizer, learning rate and warm-up of pretraining; absent: `cnn`. */
   readonly preset?: PresetName;
   build(parameters: Parameters, inputs: number, outputs: number, options?: BuildOptions): Network;

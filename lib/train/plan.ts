@@ -13,6 +13,7 @@ import { fillOptions, type OptionValue, splitOption } from "../methods/options.t
 import { checkPair, loadMethod } from "../methods/registry.ts";
 import { type Architecture, checkPatch } from "../nn/network.ts";
 import { presetOf } from "./presets.ts";
+import { checkPrecision } from "../nn/precision.ts";
 import { blankStore, firstStore } from "./first_store.ts";
 import type { RunConfig } from "./run_folder.ts";
 
@@ -106,6 +107,7 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
   checkPair(chosen, arch);
   const patch = readPatch(flags.patch ?? (given ? "160" : "32"));
   checkPatch(arch, patch);
+  checkPrecision(arch, flags.precision);
   const options = readOptions(chosen, arch, flags, patch);
   const compat = readCompat(flags.compat, chosen.name, chosen.compat);
   const store = flags.estimate && !given
@@ -123,6 +125,7 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
     steps: flags.steps ?? (list?.count ? Math.floor(list.count / flags.batch) : given ? STEPS : 100),
     seed: flags.seed,
     lr: flags.lr ?? (arch.kind === "token" ? undefined : chosen.lr) ?? preset.lrs?.[arch.name] ?? preset.lr,
+    precision: flags.precision,
     options,
     compat,
     data: await store.hash(),

@@ -7,6 +7,7 @@ import type { Learner, Method } from "../methods/method.ts";
 import { checkPair } from "../methods/registry.ts";
 import type { Architecture, Network } from "../nn/network.ts";
 import { checkPatch } from "../nn/network.ts";
+import { inPrecision } from "../nn/precision.ts";
 import { Parameters } from "../nn/parameters.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
 import { Rng } from "../rng.ts";
@@ -26,8 +27,11 @@ export class Trainer implements Disposable {
   readonly #preset: Preset;
   readonly #optimizer: Optimizer;
 
-  constructor(readonly arch: Architecture, readonly method: Method, readonly config: RunConfig) {
+  readonly arch: Architecture;
+
+  constructor(given: Architecture, readonly method: Method, readonly config: RunConfig) {
     const { patch } = config;
+    const arch = this.arch = inPrecision(given, config.precision ?? "f32");
     checkPair(method, arch);
     checkPatch(arch, patch);
     const wanted = method.build?.(config.options);

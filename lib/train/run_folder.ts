@@ -8,7 +8,7 @@ import { UserError } from "../errors.ts";
 import type { Compat } from "../methods/compat.ts";
 import type { OptionValue } from "../methods/options.ts";
 import type { Parameters } from "../nn/parameters.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Dtype, Tensor } from "../tensor.ts";
 import { EventWriter } from "./events.ts";
 
 /** What makes a run: the same config, data and seed give the same bits. */
@@ -20,6 +20,8 @@ export interface RunConfig {
   steps: number;
   seed: number;
   lr: number;
+  /** Storage of activations and their gradients; absent: f32. */
+  precision?: Dtype;
   options: Record<string, OptionValue>;
   /** Switches of --compat. */
   compat?: Compat[];
@@ -112,7 +114,7 @@ export class RunFolder {
         }
         if (started) {
           for (const key of Object.keys(config) as (keyof RunConfig)[]) {
-            const there = before[key] ?? (key === "compat" ? [] : undefined);
+            const there = before[key] ?? ({ compat: [], precision: "f32" } as Record<string, unknown>)[key];
             if (JSON.stringify(there) === JSON.stringify(config[key])) continue;
             throw new UserError(
               `${file}: ${key} is ${JSON.stringify(there)} there and ${JSON.stringify(config[key])} here; ` +

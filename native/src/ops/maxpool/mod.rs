@@ -5,6 +5,7 @@
 //! elsewhere (PyTorch). The gradient looks at x again: no indices are stored.
 
 use super::rows;
+use crate::element::Element;
 use crate::{queue, tensor};
 use rayon::prelude::*;
 
@@ -13,23 +14,56 @@ fn cube(y: usize, v: usize, sy: usize, sx: usize, c: usize) -> [usize; 8] {
     std::array::from_fn(|k| (((k / 4 * sy + y) * 2 + k / 2 % 2) * 2 * sx + 2 * v + k % 2) * c)
 }
 
+/// Maximum of each cube; `[sy, sx]`: cubes of a pair of planes.
+fn largest<E: Element>(x: &[E], [sy, sx]: [usize; 2], c: usize, y: &mut [E]) {
+    let plane = sy * sx * c;
+    y.par_chunks_mut(plane).zip(x.par_chunks(8 * plane)).for_each(|(y, x)| {
+        rows::vectorised(|| {
+            for (i, y) in y.chunks_exact_mut(c).enumerate() {
+                let [first, rest @ ..] = cube(i / sx, i % sx, sy, sx, c);
+                y.copy_from_slice(&x[first..][..c]);
+                for at in rest {
+                    for (y, x) in y.iter_mut().zip(&x[at..]) {
+                        let v = x.to_f32();
+                        *y = if v > y.to_f32() || v.is_nan() { *x } else { *y };
+                    }
+                }
+            }
+        })
+    });
+}
+
+/// dy at the first of the largest values of each cube, 0 elsewhere.
+fn largest_grad<E: Element>(dy: &[E], x: &[E], y: &[E], [sy, sx]: [usize; 2], c: usize, dx: &mut [E]) {
+    let plane = sy * sx * c;
+    let inputs = x.par_chunks(8 * plane).zip(y.par_chunks(plane)).zip(dy.par_chunks(plane));
+    dx.par_chunks_mut(8 * plane).zip(inputs).for_each(|(dx, ((x, y), dy))| {
+        let mut rest = vec![E::default(); c];
+        rows::vectorised(|| {
+            for i in 0..sy * sx {
+                rest.copy_from_slice(&dy[i * c..][..c]);
+                for at in cube(i / sx, i % sx, sy, sx, c) {
+                    let values = x[at..].iter().zip(&y[i * c..][..c]);
+                    for ((dx, rest), (x, y)) in dx[at..].iter_mut().zip(&mut rest).zip(values) {
+                        let hit = x == y;
+                        *dx = if hit { *rest } else { E::default() };
+                        *rest = if hit { E::default() } else { *rest };
+                    }
+                }
+            }
+        });
+    });
+}
+
 exports! {
     /// Maximum of 2x2x2 cubes; bz, by, bx: block side of the output.
     fn vx_max_pool(x: u32, blocks: u32, bz: u32, by: u32, bx: u32, c: u32) {
         let [planes, sy, sx, c] = [blocks * bz, by, bx, c].map(|v| v as usize);
         let len = planes * sy * sx * c;
-        let x = tensor::get(x, 8 * len, "pooling input")?;
-        let (y, handle) = tensor::make(len);
+        let x = tensor::either(x, 8 * len, "pooling input")?;
+        let (y, handle) = tensor::make_as(len, x.dtype);
         queue::enqueue(move || {
-            let plane = sy * sx * c;
-            let pairs = y.values_mut().par_chunks_mut(plane).zip(x.values().par_chunks(8 * plane));
-            pairs.for_each(|(y, x)| rows::vectorised(|| for (i, y) in y.chunks_exact_mut(c).enumerate() {
-                let [first, rest @ ..] = cube(i / sx, i % sx, sy, sx, c);
-                y.copy_from_slice(&x[first..][..c]);
-                for at in rest {
-                    y.iter_mut().zip(&x[at..]).for_each(|(y, &x)| *y = if x > *y || x.is_nan() { x } else { *y });
-                }
-            }));
+            by_dtype!(x.dtype, E => largest(x.of::<E>(), [sy, sx], c, y.of_mut()));
             Ok(())
         });
         Ok(handle)
@@ -38,28 +72,12 @@ exports! {
     fn vx_max_pool_grad(dy: u32, x: u32, y: u32, blocks: u32, bz: u32, by: u32, bx: u32, c: u32) {
         let [planes, sy, sx, c] = [blocks * bz, by, bx, c].map(|v| v as usize);
         let len = planes * sy * sx * c;
-        let dy = tensor::get(dy, len, "pooling output gradient")?;
-        let y = tensor::get(y, len, "pooling output")?;
-        let x = tensor::get(x, 8 * len, "pooling input")?;
-        let (dx, handle) = tensor::make(8 * len);
+        let x = tensor::either(x, 8 * len, "pooling input")?;
+        let y = tensor::get_as(y, len, "pooling output", x.dtype)?;
+        let dy = tensor::get_as(dy, len, "pooling output gradient", x.dtype)?;
+        let (dx, handle) = tensor::make_as(8 * len, x.dtype);
         queue::enqueue(move || {
-            let plane = sy * sx * c;
-            let inputs = x.values().par_chunks(8 * plane).zip(y.values().par_chunks(plane));
-            let inputs = inputs.zip(dy.values().par_chunks(plane));
-            dx.values_mut().par_chunks_mut(8 * plane).zip(inputs).for_each(|(dx, ((x, y), dy))| {
-                let mut rest = vec![0f32; c];
-                rows::vectorised(|| for i in 0..sy * sx {
-                    rest.copy_from_slice(&dy[i * c..][..c]);
-                    for at in cube(i / sx, i % sx, sy, sx, c) {
-                        let values = x[at..].iter().zip(&y[i * c..][..c]);
-                        for ((dx, rest), (x, y)) in dx[at..].iter_mut().zip(&mut rest).zip(values) {
-                            let hit = x == y;
-                            *dx = if hit { *rest } else { 0.0 };
-                            *rest = if hit { 0.0 } else { *rest };
-                        }
-                    }
-                });
-            });
+            by_dtype!(x.dtype, E => largest_grad(dy.of::<E>(), x.of(), y.of(), [sy, sx], c, dx.of_mut()));
             Ok(())
         });
         Ok(handle)
