@@ -19,6 +19,7 @@ import { cosine, poly } from "./schedule.ts";
 
 /** A model with its method and optimizer, ready to train. */
 export class Trainer implements Disposable {
+  readonly arch: Architecture;
   readonly parameters: Parameters;
   readonly network: Network;
   readonly learner: Learner;
@@ -26,8 +27,6 @@ export class Trainer implements Disposable {
   readonly networkParameters: number;
   readonly #preset: Preset;
   readonly #optimizer: Optimizer;
-
-  readonly arch: Architecture;
 
   constructor(given: Architecture, readonly method: Method, readonly config: RunConfig) {
     const { patch } = config;
