@@ -190,8 +190,11 @@ export function primus(name: string, width: number, depth: number, heads: number
           if (!mask) throw new Error(`${name} was built for no hidden tokens`);
           return [hidden === "swap" ? eva(densify(kept, mask), random) : densify(eva(kept, random), mask)];
         },
-        decode([x], random) {
-          return up(refine ? refine(x, random) : x);
+        decoderFeatures: refine ? [width] : undefined,
+        decode([x], random, maps) {
+          const refined = refine ? refine(x, random) : x;
+          if (refine) maps?.push(refined);
+          return up(refined);
         },
         featureDecoder: features ? ([x], random) => features(x, random) : undefined,
       };

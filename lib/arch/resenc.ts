@@ -26,7 +26,7 @@ function block(p: Parameters, name: string, cIn: number, cOut: number, stride: 1
 }
 
 /** Plain decoder: per level a transposed convolution, the skip, one unit; only the last head is used. */
-function decoder(p: Parameters, features: number[], outputs: number): (pyramid: Tensor[]) => Tensor {
+function decoder(p: Parameters, features: number[], outputs: number): Network["decode"] {
   const top = features.length - 1;
   const levels = features.slice(1).map((_, j) => {
     const [below, skip] = [features[top - j], features[top - 1 - j]];
@@ -37,11 +37,12 @@ function decoder(p: Parameters, features: number[], outputs: number): (pyramid: 
     };
   });
   const { head } = levels[top - 1];
-  return (pyramid) => {
-    const x = levels.reduce(
-      (x, { up, conv }, j) => conv(concat(upconv3d(x, up.weight, up.bias!), pyramid[top - 1 - j])),
-      pyramid[top],
-    );
+  return (pyramid, _random, maps) => {
+    const x = levels.reduce((x, { up, conv }, j) => {
+      const y = conv(concat(upconv3d(x, up.weight, up.bias!), pyramid[top - 1 - j]));
+      maps?.push(y);
+      return y;
+    }, pyramid[top]);
     return conv3d(x, head.weight, head.bias);
   };
 }
@@ -75,6 +76,7 @@ export function resenc(name: string, features: number[], blocks: number[], headW
       );
       return {
         features,
+        decoderFeatures: light ? undefined : features.slice(0, -1).reverse(),
         encode(x) {
           const pyramid: Tensor[] = [];
           stages.forEach((stage, s) => {

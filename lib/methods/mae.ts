@@ -1,13 +1,13 @@
-/**
- * Masked autoencoding: hide random cubes of the input, reconstruct their voxels with the whole network. Networks on
- * tokens hide whole tokens, which their encoder then never sees (methods.md section 2.5).
- */
+/** Masked autoencoding: hide random cubes of the input, reconstruct their voxels with the whole network. */
 import { reconstructionLoss } from "../ops/reconstruction.ts";
-import { Grid, Tensor, volume } from "../tensor.ts";
-import { cellOption, checkMask, drawMask, hiddenVoxels, hide, ratioOption } from "./masking.ts";
+import { Tensor } from "../tensor.ts";
+import { cellOption, checkMask, encodeMasked, ratioOption } from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
-/** Wald et al. 2025 ("Base" row): 16^3 cells, 75 % hidden, zero input, mean squared error on hidden voxels. */
+/**
+ * Wald et al. 2025 ("Base" row): 75 % hidden, mean squared error on hidden voxels. CNNs: 16^3 cells, zero input; token
+ * networks: whole tokens, dropped before the first block (methods.md 2.1, 2.5). Huber is stage 1 of CVA.
+ */
 export const mae = defineMethod({
   name: "mae",
   citation:
@@ -20,20 +20,12 @@ export const mae = defineMethod({
     loss: { default: "mse", choices: ["mse", "huber", "l1"], help: "loss per hidden voxel" },
   },
   bind({ network, patch, options: { cell, ratio, loss: kind } }) {
-    const side = network.token ?? cell;
-    checkMask(patch, side, ratio);
+    checkMask(patch, network.token ?? cell, ratio);
     return {
-      loss({ batch, random }) {
-        const samples = batch.images.length / volume(patch);
-        const layout = { grid: Grid.dense(samples), side: patch };
-        const mask = drawMask(random, samples, patch, side, ratio);
-        const hidden = hiddenVoxels(mask, samples, patch, side);
-        const image = Tensor.from(batch.images, 1, layout);
-        const pyramid = network.token
-          ? network.encode(image, mask.visible, random)
-          : network.encode(Tensor.from(hide(batch.images, hidden), 1, layout));
+      loss({ batch: { images }, random }) {
+        const { pyramid, image, hidden } = encodeMasked(network, images, patch, cell, ratio, random);
         const output = network.decode(pyramid, random);
-        const loss = reconstructionLoss(output, image, Tensor.from(hidden, 1, layout), kind);
+        const loss = reconstructionLoss(output, image, Tensor.from(hidden, 1, image.layout), kind);
         return { loss, terms: { reconstruction: loss }, output, hidden };
       },
     };

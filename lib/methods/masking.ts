@@ -1,7 +1,8 @@
 /** Random block masks. */
 import { UserError } from "../errors.ts";
+import type { Network } from "../nn/network.ts";
 import type { Rng } from "../rng.ts";
-import { type Side, volume } from "../tensor.ts";
+import { Grid, type Side, Tensor, volume } from "../tensor.ts";
 
 /** Block masks of a batch. Visible = 1. */
 export interface Mask {
@@ -85,6 +86,38 @@ export function hiddenVoxels(mask: Mask, samples: number, patch: Side, cell: num
     }
   }
   return out;
+}
+
+/** What a masked network made of a batch: its pyramid, the images, and the hidden voxels as weights of the loss. */
+export interface Masked {
+  pyramid: Tensor[];
+  image: Tensor;
+  hidden: Float32Array;
+}
+
+/**
+ * Masks a batch and encodes it. A CNN sees zeros in hidden cells of `cell` voxels; a token network only its visible
+ * tokens.
+ * @param images `[n][z][y][x]`
+ */
+export function encodeMasked(
+  network: Network,
+  images: Float32Array,
+  patch: Side,
+  cell: number,
+  ratio: number,
+  random: Rng,
+): Masked {
+  const samples = images.length / volume(patch);
+  const layout = { grid: Grid.dense(samples), side: patch };
+  const side = network.token ?? cell;
+  const mask = drawMask(random, samples, patch, side, ratio);
+  const hidden = hiddenVoxels(mask, samples, patch, side);
+  const image = Tensor.from(images, 1, layout);
+  const pyramid = network.token
+    ? network.encode(image, mask.visible, random)
+    : network.encode(Tensor.from(hide(images, hidden), 1, layout), undefined, random);
+  return { pyramid, image, hidden };
 }
 
 /** The images with hidden voxels set to 0, the mean intensity after z-scoring. */

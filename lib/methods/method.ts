@@ -70,6 +70,8 @@ export interface Method<S extends Schema = Schema> {
   readonly compat?: readonly Compat[];
   /** Peak learning rate on CNNs, where it is not the preset's. */
   readonly lr?: number;
+  /** Parameters that start fresh even with `--from`: prefixes of their names. */
+  readonly fresh?: readonly string[];
   /** How its network is built, where that is not `{ hidden: "drop" }`. */
   build?(options: Values<S>): BuildOptions;
   /** @throws UserError for options that do not fit the patch or the batch */

@@ -5,13 +5,16 @@ import { nearest, UsageError, UserError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { ae } from "./ae.ts";
 import { amaes } from "./amaes.ts";
+import { cCva } from "./c-cva.ts";
+import { contrastiveMae } from "./contrastive-mae.ts";
 import { cva } from "./cva.ts";
+import { gram } from "./gram.ts";
 import { mae } from "./mae.ts";
 import type { Method } from "./method.ts";
 import { s3d } from "./s3d.ts";
 import { simmim } from "./simmim.ts";
 
-export const methods: readonly Method[] = [ae, mae, simmim, s3d, amaes, cva];
+export const methods: readonly Method[] = [ae, mae, simmim, s3d, amaes, contrastiveMae, cva, cCva, gram];
 
 /** Whether `name` is a file of the user's rather than a method of ours. */
 export function isMethodFile(name: string): boolean {

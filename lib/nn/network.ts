@@ -21,8 +21,13 @@ export interface Network {
    * `random` is what training draws from (DropPath); without it (teacher, evaluation) nothing is drawn.
    */
   encode(x: Tensor, visible?: Uint8Array, random?: Rng): Tensor[];
-  /** Voxels `[n][z][y][x][outputs]` from a dense pyramid; `random` as in `encode`. */
-  decode(pyramid: Tensor[], random?: Rng): Tensor;
+  /**
+   * Voxels `[n][z][y][x][outputs]` from a dense pyramid; `random` as in `encode`. `maps` receives the features on the
+   * way, of `decoderFeatures` channels: a map per level of a CNN's decoder, the token grid after a token decoder.
+   */
+  decode(pyramid: Tensor[], random?: Rng, maps?: Tensor[]): Tensor;
+  /** Channels of the decoder's maps, where `decode` offers them. */
+  readonly decoderFeatures?: readonly number[];
   /**
    * Token networks built with `featureDecoder`: the pyramid after two more blocks, `[n][z/8][y/8][x/8][c]`: what the
    * student of CVA aligns with the teacher's plain encoder output (architectures.md section 5).

@@ -137,6 +137,7 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::ops::activation::ABI);
     list.push(crate::ops::pool::ABI);
     list.push(crate::ops::maxpool::ABI);
+    list.push(crate::ops::softmax_pool::ABI);
     list.push(crate::ops::concat::ABI);
     list.push(crate::ops::densify::ABI);
     list.push(crate::ops::reconstruction::ABI);

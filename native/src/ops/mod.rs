@@ -22,6 +22,7 @@ pub mod reconstruction;
 pub mod rows;
 pub mod segmentation;
 pub mod separable;
+pub mod softmax_pool;
 pub mod swiglu;
 pub mod tile;
 pub mod tokens;

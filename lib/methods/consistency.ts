@@ -1,0 +1,262 @@
+/**
+ * What contrastive MAE, CVA, C-CVA and Gram share (LatentCampus; methods.md section 3): a student that reconstructs two
+ * masked crops of an image, an EMA teacher that sees them whole, latents of the overlap that are aligned, latents of
+ * whole crops that are told apart. Each method is a file with its own defaults of these options.
+ */
+import { Tape } from "../autograd.ts";
+import { UsageError, UserError } from "../errors.ts";
+import { Parameters } from "../nn/parameters.ts";
+import type { Network } from "../nn/network.ts";
+import { adaptivePool } from "../ops/adaptive_pool.ts";
+import { align as sample, type AlignDefect } from "../ops/align.ts";
+import { concat } from "../ops/concat.ts";
+import { cosineLoss, rollHalf } from "../ops/cosine.ts";
+import { add, scale } from "../ops/elementwise.ts";
+import { gramLoss } from "../ops/gram.ts";
+import { ntXent } from "../ops/ntxent.ts";
+import { ema } from "../ops/optimizer.ts";
+import { globalAverage } from "../ops/pool.ts";
+import { reconstructionLoss } from "../ops/reconstruction.ts";
+import type { Rng } from "../rng.ts";
+import { type Side, Tensor, volume } from "../tensor.ts";
+import type { Compat } from "./compat.ts";
+import { attentionPooling, type Head, predictor, projector } from "./heads.ts";
+import { cellOption, checkMask, encodeMasked, ratioOption } from "./masking.ts";
+import type { Context, Learner, Method } from "./method.ts";
+import type { Option, OptionValue, Schema, Values } from "./options.ts";
+
+/** CNN maps of all levels are pooled to this grid before they are joined. */
+const LATENT: Side = [16, 16, 16];
+
+/** The options of the family, with CVA's defaults. */
+const options = {
+  cell: cellOption,
+  ratio: ratioOption,
+  loss: { default: "huber", choices: ["huber", "mse", "l1"], help: "loss per hidden voxel" },
+  reconstruction: { default: 5, min: 0, help: "weight of that loss" },
+  align: {
+    default: "cosine",
+    choices: ["none", "cosine", "infonce", "gram"],
+    help: "how the overlap is aligned",
+  },
+  alignment: { default: 1, min: 0, help: "weight of the alignment" },
+  aligned: { default: "7", help: "bins of the aligned overlap per axis, as 7 or 2x7x7 (z, y, x)" },
+  contrastive: { default: 0.1, min: 0, help: "weight of NT-Xent between images; 0: none" },
+  temperature: { default: 0.5, min: 0.001, help: "of NT-Xent and InfoNCE" },
+  source: {
+    default: "pyramid",
+    choices: ["pyramid", "last", "decoder"],
+    help: "features that are aligned: all encoder levels, the last one, or the decoder's",
+  },
+  projector: {
+    default: "both",
+    choices: ["both", "patch", "image", "none"],
+    help: "latents that pass projector and predictor",
+  },
+  momentum: { default: 0.995, min: 0, max: 1, help: "of the teacher" },
+} as const satisfies Schema;
+
+type Family = typeof options;
+type Settings = Values<Family>;
+
+/** Switches that alignment knows. */
+const defects: readonly (readonly [Compat, AlignDefect])[] = [
+  ["nnssl-align-axes", "axes"],
+  ["nnssl-align-corners", "corners"],
+  ["nnssl-align-size", "size"],
+];
+
+/** A method of the family: its name, its source, and where its defaults differ from CVA's. */
+export function consistency(
+  about: Pick<Method, "name" | "citation" | "summary">,
+  defaults: Partial<Record<keyof Family, Partial<Option>>> = {},
+): Method<Family> {
+  const own = Object.entries(options).map(([name, option]) => [
+    name,
+    { ...option, ...defaults[name as keyof Family] },
+  ]);
+  return {
+    ...about,
+    views: 2,
+    options: Object.fromEntries(own) as Family,
+    compat: [...defects.map(([name]) => name), "nnssl-gram-for-cosine"],
+    fresh: [
+      "decoder.seg_layers.",
+      "projector.",
+      "predictor.",
+      "patch_projector.",
+      "patch_predictor.",
+      "image_pool.",
+    ],
+    build: ({ source }) => ({ featureDecoder: source !== "decoder" }),
+    bind,
+  };
+}
+
+/** The sides of the aligned grid. @throws UsageError for what is no grid */
+function readSide(text: OptionValue): Side {
+  const sides = String(text).split("x").map(Number);
+  const side = sides.length === 1 ? [sides[0], sides[0], sides[0]] : sides;
+  if (side.length !== 3 || !side.every((n) => Number.isInteger(n) && n > 0)) {
+    throw new UsageError(
+      `--option aligned is "${text}"; write a number of bins (7) or three (2x7x7: z, y, x)`,
+    );
+  }
+  return side as unknown as Side;
+}
+
+/** What one network of the pair makes of a batch: rows per aligned position, `[n * bins][c]`, and per crop, `[n][c]`. */
+interface Branch {
+  patch(maps: Tensor[], boxes: Float32Array): Tensor;
+  image(pyramid: Tensor[]): Tensor;
+}
+
+/** Which latents exist, which of them are projected, and how overlaps are sampled. */
+interface Plan {
+  patch: boolean;
+  image: boolean;
+  /** Name of the projector of each kind of latent, if it has one: one for both, but decoder features have their own. */
+  heads: { patch?: string; image?: string };
+  out: Side;
+  defects: AlignDefect[];
+}
+
+const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
+
+/** A network with its projectors and, on tokens, its attention pooling; parameters go to `p`. */
+function branch(network: Network, p: Parameters, { source }: Settings, plan: Plan, width: number): Branch {
+  const levels = <T>(all: readonly T[]) => source === "last" ? all.slice(-1) : all;
+  const channels = sum(levels(network.features));
+  const own = source === "decoder" ? sum(network.decoderFeatures!) : channels;
+  const heads = new Map<string, Head>();
+  const head = (name: string | undefined, inputs: number): Head => {
+    if (!name) return (x) => x;
+    if (!heads.has(name)) heads.set(name, projector(p, name, inputs, width));
+    return heads.get(name)!;
+  };
+  const projectPatch = plan.patch ? head(plan.heads.patch, own) : undefined;
+  const projectImage = plan.image ? head(plan.heads.image, channels) : undefined;
+  const pool = plan.image && network.token ? attentionPooling(p, "image_pool", channels) : globalAverage;
+  return {
+    patch(maps, boxes) {
+      const sampled = (source === "decoder" ? maps : levels(maps)).map((map) =>
+        sample(network.token ? map : adaptivePool(map, LATENT), boxes, plan.out, 2, plan.defects)
+      );
+      return projectPatch!(sampled.reduce(concat));
+    },
+    image: (pyramid) => projectImage!(levels(pyramid).map(pool).reduce(concat)),
+  };
+}
+
+/** The teacher: a network of its own that follows the student, without what it does not use. */
+function makeTeacher({ arch, parameters, patch, options }: Context<Family>, plan: Plan) {
+  const decodes = options.source === "decoder" && plan.patch;
+  const copies = new Parameters(parameters.seed);
+  const network = arch.build(copies, 1, 1, { patch, hidden: decodes ? "drop" : undefined });
+  for (const [name, tensor] of decodes ? [] : [...copies.tensors]) {
+    if (arch.encoderPrefixes.some((prefix) => name.startsWith(prefix))) continue;
+    tensor[Symbol.dispose]();
+    copies.tensors.delete(name);
+  }
+  const latents = branch(network, copies, options, plan, arch.headWidth);
+  const followed = new Map([...copies.tensors.keys()].map((name) => [name, parameters.tensors.get(name)!]));
+  return {
+    state: copies.tensors,
+    follow: (momentum: number) => ema(copies.tensors, followed, momentum),
+    /** Latents of the other view of each crop, with no gradient. */
+    look: (image: Tensor, boxes: Float32Array) =>
+      Tape.none(() => {
+        const pyramid = network.encode(image);
+        const maps: Tensor[] = [];
+        if (decodes) network.decode(pyramid, undefined, maps);
+        return {
+          patch: plan.patch
+            ? rollHalf(latents.patch(decodes ? maps : pyramid, boxes), volume(plan.out))
+            : null,
+          image: plan.image ? rollHalf(latents.image(pyramid), 1) : null,
+        };
+      }),
+  };
+}
+
+/** Refuses options that do not fit each other, the network or the batch. */
+function check({ arch, network, batch, patch, options: o }: Context<Family>): void {
+  checkMask(patch, network.token ?? o.cell, o.ratio);
+  if (o.contrastive > 0 && batch < 2) {
+    throw new UserError(
+      `--batch ${batch} gives the contrastive term no other image to compare with, so its loss would always be zero; ` +
+        `use 2 or more, or --option contrastive=0`,
+    );
+  }
+  if (o.align === "none" && o.contrastive === 0) {
+    throw new UsageError(
+      "--option align=none and contrastive=0 leave nothing to learn from two views; use --method mae",
+    );
+  }
+  if (o.source === "decoder" && !network.decoderFeatures) {
+    throw new UserError(
+      `--option source=decoder: ${arch.name} does not offer its decoder's features; use pyramid`,
+    );
+  }
+}
+
+function bind(context: Context<Family>): Learner {
+  const { arch, network, parameters, patch, options: o, compat } = context;
+  check(context);
+  const kind = o.align === "cosine" && compat.has("nnssl-gram-for-cosine") ? "gram" : o.align;
+  const projects = (latent: "patch" | "image") => o.projector === "both" || o.projector === latent;
+  const plan: Plan = {
+    patch: kind !== "none",
+    image: o.contrastive > 0,
+    heads: {
+      patch: projects("patch") ? (o.source === "decoder" ? "patch_projector" : "projector") : undefined,
+      image: projects("image") ? "projector" : undefined,
+    },
+    out: readSide(o.aligned),
+    defects: defects.filter(([name]) => compat.has(name)).map(([, defect]) => defect),
+  };
+  const student = branch(network, parameters, o, plan, arch.headWidth);
+  const predictors = new Map<string, Head>();
+  for (const latent of ["patch", "image"] as const) {
+    const name = plan[latent] && plan.heads[latent];
+    if (!name || predictors.has(name)) continue;
+    predictors.set(name, predictor(parameters, name.replace("projector", "predictor"), arch.headWidth));
+  }
+  const predict = (latent: "patch" | "image", x: Tensor) =>
+    predictors.get(plan.heads[latent] ?? "")?.(x) ?? x;
+  const teacher = makeTeacher(context, plan);
+
+  const align = (p: Tensor, z: Tensor): Tensor => {
+    if (kind === "gram") return gramLoss(p, z, volume(plan.out));
+    return kind === "infonce" ? ntXent(p, z, o.temperature) : cosineLoss(p, z);
+  };
+  /** The student's features and maps for the latents, after the output. */
+  const features = (pyramid: Tensor[], random: Rng) =>
+    network.featureDecoder ? [network.featureDecoder(pyramid, random)] : pyramid;
+
+  return {
+    state: teacher.state,
+    start: () => teacher.follow(0),
+    afterStep: () => teacher.follow(o.momentum),
+    loss({ batch: { images, overlap }, random }) {
+      const { pyramid, image, hidden } = encodeMasked(network, images, patch, o.cell, o.ratio, random);
+      const maps: Tensor[] = [];
+      const output = network.decode(pyramid, random, maps);
+      const reconstruction = reconstructionLoss(output, image, Tensor.from(hidden, 1, image.layout), o.loss);
+      const seen = features(pyramid, random);
+      const target = teacher.look(image, overlap);
+      const terms: Record<string, Tensor> = { reconstruction };
+      let loss = scale(reconstruction, o.reconstruction);
+      if (target.patch) {
+        const latents = student.patch(o.source === "decoder" ? maps : seen, overlap);
+        terms.alignment = align(predict("patch", latents), target.patch);
+        loss = add(loss, scale(terms.alignment, o.alignment));
+      }
+      if (target.image) {
+        terms.contrastive = ntXent(predict("image", student.image(seen)), target.image, o.temperature);
+        loss = add(loss, scale(terms.contrastive, o.contrastive));
+      }
+      return { loss, terms, output, hidden };
+    },
+  };
+}
