@@ -10,6 +10,7 @@ import { memory } from "../lib/tensor.ts";
 import { defaultPatch, finetune, Finetuning, means, parsePatch } from "../lib/train/finetune.ts";
 import { type Schedule, schedules } from "../lib/train/phases.ts";
 import { lockFolder, writeWhole } from "../lib/train/run_folder.ts";
+import { presets } from "../lib/train/presets.ts";
 import { draw, foldsOf, splitOf } from "../lib/train/splits.ts";
 import { readRun } from "../lib/train/transfer.ts";
 
@@ -54,7 +55,11 @@ export const command: Command = {
     },
     batch: { type: "integer", min: 1, default: 2, help: "crops per step" },
     steps: { type: "integer", min: 1, default: 1000, help: "optimizer steps" },
-    lr: { type: "number", min: 0, help: "peak learning rate (default 0.001 with --from, else 0.01)" },
+    lr: {
+      type: "number",
+      min: 0,
+      help: "peak learning rate (default 0.001 with --from, else 0.01; on primus 0.0001, 0.0003)",
+    },
     seed: { type: "integer", min: 0, default: 0, help: "of new weights and crops" },
     device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
   },
@@ -84,6 +89,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
   const patch = flags.patch
     ? parsePatch(flags.patch, arch)
     : from?.patch ?? await defaultPatch(dataset, arch);
+  const preset = presets[arch.preset ?? "cnn"];
   const info: ModelInfo = {
     task: "segmentation",
     method: from ? from.method ?? "imported" : "scratch",
@@ -100,7 +106,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     steps: 0,
     of: flags.steps,
     batch: flags.batch,
-    lr: flags.lr ?? (from ? 1e-3 : 1e-2),
+    lr: flags.lr ?? (from ? preset.tuning : preset.lr),
     train,
     ...(flags.labels === undefined ? {} : { draw: flags.draw }),
     ...(flags.from ? { from: flags.from } : {}),

@@ -8,6 +8,8 @@ import { Tensor } from "../tensor.ts";
 
 /** What a training loop needs of an optimizer. Owns its state tensors: dispose of it, or make it inside a scope. */
 export interface Optimizer extends Disposable {
+  /** What it trains, by name. */
+  readonly parameters: Map<string, Tensor>;
   /**
    * One update. Parameters with no entry in `gradients` stay as they are.
    * @param clip largest global L2 norm of the gradients; Infinity: no clipping

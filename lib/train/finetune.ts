@@ -8,18 +8,17 @@ import { UsageError, UserError } from "../errors.ts";
 import { dice, overlaps } from "../eval/dice.ts";
 import { argmax, type ModelInfo, Segmenter } from "../eval/segmenter.ts";
 import { type Architecture, nearestPatch } from "../nn/network.ts";
-import { Sgd } from "../ops/optimizer.ts";
+import type { Optimizer } from "../ops/optimizer.ts";
 import { diceCrossEntropy } from "../ops/segmentation.ts";
 import { Rng } from "../rng.ts";
 import { cancel, cancellable, Grid, memory, scope, type Side, Tensor, volume, wait } from "../tensor.ts";
 import { crop, type Crops, sites, type Source } from "./patches.ts";
 import { phaseAt, type Schedule } from "./phases.ts";
+import { type Preset, presets } from "./presets.ts";
 import { Progress } from "./progress.ts";
 import { writeWhole } from "./run_folder.ts";
 import { type Pretrained, transferEncoder } from "./transfer.ts";
 
-/** Clipping and optimizer of nnU-Net: SGD, Nesterov momentum 0.99, weight decay 3e-5, global norm 12. */
-const CLIP = 12;
 /** Prepared cases stay in memory up to this. */
 const CACHE_BYTES = 2 ** 31;
 const SAVE_EVERY_MS = 300_000;
@@ -84,16 +83,18 @@ export class Finetuning implements Disposable {
   readonly model: Segmenter;
   readonly cases: Cases;
   readonly #encoder: Set<string>;
-  #optimizer?: Sgd;
+  readonly #preset: Preset;
+  #optimizer?: Optimizer;
   #stage = -1;
 
   constructor(readonly dataset: Dataset, readonly info: ModelInfo, from?: Pretrained) {
     this.model = new Segmenter(info);
     this.cases = new Cases(dataset);
     const arch = architecture(info.arch);
+    this.#preset = presets[arch.preset ?? "cnn"];
     const names = [...this.model.parameters.tensors.keys()];
     this.#encoder = new Set(names.filter((name) => arch.encoderPrefixes.some((p) => name.startsWith(p))));
-    if (from) transferEncoder(this.model.parameters, from, arch);
+    if (from) transferEncoder(this.model.parameters, from, arch, info.patch);
   }
 
   /** The crops of a step (from 0): a function of (seed, step). */
@@ -119,7 +120,7 @@ export class Finetuning implements Disposable {
       const wanted = [...this.model.parameters.tensors].filter(([n]) =>
         trainable === "all" || !this.#encoder.has(n)
       );
-      this.#optimizer = new Sgd(new Map(wanted), { momentum: 0.99, nesterov: true, weightDecay: 3e-5 });
+      this.#optimizer = this.#preset.optimizer(new Map(wanted));
       this.#stage = stage;
     }
     const optimizer = this.#optimizer!;
@@ -133,7 +134,7 @@ export class Finetuning implements Disposable {
         });
         return { loss, gradients: tape.backward(loss) };
       });
-      const norm = optimizer.step(gradients, lr, CLIP);
+      const norm = optimizer.step(gradients, lr, this.#preset.clip);
       if (!await wait()) return undefined;
       const seconds = Number(((performance.now() - begin) / 1000).toFixed(4));
       const metric = { step: step + 1, loss: loss.read()[0], seconds, lr, gradient_norm: norm.read()[0] };

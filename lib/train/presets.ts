@@ -10,6 +10,8 @@ export interface Preset {
   /** Peak learning rate, and that of some networks where it is another. */
   lr: number;
   lrs?: Readonly<Record<string, number>>;
+  /** Peak learning rate of fine-tuning from a pretrained encoder. */
+  tuning: number;
   /** Largest global L2 norm of the gradients. */
   clip: number;
   /** Share of the run in which the learning rate rises to its peak. */
@@ -21,13 +23,14 @@ export interface Preset {
 
 export const presets: Record<PresetName, Preset> = {
   /** SGD, Nesterov momentum 0.99, weight decay 3e-5; poly. */
-  cnn: { lr: 1e-2, clip: 12, warmup: 0, decay: "poly", optimizer: (p) => new Sgd(p) },
+  cnn: { lr: 1e-2, tuning: 1e-3, clip: 12, warmup: 0, decay: "poly", optimizer: (p) => new Sgd(p) },
   /** AdamW, weight decay 5e-2, betas 0.9 and 0.98; warm-up over 50 of 1000 epochs, then poly. */
-  vit: { lr: 3e-4, clip: 1, warmup: 0.05, decay: "poly", optimizer: (p) => new AdamW(p) },
+  vit: { lr: 3e-4, tuning: 1e-4, clip: 1, warmup: 0.05, decay: "poly", optimizer: (p) => new AdamW(p) },
   /** AdamW with amsgrad, weight decay 3e-5, no clipping; warm-up over 5 of 100 epochs, then a cosine (AMAES). */
   amaes: {
     lr: 1e-4,
     lrs: { "mednext-m": 5e-4 },
+    tuning: 1e-4,
     clip: Infinity,
     warmup: 0.05,
     decay: "cosine",

@@ -4,6 +4,8 @@ import { decode } from "../data/safetensors.ts";
 import { UserError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import type { Parameters, Values } from "../nn/parameters.ts";
+import { resizePositions } from "../nn/positions.ts";
+import { type Side, volume } from "../tensor.ts";
 
 /** What a run folder (or a folder of imported weights) offers for fine-tuning. */
 export interface Pretrained {
@@ -52,11 +54,17 @@ export async function readRun(folder: string): Promise<Pretrained> {
 
 /**
  * Loads every encoder tensor. A stem made for one channel serves C channels: its weight is repeated and divided by C,
- * so that C equal channels give what one gave (S3D section 3.3).
+ * so that C equal channels give what one gave (S3D section 3.3). A position table of another patch is interpolated.
+ * @param patch of the network that `parameters` belongs to
  * @returns the names loaded
  * @throws UserError when a tensor of the encoder is missing or has another shape
  */
-export function transferEncoder(parameters: Parameters, from: Pretrained, arch: Architecture): string[] {
+export function transferEncoder(
+  parameters: Parameters,
+  from: Pretrained,
+  arch: Architecture,
+  patch?: Side,
+): string[] {
   const wanted = (name: string) => arch.encoderPrefixes.some((prefix) => name.startsWith(prefix));
   const names = [...parameters.tensors.keys()].filter(wanted);
   const missing = names.filter((name) => !from.weights.has(name));
@@ -70,6 +78,14 @@ export function transferEncoder(parameters: Parameters, from: Pretrained, arch: 
   const values = new Map(names.map((name) => {
     const found = from.weights.get(name)!;
     const shape = parameters.shapes.get(name)!;
+    const before = from.patch;
+    if (name.endsWith(".pos_embed") && before && patch && before.join() !== patch.join()) {
+      const [old, wanted] = [[before, found.shape], [patch, shape]].map(([sides, [, tokens]]) => {
+        const token = Math.cbrt(volume(sides as unknown as Side) / tokens);
+        return sides.map((s) => Math.round(s / token)) as unknown as Side;
+      });
+      return [name, { shape, data: resizePositions(found.data, old, wanted) }];
+    }
     const channels = shape[1];
     const repeat = shape.length === 5 && found.shape.length === 5 && found.shape[1] === 1 && channels > 1;
     if (!repeat) return [name, found];

@@ -1,5 +1,6 @@
-import { leakyRelu, silu } from "../../lib/ops/activation.ts";
+import { leakyRelu, silu, swiglu } from "../../lib/ops/activation.ts";
 import { golden } from "./golden.ts";
 
 golden("leakyRelu", ({ x }, { slope }) => leakyRelu(x, slope));
 golden("silu", ({ x }) => silu(x));
+golden("swiglu", ({ gate, value }) => swiglu(gate, value));
