@@ -21,6 +21,7 @@ export const amaes = defineMethod({
   summary: "hide 60 % of the 4^3 cells and change intensities, reconstruct what was there",
   views: 1,
   reversal: true,
+  light: true,
   preset: "amaes",
   networks: "cnn",
   compat: ["amaes-hidden-mean"],
@@ -29,7 +30,6 @@ export const amaes = defineMethod({
     ratio: { default: 0.6, min: 0, max: 1, help: "share of the cells that is hidden" },
     voxels: { default: "all", choices: ["all", "hidden"], help: "voxels that the loss counts" },
   },
-  build: () => ({ light: true }),
   bind({ network, patch, options: { cell, ratio, voxels }, compat }) {
     checkMask(patch, cell, ratio);
     const share = hiddenShare(patch, cell, ratio);

@@ -58,6 +58,8 @@ export interface Method<S extends Schema = Schema> {
   readonly views: 1 | 2;
   /** Single views with the augmentation of AMAES: the batch has `inputs`, and `images` are the targets. */
   readonly reversal?: boolean;
+  /** It trains the encoder under the light decoder of AMAES, which has no skips. */
+  readonly light?: true;
   /** Optimizer and schedule, where they are not the network's. */
   readonly preset?: PresetName;
   /** The kind of network that it runs on; absent: both. */

@@ -58,9 +58,9 @@ export async function loadMethod(path: string): Promise<Method> {
   return found as Method;
 }
 
-/** Whether the method runs on this kind of network. */
-export function runsOn({ networks, sparse }: Method, { kind = "cnn", whole }: Architecture): boolean {
-  return (networks ?? kind) === kind && !(sparse && whole);
+/** Whether the method runs on this network: its kind, and what it must be able to do. */
+export function runsOn(method: Method, { kind = "cnn", whole, light }: Architecture): boolean {
+  return (method.networks ?? kind) === kind && !(method.sparse && whole) && (!method.light || light === true);
 }
 
 /** @throws UsageError for a network that the method cannot run on, naming the pairs that exist */
@@ -71,6 +71,8 @@ export function checkPair(method: Method, arch: Architecture): void {
     `--method ${method.name} does not run on --arch ${arch.name}: it needs a ${
       method.sparse
         ? "CNN that encodes visible blocks alone"
+        : method.light
+        ? "CNN with a light decoder"
         : method.networks === "cnn"
         ? "CNN"
         : "token network"

@@ -74,22 +74,24 @@ export interface Architecture {
   build(parameters: Parameters, inputs: number, outputs: number, options?: BuildOptions): Network;
 }
 
-/** @throws UserError for a patch that the network cannot take, naming the nearest ones that it can */
-export function checkPatch(arch: Architecture, patch: Side): void {
-  const least = (arch.kind === "token" ? 1 : 2) * arch.stride;
-  if (patch.every((p) => p % arch.stride === 0 && p >= least)) return;
+/**
+ * Every side must be a multiple of the stride, and a CNN needs two voxels in its deepest level, which is normalised.
+ * @throws UserError for a patch that the network cannot take, naming the nearest ones that it can
+ */
+export function checkPatch({ name, kind, stride }: Architecture, patch: Side): void {
+  const single = kind !== "token" && patch.every((p) => p <= stride);
+  if (!single && patch.every((p) => p % stride === 0)) return;
+  const rule = kind === "token" ? "" : `, one of them at least ${2 * stride}`;
   throw new UserError(
-    `--patch ${
-      patch.join("x")
-    } does not fit ${arch.name}: sides must be multiples of ${arch.stride}, at least ${least}; try ${
-      nearestPatch(patch.map((p) => Math.max(p, least)) as unknown as Side, arch.stride)
+    `--patch ${patch.join("x")} does not fit ${name}: sides must be multiples of ${stride}${rule}; try ${
+      nearestPatch(single ? [2 * stride, 2 * stride, 2 * stride] : patch, stride)
     }`,
   );
 }
 
 /** The nearest patch sides that a network takes, for an error text. */
 export function nearestPatch(patch: Side, stride: number): string {
-  const low = patch.map((p) => Math.max(stride, Math.floor(p / stride) * stride));
-  const high = patch.map((p) => Math.ceil(p / stride) * stride);
-  return `${low.join("x")} or ${high.join("x")}`;
+  const low = patch.map((p) => Math.max(stride, Math.floor(p / stride) * stride)).join("x");
+  const high = patch.map((p) => Math.ceil(p / stride) * stride).join("x");
+  return low === high ? low : `${low} or ${high}`;
 }

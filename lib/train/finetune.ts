@@ -7,7 +7,7 @@ import { writeFile } from "../data/safetensors.ts";
 import { UsageError, UserError } from "../errors.ts";
 import { dice, overlaps } from "../eval/dice.ts";
 import { argmax, type ModelInfo, Segmenter } from "../eval/segmenter.ts";
-import { type Architecture, nearestPatch } from "../nn/network.ts";
+import { type Architecture, checkPatch } from "../nn/network.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
 import { diceCrossEntropy } from "../ops/segmentation.ts";
 import { Rng } from "../rng.ts";
@@ -298,14 +298,7 @@ export function parsePatch(text: string, arch: Architecture): [number, number, n
   if (![1, 3].includes(sides.length) || !patch.every((p) => Number.isInteger(p) && p > 0)) {
     throw new UsageError(`--patch is "${text}"; it must be a side like 64 or three like 32x48x32 (z, y, x)`);
   }
-  if (patch.some((p) => p % arch.stride || p < 2 * arch.stride)) {
-    const near = patch.map((p) => Math.max(p, 2 * arch.stride)) as [number, number, number];
-    throw new UserError(
-      `--patch ${text} does not fit ${arch.name}: sides must be multiples of ${arch.stride}, at least ${
-        2 * arch.stride
-      }; try ${nearestPatch(near, arch.stride)}`,
-    );
-  }
+  checkPatch(arch, patch);
   return patch;
 }
 

@@ -33,12 +33,9 @@ export class Trainer implements Disposable {
     const arch = this.arch = inPrecision(given, config.precision ?? "f32");
     checkPair(method, arch);
     checkPatch(arch, patch);
-    const wanted = method.build?.(config.options);
-    if (wanted?.light && !arch.light) {
-      throw new UserError(`--arch ${arch.name} has no light decoder, which ${method.name} needs; use unet-b`);
-    }
     this.parameters = new Parameters(config.seed);
-    const network = this.network = arch.build(this.parameters, 1, 1, { patch, hidden: "drop", ...wanted });
+    const wanted = { patch, hidden: "drop", light: method.light, ...method.build?.(config.options) } as const;
+    const network = this.network = arch.build(this.parameters, 1, 1, wanted);
     this.networkParameters = this.parameters.count();
     this.encoderParameters = arch.encoderPrefixes.reduce((n, prefix) => n + this.parameters.count(prefix), 0);
     try {

@@ -26,7 +26,7 @@ async function step(
   const inputs = images.map((v) => v + 1);
   const out = await scope(() => {
     using parameters = new Parameters(1);
-    const network = tiny.build(parameters, 1, 1, amaes.build!(defaults));
+    const network = tiny.build(parameters, 1, 1, { light: amaes.light });
     assert([...parameters.tensors.keys()].some((name) => name.startsWith("rec_head.")));
     const learner = amaes.bind({
       arch: tiny,
@@ -98,7 +98,11 @@ Deno.test("amaes: a network without a light decoder and a mask that hides everyt
     compat: [],
     data: "",
   };
-  assertThrows(() => new Trainer({ ...tiny, light: undefined }, amaes, config), UserError, "unet-b");
+  assertThrows(
+    () => new Trainer({ ...tiny, light: undefined }, amaes, config),
+    UserError,
+    "light decoder; amaes runs on",
+  );
   const all = { ...config, options: { ...defaults, ratio: 1 } };
   assertThrows(() => new Trainer(tiny, amaes, all), UserError, "hides all");
 });
