@@ -185,7 +185,8 @@ async function write(
     await Deno.mkdir(join(partial, "checkpoint"), { recursive: true });
     const weights = join(partial, "checkpoint", "weights.safetensors");
     writeFile(weights, sources, metadata);
-    await Deno.link(weights, join(partial, "weights.safetensors")); // one file under the name of either kind of folder
+    // The same file under the name of a model folder, where the file system has links.
+    await Deno.link(weights, join(partial, "weights.safetensors")).catch(() => {});
     const { run: _run, weights: _weights, ...report } = result;
     const origin = {
       file,
