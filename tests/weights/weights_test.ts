@@ -6,6 +6,8 @@ import { unetB, unetXl } from "../../lib/arch/unet.ts";
 import { decode, type Tensor } from "../../lib/data/safetensors.ts";
 import { UserError } from "../../lib/errors.ts";
 import type { Architecture, BuildOptions } from "../../lib/nn/network.ts";
+import { Parameters } from "../../lib/nn/parameters.ts";
+import { readRun, transferEncoder } from "../../lib/train/transfer.ts";
 import { exportWeights } from "../../lib/weights/export.ts";
 import { fit, shapesOf } from "../../lib/weights/fit.ts";
 import { importWeights } from "../../lib/weights/import.ts";
@@ -59,6 +61,17 @@ Deno.test("weights: a file of nnssl with all aliases becomes a run, every value 
     assertEquals([imported.trainer, imported.file], ["BaseMAETrainer", "nnssl.pth"]);
     assertStringIncludes(imported.citation, "MAE");
     assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["run"]);
+
+    const from = await readRun(run);
+    assertEquals([from.arch, from.patch], ["tiny", [32, 32, 64]]);
+    using parameters = new Parameters(1);
+    tiny.build(parameters, 1, 5);
+    const loaded = transferEncoder(parameters, from, tiny);
+    assertEquals(loaded.length, 23, "finetune --from takes the whole encoder");
+    for (const name of loaded) {
+      const values = parameters.tensors.get(name)!.read();
+      assertEquals([...values], golden(name, values.length));
+    }
   });
 });
 
