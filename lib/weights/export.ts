@@ -11,6 +11,7 @@ import { adaptationPlan } from "./plan.ts";
 import { openState, type StateFile, type Stored } from "./state_file.ts";
 import { swapTokenOrder, type TokenOrder } from "./token_order.ts";
 import { type Saved, SavedTensor, type Storage, writeTorch } from "./torch_writer.ts";
+import { relativePositionIndex, windowEdge } from "./window_index.ts";
 
 /** What was exported. */
 export interface Exported {
@@ -129,10 +130,18 @@ export async function exportWeights(
     ...(order ? { token_order: order } : {}),
   };
   const partial = `${out}.partial`;
+  let count = tensors.size;
   try {
     if (!torch) writeFile(out, tensors, metadata);
     else {
-      writePth(partial, tensors, names, method, metadata, adaptationPlan(about.arch.name, inputs, patch));
+      count = writePth(
+        partial,
+        tensors,
+        names,
+        method,
+        metadata,
+        adaptationPlan(about.arch.name, inputs, patch),
+      );
       await Deno.rename(partial, out);
     }
   } catch (error) {
@@ -143,14 +152,15 @@ export async function exportWeights(
   return {
     file: out,
     arch: about.arch.name,
-    names: torch ? names.length : tensors.size,
+    names: count,
     tensors: own.length,
     method_tensors: method.length,
     bytes: (await Deno.stat(out)).size,
   };
 }
 
-/** `network_weights` with every alias, `method_weights` with tokens, projectors and the like, the plan, the metadata as texts. */
+/** `network_weights` with every alias and buffer, `method_weights` with tokens, projectors and the like, the plan, the
+ * metadata as texts. Gives the number of names in `network_weights`. */
 function writePth(
   path: string,
   tensors: Map<string, Stored>,
@@ -158,35 +168,39 @@ function writePth(
   method: string[],
   metadata: Record<string, string>,
   plan: Saved | undefined,
-): void {
+): number {
   const storages = new Map<string, Storage>();
   const keys = new Map<string, string>();
   const save = (name: string): SavedTensor => {
     const { shape, read } = tensors.get(name)!;
     if (!keys.has(name)) {
-      keys.set(name, `${keys.size}`);
+      keys.set(name, `${storages.size}`);
       storages.set(keys.get(name)!, { length: shape.reduce((a, b) => a * b, 1), read });
     }
     const token = /^mask_tokens\.\d+$/.test(name);
     return new SavedTensor(keys.get(name)!, token ? [1, ...shape, 1, 1, 1] : shape);
   };
+  const network = new Map(names.map(([name, of]) => [name, save(of)]));
+  for (const [name, { shape }] of [...network]) {
+    if (!name.endsWith(".relative_position_bias_table")) continue;
+    const edge = windowEdge(shape[0]);
+    const key = `${storages.size}`;
+    storages.set(key, { length: edge ** 6, whole: true, read: () => relativePositionIndex(edge) });
+    network.set(name.replace(/bias_table$/, "index"), new SavedTensor(key, [edge ** 3, edge ** 3]));
+  }
   const content = new Map<string, Saved>([
-    ["network_weights", new Map(names.map(([name, of]) => [name, save(of)]))],
-    ...(method.length
-      ? [
-        ["method_weights", new Map(method.map((name) => [publishedHead(name), save(name)]))] as [
-          string,
-          Saved,
-        ],
-      ]
-      : []),
-    ...(plan ? [["nnssl_adaptation_plan", plan] as [string, Saved]] : []),
+    ["network_weights", network],
     ...Object.entries(metadata),
   ]);
+  if (method.length) {
+    content.set("method_weights", new Map(method.map((name) => [publishedHead(name), save(name)])));
+  }
+  if (plan) content.set("nnssl_adaptation_plan", plan);
   const file = Deno.openSync(path, { create: true, write: true, truncate: true });
   try {
     writeTorch(file, content, storages);
   } finally {
     file.close();
   }
+  return network.size;
 }

@@ -1,7 +1,7 @@
-/** `.pth` files that `torch.load(weights_only=True)` opens: a pickle of dicts, texts and float32 tensors in a zip archive. */
+/** `.pth` files that `torch.load(weights_only=True)` opens: a pickle of dicts, texts, float32 and int64 tensors in a zip archive. */
 import { ZipWriter } from "./zip.ts";
 
-/** A float32 tensor of the archive: `key` names its storage, which others may share. */
+/** A tensor of the archive: `key` names its storage, which others may share. */
 export class SavedTensor {
   constructor(readonly key: string, readonly shape: readonly number[]) {}
 }
@@ -12,7 +12,9 @@ export type Saved = string | number | boolean | null | SavedTensor | Saved[] | M
 /** The values of a storage, read when their turn has come. */
 export interface Storage {
   length: number;
-  read(): Float32Array;
+  /** 64-bit integers instead of float32. */
+  whole?: true;
+  read(): Float32Array | BigInt64Array;
 }
 
 const letters = (text: string) => Array.from(text, (letter) => letter.charCodeAt(0));
@@ -57,10 +59,11 @@ function put(out: number[], value: Saved, storages: ReadonlyMap<string, Storage>
     const stride = value.shape.map((_, d) => value.shape.slice(d + 1).reduce((a, b) => a * b, 1));
     op("ctorch._utils\n_rebuild_tensor_v2\n((");
     inner("storage");
-    op("ctorch\nFloatStorage\n");
+    const { length, whole } = storages.get(value.key)!;
+    op(`ctorch\n${whole ? "Long" : "Float"}Storage\n`);
     inner(value.key);
     inner("cpu");
-    inner(storages.get(value.key)!.length);
+    inner(length);
     op("tQ");
     inner(0);
     tuple([...value.shape]);
@@ -82,10 +85,10 @@ export function writeTorch(
   const add = (name: string, bytes: Uint8Array) => zip.add(`archive/${name}`, bytes.length, [bytes]);
   add("data.pkl", Uint8Array.from(pickle));
   add("byteorder", new TextEncoder().encode("little"));
-  for (const [key, { length, read }] of storages) {
+  for (const [key, { length, whole, read }] of storages) {
     zip.add(
       `archive/data/${key}`,
-      4 * length,
+      (whole ? 8 : 4) * length,
       function* () {
         const { buffer, byteOffset, byteLength } = read();
         yield new Uint8Array(buffer, byteOffset, byteLength);

@@ -15,6 +15,7 @@ import { ownHeads, publishedHead, publishedNames } from "../../lib/weights/names
 import { adaptationPlan } from "../../lib/weights/plan.ts";
 import { openState } from "../../lib/weights/state_file.ts";
 import { swapTokenOrder } from "../../lib/weights/token_order.ts";
+import { relativePositionIndex, windowEdge } from "../../lib/weights/window_index.ts";
 
 const FILES = fromFileUrl(new URL("../../fixtures/weights/", import.meta.url));
 const tiny = resenc("tiny", [4, 6], [1, 1], 8);
@@ -189,6 +190,7 @@ Deno.test("weights: names and shapes are the published ones, by their signatures
     [unetXl, { light: true }, 66, "0d1f15dd7ce5d23b"],
     [unetXl, {}, 82, "f74474a9d8687a2c"],
     [architecture("primus-m"), { patch: [160, 160, 160], hidden: "drop" }, 433, "3d816c1d322e73bf"],
+    [architecture("swinunetr"), {}, 159, "84856d7663c87662"],
     [architecture("mednext-m"), { light: true }, 220, "387bc0df982c7799"],
     [architecture("mednext-m"), {}, 236, "dd40ff101b597ff9"],
     [architecture("mednext-l"), { light: true }, 316, "0058459b1f0d3cd4"],
@@ -197,11 +199,23 @@ Deno.test("weights: names and shapes are the published ones, by their signatures
   for (const [arch, options, count, signature] of cases) {
     const shapes = shapesOf(arch, 1, 1, options);
     const names = publishedNames(shapes.keys());
+    for (const name of [...shapes.keys()].filter((name) => name.endsWith("_bias_table"))) {
+      const tokens = windowEdge(shapes.get(name)![0]) ** 3;
+      names.push([name.replace(/bias_table$/, "index"), name.replace(/bias_table$/, "index")]);
+      shapes.set(names.at(-1)![1], [tokens, tokens]);
+    }
     const lines = names.map(([name, of]) => `${name}|${shapes.get(of)!.join()}\n`).sort();
     const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(lines.join("")));
     const digits = [...new Uint8Array(hash, 0, 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
     assertEquals([arch.name, names.length, digits], [arch.name, count, signature]);
   }
+});
+
+Deno.test("weights: the index of windows counts the offsets of each pair of tokens", () => {
+  assertEquals([windowEdge(2197), windowEdge(27)], [7, 2]);
+  const index = relativePositionIndex(2);
+  assertEquals([...index.subarray(0, 8)], [13n, 12n, 10n, 9n, 4n, 3n, 1n, 0n]);
+  assertEquals([index[8], index[63], new Set(index).size], [14n, 13n, 27]);
 });
 
 Deno.test("weights: the plan of nnU-Net's fine-tuning names encoder, stem and patch of networks that it can build", () => {
