@@ -21,7 +21,10 @@ pub fn weights_len(c_in: usize, c_out: usize, operands: Operands) -> usize {
     64 * c_out.div_ceil(PANEL) * c_in.div_ceil(operands.per_word()) * PANEL
 }
 
-/// G applied to all weights; item `index` is the input channels of one word. Strides are in values of `w`.
+/// Input channels whose weights are transformed together: their taps share cache lines.
+pub const STRIP: usize = 8;
+
+/// G applied to all weights; item `index` is `STRIP` input channels. Strides are in values of `w`.
 pub struct Weights<'a> {
     pub w: &'a [f32],
     pub c_in: usize,
@@ -39,9 +42,8 @@ impl Kernel for Weights<'_> {
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         let panels = self.c_out.div_ceil(PANEL);
         let depth = self.c_in.div_ceil(O::PER_WORD);
-        for half in 0..O::PER_WORD {
-            let c = index * O::PER_WORD + half;
-            for panel in 0..panels {
+        for panel in 0..panels {
+            for c in index * STRIP..((index + 1) * STRIP).min(depth * O::PER_WORD) {
                 let mut g = [[0f32; PANEL]; 27];
                 let columns = if c < self.c_in { PANEL.min(self.c_out - panel * PANEL) } else { 0 };
                 for co in 0..columns {
@@ -50,8 +52,8 @@ impl Kernel for Weights<'_> {
                         g[if self.flip { 26 - t } else { t }][co] = *value;
                     }
                 }
-                let to = self.to.wrapping_add((panel * 16 * depth + index) * PANEL);
-                unsafe { transform::<V, O>(&g, half, to, depth * PANEL, panels * 16) };
+                let to = self.to.wrapping_add((panel * 16 * depth + c / O::PER_WORD) * PANEL);
+                unsafe { transform::<V, O>(&g, c % O::PER_WORD, to, depth * PANEL, panels * 16) };
             }
         }
     }

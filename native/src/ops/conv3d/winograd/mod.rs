@@ -56,8 +56,15 @@ pub fn choose<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Optio
     let tiles = grid.blocks.len() * s.out_voxels() / 8;
     let weight = direction == Direction::GradWeight;
     let choice = CHOICE.load(Relaxed);
-    let (tiles_from, channels_from) = if weight { (4, 4) } else { (24 + s.c_in * s.c_out / 3072, 8) };
-    let wins = choice >= 2 || choice == 0 && tiles >= tiles_from && s.c_in.min(s.c_out) >= channels_from;
+    let (least, area) = (s.c_in.min(s.c_out), s.c_in * s.c_out);
+    let pays = match (E::DTYPE, direction) {
+        (Dtype::F32, Direction::GradWeight) => tiles >= 4 && least >= 4,
+        (Dtype::F32, _) => tiles >= 24 + area / 3072 && least >= 8,
+        _ if s.c_in % 16 != 0 || s.c_out % 16 != 0 => false, // rows that end inside a vector are slow in bf16
+        (Dtype::Bf16, Direction::GradWeight) => tiles >= 4,
+        (Dtype::Bf16, _) => tiles >= 64 + area / 128,
+    };
+    let wins = choice >= 2 || choice == 0 && pays;
     let pairs = E::DTYPE == Dtype::Bf16 && (choice == 3 || choice == 0 && weight);
     (wins && applies(s)).then(|| if pairs { Operands::bf16_if_offered() } else { Operands::F32 })
 }
@@ -98,8 +105,7 @@ fn run<E: Element>(
     assert!(y.len() == grid.blocks.len() * s.out_voxels() * s.c_out);
     let to = WEIGHTS.with_borrow_mut(|memory| memory.take(forward::weights_len(s.c_in, s.c_out, operands)));
     let weights = forward::Weights { w, c_in: s.c_in, c_out: s.c_out, stride, flip, to };
-    let words = s.c_in.div_ceil(operands.per_word());
-    (0..words).into_par_iter().for_each(|index| vector::dispatch(&weights, operands, index));
+    (0..s.c_in.div_ceil(forward::STRIP)).into_par_iter().for_each(|index| vector::dispatch(&weights, operands, index));
     let mut padded = vec![0f32; s.c_out.next_multiple_of(product::PANEL)];
     if let Some(bias) = bias {
         padded[..s.c_out].copy_from_slice(bias);
