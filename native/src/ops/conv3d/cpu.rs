@@ -9,24 +9,24 @@ use crate::grid::Grid;
 
 /// y = conv(x) + bias.
 pub fn forward<E: Element>(s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
-    if let Some(operands) = winograd::choose::<E>(s, grid, Direction::Forward) {
-        return winograd::forward(operands, s, grid, x, w, bias, y);
+    if let Some(path) = winograd::choose::<E>(s, grid, Direction::Forward) {
+        return winograd::forward(path, s, grid, x, w, bias, y);
     }
     by_operand!(E, O => direct::forward::<E, O>(s, grid, x, w, bias, y))
 }
 
 /// dx from dy.
 pub fn grad_input<E: Element>(s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
-    if let Some(operands) = winograd::choose::<E>(s, grid, Direction::GradInput) {
-        return winograd::grad_input(operands, s, grid, dy, w, dx);
+    if let Some(path) = winograd::choose::<E>(s, grid, Direction::GradInput) {
+        return winograd::grad_input(path, s, grid, dy, w, dx);
     }
     by_operand!(E, O => direct::grad_input::<E, O>(s, grid, dy, w, dx))
 }
 
 /// dw, in f32, from x and dy.
 pub fn grad_weight<E: Element>(s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
-    if let Some(operands) = winograd::choose::<E>(s, grid, Direction::GradWeight) {
-        return winograd::grad_weight(operands, s, grid, x, dy, dw);
+    if let Some(path) = winograd::choose::<E>(s, grid, Direction::GradWeight) {
+        return winograd::grad_weight(path, s, grid, x, dy, dw);
     }
     by_operand!(E, O => weight::grad_weight::<E, O>(s, grid, x, dy, dw))
 }

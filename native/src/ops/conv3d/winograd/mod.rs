@@ -12,13 +12,14 @@ mod vector;
 mod weight;
 
 use super::Shape;
+use super::isa::isa;
 use crate::element::{Dtype, Element};
 use crate::grid::Grid;
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use tiles::{Scratch, Tiles};
-pub use vector::Operands;
+pub use vector::{Operands, Path};
 
 /// What is computed.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -47,12 +48,12 @@ pub fn applies(s: &Shape) -> bool {
     (s.kernel, s.stride) == (3, 1) && s.side.iter().all(|v| v % 2 == 0)
 }
 
-/// The operands to use on tensors of `E` where this path is the faster one, else none.
+/// How to compute on tensors of `E` where Winograd is the faster way, else none.
 ///
 /// bf16 operands double the rate of bf16 tensors, but round the transformed values: relative RMS error 5e-3 of a result
 /// in place of 1.7e-3 (the rounding of its storage). By default only the weight gradient takes them, which averages
 /// this over all tiles.
-pub fn choose<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Option<Operands> {
+pub fn choose<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Option<Path> {
     let tiles = grid.blocks.len() * s.out_voxels() / 8;
     let weight = direction == Direction::GradWeight;
     let choice = CHOICE.load(Relaxed);
@@ -66,31 +67,23 @@ pub fn choose<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Optio
     };
     let wins = choice >= 2 || choice == 0 && pays;
     let pairs = E::DTYPE == Dtype::Bf16 && (choice == 3 || choice == 0 && weight);
-    (wins && applies(s)).then(|| if pairs { Operands::bf16_if_offered() } else { Operands::F32 })
+    (wins && applies(s)).then(|| Path::new(isa(), pairs))
 }
 
 /// y = conv(x) + bias.
-pub fn forward<E: Element>(
-    operands: Operands,
-    s: &Shape,
-    grid: &Grid,
-    x: &[E],
-    w: &[f32],
-    bias: Option<&[f32]>,
-    y: &mut [E],
-) {
-    run(operands, s, grid, x, w, (27, s.c_in * 27), false, bias, y);
+pub fn forward<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
+    run(path, s, grid, x, w, (27, s.c_in * 27), false, bias, y);
 }
 
 /// dx from dy: the forward sum with swapped channels and mirrored taps.
-pub fn grad_input<E: Element>(operands: Operands, s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
+pub fn grad_input<E: Element>(path: Path, s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
     let back = Shape { c_in: s.c_out, c_out: s.c_in, ..*s };
-    run(operands, &back, grid, dy, w, (s.c_in * 27, 27), true, None, dx);
+    run(path, &back, grid, dy, w, (s.c_in * 27, 27), true, None, dx);
 }
 
 #[allow(clippy::too_many_arguments)]
 fn run<E: Element>(
-    operands: Operands,
+    path: Path,
     s: &Shape,
     grid: &Grid,
     x: &[E],
@@ -103,9 +96,9 @@ fn run<E: Element>(
     let tiles = Tiles { grid, side: s.side };
     assert!(x.len() == grid.blocks.len() * s.in_voxels() * s.c_in && w.len() == s.weight_len());
     assert!(y.len() == grid.blocks.len() * s.out_voxels() * s.c_out);
-    let to = WEIGHTS.with_borrow_mut(|memory| memory.take(forward::weights_len(s.c_in, s.c_out, operands)));
+    let to = WEIGHTS.with_borrow_mut(|memory| memory.take(forward::weights_len(s.c_in, s.c_out, path.operands)));
     let weights = forward::Weights { w, c_in: s.c_in, c_out: s.c_out, stride, flip, to };
-    (0..s.c_in.div_ceil(forward::STRIP)).into_par_iter().for_each(|index| vector::dispatch(&weights, operands, index));
+    (0..s.c_in.div_ceil(forward::STRIP)).into_par_iter().for_each(|index| vector::dispatch(&weights, path, index));
     let mut padded = vec![0f32; s.c_out.next_multiple_of(product::PANEL)];
     if let Some(bias) = bias {
         padded[..s.c_out].copy_from_slice(bias);
@@ -116,7 +109,7 @@ fn run<E: Element>(
     let (x, y) = (x.as_ptr(), y.as_mut_ptr());
     let (c_in, c_out) = (s.c_in, s.c_out);
     let work = forward::Forward { tiles, x, y, c_in, c_out, weights: to, bias: &padded, zeros: &zeros, rows };
-    (0..count).into_par_iter().for_each(|index| vector::dispatch(&work, operands, index));
+    (0..count).into_par_iter().for_each(|index| vector::dispatch(&work, path, index));
 }
 
 /// Tile rows per group: enough tiles to use the weights often, few enough to stay in the L2 cache and to feed all cores.
@@ -127,7 +120,7 @@ fn forward_rows(tiles: &Tiles, c_in: usize) -> usize {
 }
 
 /// dw from x and dy. The order of the sums depends on the shape only.
-pub fn grad_weight<E: Element>(operands: Operands, s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
+pub fn grad_weight<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
     let tiles = Tiles { grid, side: s.side };
     assert!(x.len() == grid.blocks.len() * s.in_voxels() * s.c_in && dw.len() == s.weight_len());
     assert!(dy.len() == grid.blocks.len() * s.out_voxels() * s.c_out);
@@ -149,17 +142,17 @@ pub fn grad_weight<E: Element>(operands: Operands, s: &Shape, grid: &Grid, x: &[
     let per_task = panels.div_ceil(shares);
     let tasks = 4 * stretches * panels.div_ceil(per_task);
     let sums = weight::Sums { tiles, x, dy, c_in, c_out, zeros: &zeros, rows, stretch, panels: per_task, to };
-    (0..tasks).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&sums, operands, index));
+    (0..tasks).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&sums, path, index));
     let sums = unsafe { std::slice::from_raw_parts(to, len) };
     let finish = weight::Finish { sums, c_in, c_out, stretches, dw: dw.as_mut_ptr() };
     let blocks = panels * c_in.div_ceil(product::ROWS);
-    (0..blocks).into_par_iter().for_each(|index| vector::dispatch(&finish, Operands::F32, index));
+    (0..blocks).into_par_iter().for_each(|index| vector::dispatch(&finish, path, index));
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Shape, reference};
-    use super::Operands;
+    use super::super::{Shape, isa, reference};
+    use super::{Operands, Path};
     use crate::element::{Dtype, Element};
     use crate::grid::Grid;
 
@@ -182,7 +175,7 @@ mod tests {
     }
 
     /// All three directions on tensors of `E`, against the loop nest on the same values.
-    fn judge<E: Element>(operands: Operands, side: [usize; 3], (c_in, c_out): (usize, usize), grid: &Grid) {
+    fn judge<E: Element>(path: Path, side: [usize; 3], (c_in, c_out): (usize, usize), grid: &Grid) {
         let s = Shape { side, c_in, c_out, kernel: 3, stride: 1 };
         let n = grid.blocks.len() * s.out_voxels();
         let stored = |n: usize, seed: u64| noise(n, seed).into_iter().map(E::from_f32).collect::<Vec<E>>();
@@ -190,34 +183,30 @@ mod tests {
         let (x, w, b, dy) = (stored(n * c_in, 1), noise(s.weight_len(), 2), noise(c_out, 3), stored(n * c_out, 4));
         // f32: the order of the sums. bf16 tensors: results are rounded once. bf16 operands: both factors of each product
         // are rounded, the expected error is 5.3e-3.
-        let (data, weight) = match (E::DTYPE, operands) {
+        let (data, weight) = match (E::DTYPE, path.operands) {
             (Dtype::F32, _) => (2e-6, 2e-6),
             (_, Operands::F32) => (2e-3, 2e-6),
             _ => (8e-3, 8e-3),
         };
         let check = |what: &str, got: &[f32], want: &[f32], most: f64| {
             let e = error(got, want);
-            assert!(
-                e < most,
-                "{what} {side:?} {c_in} -> {c_out} {:?} {operands:?}: relative RMS error {e:e}",
-                E::DTYPE
-            );
+            assert!(e < most, "{what} {side:?} {c_in} -> {c_out} {:?} {path:?}: relative RMS error {e:e}", E::DTYPE);
         };
         let (mut y, mut want) = (stored(n * c_out, 5), vec![0.0; n * c_out]);
-        super::forward(operands, &s, grid, &x, &w, Some(&b), &mut y);
+        super::forward(path, &s, grid, &x, &w, Some(&b), &mut y);
         reference::forward(&s, grid, &wide(&x), &w, Some(&b), &mut want);
         check("forward", &wide(&y), &want, data);
         let (mut dx, mut want) = (stored(n * c_in, 5), vec![0.0; n * c_in]);
-        super::grad_input(operands, &s, grid, &dy, &w, &mut dx);
+        super::grad_input(path, &s, grid, &dy, &w, &mut dx);
         reference::grad_input(&s, grid, &wide(&dy), &w, &mut want);
         check("data gradient", &wide(&dx), &want, data);
         let (mut dw, mut want) = (vec![9.0; w.len()], vec![0.0; w.len()]);
-        super::grad_weight(operands, &s, grid, &x, &dy, &mut dw);
+        super::grad_weight(path, &s, grid, &x, &dy, &mut dw);
         reference::grad_weight(&s, grid, &wide(&x), &wide(&dy), &mut want);
         check("weight gradient", &dw, &want, weight);
     }
 
-    fn judge_all<E: Element>(operands: Operands) {
+    fn judge_all<E: Element>(path: Path) {
         let masked = Grid::new(2, [2, 2, 2], &[1, 0, 1, 1, 0, 1, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0]).unwrap();
         for (side, channels) in [
             ([2, 2, 2], (16, 16)),
@@ -226,27 +215,27 @@ mod tests {
             ([2, 4, 6], (40, 16)),
             ([4, 2, 8], (3, 70)),
         ] {
-            judge::<E>(operands, side, channels, &masked);
+            judge::<E>(path, side, channels, &masked);
         }
         let dense = Grid::new(2, [1, 1, 1], &[1, 1]).unwrap();
-        judge::<E>(operands, [8, 8, 8], (20, 16), &dense);
-        judge::<E>(operands, [4, 6, 32], (16, 36), &dense);
-        judge::<E>(operands, [2, 2, 300], (5, 5), &dense);
+        judge::<E>(path, [8, 8, 8], (20, 16), &dense);
+        judge::<E>(path, [4, 6, 32], (16, 36), &dense);
+        judge::<E>(path, [2, 2, 300], (5, 5), &dense);
     }
 
     #[test]
-    fn equals_the_loop_nest_in_f32() {
-        judge_all::<f32>(Operands::F32);
+    fn every_instruction_set_equals_the_loop_nest_in_f32() {
+        isa::available().for_each(|isa| judge_all::<f32>(Path::new(isa, false)));
     }
 
     #[test]
-    fn equals_the_loop_nest_in_bf16() {
-        judge_all::<half::bf16>(Operands::F32);
+    fn every_instruction_set_equals_the_loop_nest_in_bf16() {
+        isa::available().for_each(|isa| judge_all::<half::bf16>(Path::new(isa, false)));
     }
 
     #[test]
-    fn equals_the_loop_nest_with_bf16_operands() {
-        judge_all::<half::bf16>(Operands::bf16_if_offered());
+    fn bf16_operands_equal_the_loop_nest_within_their_rounding() {
+        judge_all::<half::bf16>(Path::new(isa::isa(), true));
     }
 
     #[test]
@@ -255,11 +244,12 @@ mod tests {
         let grid = Grid::new(1, [1, 1, 1], &[1]).unwrap();
         let n = s.out_voxels();
         let (x, w, dy) = (noise(n * s.c_in, 1), noise(s.weight_len(), 2), noise(n * s.c_out, 3));
+        let path = Path::new(isa::isa(), false);
         let run = |threads: usize| {
             let (mut y, mut dw) = (vec![0.0; n * s.c_out], vec![0.0; w.len()]);
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-                super::forward(Operands::F32, &s, &grid, &x, &w, None, &mut y);
-                super::grad_weight(Operands::F32, &s, &grid, &x, &dy, &mut dw);
+                super::forward(path, &s, &grid, &x, &w, None, &mut y);
+                super::grad_weight(path, &s, &grid, &x, &dy, &mut dw);
             });
             (y, dw)
         };

@@ -1,10 +1,10 @@
-//! Vectors of f32 lanes, one type per instruction set, and the one place that picks among them at run time.
+//! Vectors of f32 lanes, one type per instruction set, and the one place that picks among them.
 //!
 //! A `Kernel` is written once over `V: Vector`; `dispatch` compiles it for AVX-512, for AVX2 with FMA and for the
 //! baseline. Everything between `Kernel::run` and the lanes must be `inline(always)`, so that it is compiled with the
 //! features of its entry.
 
-use super::super::isa::{Isa, isa};
+use super::super::isa::Isa;
 use crate::element::{Dtype, Element};
 use half::bf16;
 
@@ -83,9 +83,19 @@ impl Operands {
     pub fn per_word(self) -> usize {
         if self == Operands::Bf16 { 2 } else { 1 }
     }
-    /// bf16 where the processor can, else f32.
-    pub fn bf16_if_offered() -> Operands {
-        if isa() == Isa::Avx512Bf16 { Operands::Bf16 } else { Operands::F32 }
+}
+
+/// How one call computes.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Path {
+    pub isa: Isa,
+    pub operands: Operands,
+}
+
+impl Path {
+    /// On instructions `isa`; bf16 operands where wanted and possible.
+    pub fn new(isa: Isa, pairs: bool) -> Path {
+        Path { isa, operands: if pairs && isa == Isa::Avx512Bf16 { Operands::Bf16 } else { Operands::F32 } }
     }
 }
 
@@ -119,12 +129,12 @@ impl<V: Vector> Operand<V> for Single {
     }
 }
 
-/// Runs item `index` with the instruction set of this process.
-pub fn dispatch<K: Kernel>(kernel: &K, operands: Operands, index: usize) {
+/// Runs item `index`.
+pub fn dispatch<K: Kernel>(kernel: &K, path: Path, index: usize) {
     unsafe {
-        match isa() {
+        match path.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 if operands == Operands::Bf16 => x86::avx512_bf16(kernel, index),
+            Isa::Avx512Bf16 if path.operands == Operands::Bf16 => x86::avx512_bf16(kernel, index),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Bf16 => x86::avx512(kernel, index),
             #[cfg(target_arch = "x86_64")]
