@@ -61,7 +61,7 @@ pub fn choose<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Optio
     let pays = match (E::DTYPE, direction) {
         (Dtype::F32, Direction::GradWeight) => tiles >= 4 && least >= 4,
         (Dtype::F32, _) => tiles >= 24 + area / 3072 && least >= 8,
-        _ if s.c_in % 16 != 0 || s.c_out % 16 != 0 => false, // rows that end inside a vector are slow in bf16
+        _ if !(s.c_in.is_multiple_of(16) && s.c_out.is_multiple_of(16)) => false, // rows that end inside a vector are slow in bf16
         (Dtype::Bf16, Direction::GradWeight) => tiles >= 4,
         (Dtype::Bf16, _) => tiles >= 64 + area / 128,
     };
