@@ -1,18 +1,11 @@
 /** Pretrains a network on a volume store: store (+ pairs) -> run folder. */
 import { join } from "@std/path";
 import { architectures } from "../lib/arch/registry.ts";
-import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
-import { Loader } from "../lib/data/loader.ts";
-import type { Pair } from "../lib/data/views.ts";
-import { decode } from "../lib/data/safetensors.ts";
+import { type Arguments, type Command, run, writeLine } from "../lib/config.ts";
 import { chooseDevice } from "../lib/device.ts";
-import { UserError } from "../lib/errors.ts";
 import { isMethodFile, methods } from "../lib/methods/registry.ts";
-import { writeReport } from "../lib/report/pretraining.ts";
-import { memory, wait } from "../lib/tensor.ts";
 import { plan } from "../lib/train/plan.ts";
-import { estimate, train, Trainer } from "../lib/train/pretrain.ts";
-import { RunFolder } from "../lib/train/run_folder.ts";
+import { estimateRun, pretrain, pretrainStages } from "../lib/train/run.ts";
 import { withConfig } from "../lib/train/settings.ts";
 
 export const command: Command = {
@@ -75,68 +68,18 @@ export function extraGrants(args: Arguments): { read: string[]; write: string[] 
 
 async function main(given: Arguments): Promise<void> {
   const args = await withConfig(command, given);
-  const { flags } = args;
-  chooseDevice(flags.device);
-  const { arch, method: chosen, config, store, pairs } = await plan(args);
-  const { patch } = config;
-  const path = flags.out ?? join("runs", `${chosen.name}-${arch.name}`);
-  const begin = performance.now();
-  const trainer = new Trainer(arch, chosen, config);
-  const { batch, seed } = config;
-  const loader = (start: number, pairs?: AsyncIterable<Pair>) =>
-    new Loader({ store, patch, batch, seed, views: chosen.views, reversal: chosen.reversal, start, pairs });
-  if (flags.from) {
-    const file = join(flags.from, "checkpoint", "weights.safetensors");
-    const loaded = trainer.parameters.load(decode(await Deno.readFile(file), file).tensors, file);
-    if (!loaded.length) {
-      throw new UserError(`${file} holds no tensor of ${arch.name}; choose the --arch of that run`);
-    }
-    trainer.learner.start?.();
-    log(`${loaded.length} of ${trainer.parameters.tensors.size} tensors from ${file}`);
-  }
-  const sizes = { parameters: trainer.networkParameters, encoder_parameters: trainer.encoderParameters };
-  if (flags.estimate) {
-    const source = loader(0);
-    const seconds = await estimate(trainer, () => source.next());
-    source.close();
-    trainer[Symbol.dispose]();
-    writeLine({
-      ...sizes,
-      seconds_per_step: seconds,
-      steps: config.steps,
-      seconds: seconds * config.steps,
-      device: "cpu",
-    });
-    return;
-  }
-  const folder = await RunFolder.open(path, config, flags.resume === true);
-  try {
-    if (folder.step) await folder.load(trainer.parameters, trainer.state());
-    const source = loader(folder.step, pairs);
-    const steps = await train(trainer, folder, () => source.next());
-    // A stopped run ends at once: its report comes with its last step.
-    if (steps === config.steps) await writeReport(folder, trainer, loader(0), source.waited, store);
-    source.close();
-    trainer[Symbol.dispose]();
-    await wait();
-    const seconds = (performance.now() - begin) / 1000;
-    const times = folder.metrics.map((m) => m.seconds).sort((a, b) => a - b);
-    const last = folder.metrics.at(-1);
-    writeLine({
-      run: path,
-      steps,
-      ...sizes,
-      loss: last?.loss ?? null,
-      seconds: Number(seconds.toFixed(2)),
-      steps_per_second: times.length ? Number((1 / times[times.length >> 1]).toFixed(3)) : null,
-      seconds_waiting_for_data: Number(source.waited.toFixed(2)),
-      peak_memory_bytes: memory().peakBytes,
-      live_bytes: memory().bytes,
-      device: "cpu",
-    });
-  } finally {
-    folder.close();
-  }
+  const { out, device, estimate, resume = false, from } = args.flags;
+  chooseDevice(device);
+  const planned = await plan(args);
+  if (estimate) return writeLine(await estimateRun(planned));
+  const { arch, method, first } = planned;
+  const path = out ?? join("runs", `${method.name}-${arch.name}`);
+  const options = { resume, from };
+  writeLine(
+    first
+      ? await pretrainStages({ ...planned, first }, path, options)
+      : await pretrain(planned, path, options),
+  );
 }
 
 if (import.meta.main) await run(command, main);

@@ -77,10 +77,11 @@ export function resenc(name: string, features: number[], blocks: number[], headW
       return {
         features,
         decoderFeatures: light ? undefined : features.slice(0, -1).reverse(),
-        encode(x) {
+        gathers: true,
+        encode(x, _visible, _random, gather) {
           const pyramid: Tensor[] = [];
           stages.forEach((stage, s) => {
-            x = s === 0 ? stem(x) : divisible(x);
+            x = s === 0 ? stem(x, undefined, gather) : divisible(x);
             for (const layer of stage) x = layer(x);
             pyramid.push(x);
           });

@@ -6,7 +6,16 @@ import { UserError } from "../errors.ts";
 import { changed, drawBent, drawReversal } from "./amaes.ts";
 import { applyIntensity, drawIntensity } from "./augment.ts";
 import { type Elastic, sampleView } from "./sample.ts";
-import { type Box, drawPair, drawSingle, type Extent, type Pair, type Triple, type View } from "./views.ts";
+import {
+  type Box,
+  drawPair,
+  drawSingle,
+  type Extent,
+  type Pair,
+  type PairDefect,
+  type Triple,
+  type View,
+} from "./views.ts";
 
 /** Input of one training step. */
 export interface Batch {
@@ -42,6 +51,8 @@ export interface LoaderOptions {
   start?: number;
   /** Pairs from a file or a pipe instead of those of `seed`; the first `start * batch` are skipped. */
   pairs?: AsyncIterable<Pair>;
+  /** What pairs drawn here repeat of the published code. */
+  defects?: readonly PairDefect[];
   /** False: crops only (validation). */
   augment?: boolean;
   /** Batches prepared ahead. */
@@ -71,7 +82,7 @@ export class Loader {
 
   constructor(options: LoaderOptions) {
     const { pairs, ...rest } = options;
-    this.#options = { start: 0, augment: true, ahead: 2, reversal: false, ...rest };
+    this.#options = { start: 0, augment: true, ahead: 2, defects: [], reversal: false, ...rest };
     this.#pairs = pairs?.[Symbol.asyncIterator]();
     this.#step = this.#options.start;
   }
@@ -125,7 +136,7 @@ export class Loader {
   }
 
   async #jobs(step: number): Promise<Job[]> {
-    const { store, patch, batch, seed, views, augment, reversal } = this.#options;
+    const { store, patch, batch, seed, views, augment, defects, reversal } = this.#options;
     const jobs: Job[] = [];
     for (let i = 0; i < batch; i++) {
       const index = step * batch + i;
@@ -137,7 +148,7 @@ export class Loader {
       }
       const pair = this.#pairs
         ? await this.#piped(index, step)
-        : drawPair(seed, index, store.volumes, patch, augment);
+        : drawPair(seed, index, store.volumes, patch, augment, defects);
       (["a", "b"] as const).forEach((name, v) =>
         jobs.push({
           volume: pair.volume,

@@ -39,6 +39,9 @@ export interface Single {
   view: View;
 }
 
+/** What the published pairs do: boxes of the real-valued share (D09); the first view lower on every axis (D10). */
+export type PairDefect = "box" | "order";
+
 /** What drawing needs to know of a volume. */
 export interface Extent {
   id: string;
@@ -100,8 +103,8 @@ export function makeView(start: number[], patch: Triple, centre: number[], { fli
 }
 
 /**
- * Sides of the overlap in whole voxels. The share t ~ U(0.4, 0.8) of the patch is spread over the axes by
- * w ~ Dirichlet(1, 1, 1): side = patch * t^w (methods.md 3.1). Two patches must fit the volume on every axis, so shares
+ * Share of the patch that overlaps, per axis. The share t ~ U(0.4, 0.8) of the patch is spread over the axes by
+ * w ~ Dirichlet(1, 1, 1): t^w (methods.md 3.1). Two patches must fit the volume on every axis, so shares
  * that do not fit are drawn again; where no draw fits, the axes give in proportion to the room they have (D08).
  */
 function drawOverlap(rng: Rng, shape: Triple, patch: Triple): number[] {
@@ -117,10 +120,7 @@ function drawOverlap(rng: Rng, shape: Triple, patch: Triple): number[] {
     }
   }
   const room = least[0] * least[1] * least[2];
-  sides ??= least.map((v) => room < 1 ? v ** Math.min(1, Math.log(t) / Math.log(room)) : 1);
-  return sides.map((f, d) =>
-    Math.min(patch[d], Math.max(Math.ceil(least[d] * patch[d]), Math.round(f * patch[d])))
-  );
+  return sides ?? least.map((v) => room < 1 ? v ** Math.min(1, Math.log(t) / Math.log(room)) : 1);
 }
 
 /** First voxel of a span of `side` in an axis of `length`: uniform where it fits, else the axis is in its middle. */
@@ -147,20 +147,34 @@ export function drawPair(
   volumes: readonly Extent[],
   patch: Triple,
   augment = true,
+  defects: readonly PairDefect[] = [],
 ): Pair {
   const rng = new Rng(seed, "pair", index);
   const { id, shape } = volumes[rng.integer(volumes.length)];
   const change = drawChange(rng, Math.PI, augment);
-  const sides = drawOverlap(rng, shape, patch);
+  const shares = drawOverlap(rng, shape, patch);
+  const sides = shares.map((f, d) => {
+    const [exact, least] = [f * patch[d], Math.max(2 * patch[d] - shape[d], 1)];
+    if (defects.includes("box")) return 2 * Math.max(Math.floor(Math.floor(exact) / 2), Math.ceil(least / 2));
+    return Math.min(patch[d], Math.max(least, Math.round(exact)));
+  });
   const union = sides.map((o, d) => 2 * patch[d] - o);
   const low = union.map((side, d) => drawStart(rng, shape[d], side));
   const high = low.map((s, d) => s + patch[d] - sides[d]);
-  const lower = AXES.map(() => rng.uniform() < 0.5);
+  const lower = AXES.map(() => rng.uniform() < 0.5 || defects.includes("order"));
   const centre = low.map((s, d) => s + union[d] / 2);
   const a = makeView(AXES.map((d) => lower[d] ? low[d] : high[d]), patch, centre, change);
   const b = makeView(AXES.map((d) => lower[d] ? high[d] : low[d]), patch, centre, change);
   const common = [...high, ...low.map((s, d) => s + patch[d])];
-  const overlap = { a: fractions(common, a, change.flip), b: fractions(common, b, change.flip) };
+  const published = (first: boolean): Box => {
+    const ends = AXES.map((d) =>
+      (first === lower[d]) !== change.flip[d] ? [1 - shares[d], 1] : [0, shares[d]]
+    );
+    return [...ends.map((e) => e[0]), ...ends.map((e) => e[1])] as Box;
+  };
+  const overlap = defects.includes("box")
+    ? { a: published(true), b: published(false) }
+    : { a: fractions(common, a, change.flip), b: fractions(common, b, change.flip) };
   return { seed, index, volume: id, a, b, overlap };
 }
 

@@ -2,6 +2,8 @@
  * Published behaviour on request: the corrected maths is the default, and each switch of `--compat` brings back exactly
  * one defect of a reference implementation (nnssl, LatentCampus, AMAES), so that released weights and tables can be checked.
  */
+import type { PairDefect } from "../data/views.ts";
+import type { AlignDefect } from "../ops/align.ts";
 import { nearest, UsageError } from "../errors.ts";
 
 /** Switches by name: the defect's id, and what it changes. */
@@ -9,6 +11,12 @@ export const switches = {
   "nnssl-align-axes": ["D01", "alignment applies the first axis of a box to the last axis of the features"],
   "nnssl-align-corners": ["D02", "alignment takes box faces for the centres of the first and last voxel"],
   "nnssl-align-size": ["D03", "alignment pools to the aligned grid with its axes reversed"],
+  "nnssl-box": [
+    "D09",
+    "the box of the overlap is its real-valued share, the crops overlap by up to 2 voxels less",
+  ],
+  "nnssl-pair-order": ["D10", "the first view is the lower one on every axis"],
+  "nnssl-sparse-input": ["D04", "the first convolution of the sparse encoder reads hidden voxels"],
   "nnssl-gram-for-cosine": ["D12", "the cosine term is the Gram term, at the cosine term's weight"],
   "amaes-hidden-mean": ["D19", "the loss on hidden voxels is divided by the number of all voxels"],
 } as const satisfies Record<string, readonly [defect: string, what: string]>;
@@ -40,4 +48,21 @@ export function readCompat(
     }
   }
   return known.filter((name) => names.includes(name));
+}
+
+/** What the drawing of crop pairs repeats of the published code. */
+export function pairDefects(compat: readonly Compat[] = []): PairDefect[] {
+  return [
+    ...(compat.includes("nnssl-box") ? ["box" as const] : []),
+    ...(compat.includes("nnssl-pair-order") ? ["order" as const] : []),
+  ];
+}
+
+/** What alignment repeats of the published code. */
+export function alignDefects(compat: ReadonlySet<Compat>): AlignDefect[] {
+  const known = [["nnssl-align-axes", "axes"], ["nnssl-align-corners", "corners"], [
+    "nnssl-align-size",
+    "size",
+  ]] as const;
+  return known.filter(([name]) => compat.has(name)).map(([, defect]) => defect);
 }

@@ -19,7 +19,7 @@ import { globalAverage } from "../ops/pool.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
 import type { Rng } from "../rng.ts";
 import { type Side, Tensor, volume } from "../tensor.ts";
-import type { Compat } from "./compat.ts";
+import { alignDefects, type Compat } from "./compat.ts";
 import { attentionPooling, type Head, predictor, projector } from "./heads.ts";
 import { cellOption, checkMask, encodeMasked, ratioOption } from "./masking.ts";
 import type { Context, Learner, Method } from "./method.ts";
@@ -59,11 +59,14 @@ const options = {
 type Family = typeof options;
 type Settings = Values<Family>;
 
-/** Switches that alignment knows. */
-const defects: readonly (readonly [Compat, AlignDefect])[] = [
-  ["nnssl-align-axes", "axes"],
-  ["nnssl-align-corners", "corners"],
-  ["nnssl-align-size", "size"],
+/** What `--compat` can bring back here. */
+const COMPAT: readonly Compat[] = [
+  "nnssl-align-axes",
+  "nnssl-align-corners",
+  "nnssl-align-size",
+  "nnssl-box",
+  "nnssl-pair-order",
+  "nnssl-gram-for-cosine",
 ];
 
 /** A method of the family: its name, its source, and where its defaults differ from CVA's. */
@@ -79,7 +82,7 @@ export function consistency(
     ...about,
     views: 2,
     options: Object.fromEntries(own) as Family,
-    compat: [...defects.map(([name]) => name), "nnssl-gram-for-cosine"],
+    compat: COMPAT,
     fresh: [
       "decoder.seg_layers.",
       "projector.",
@@ -213,7 +216,7 @@ function bind(context: Context<Family>): Learner {
       image: projects("image") ? "projector" : undefined,
     },
     out: readSide(o.aligned),
-    defects: defects.filter(([name]) => compat.has(name)).map(([, defect]) => defect),
+    defects: alignDefects(compat),
   };
   const student = branch(network, parameters, o, plan, arch.headWidth);
   const predictors = new Map<string, Head>();

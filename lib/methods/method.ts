@@ -6,7 +6,7 @@ import type { Rng } from "../rng.ts";
 import type { Side, Tensor } from "../tensor.ts";
 import type { PresetName } from "../train/presets.ts";
 import type { Compat } from "./compat.ts";
-import type { Schema, Values } from "./options.ts";
+import type { OptionValue, Schema, Values } from "./options.ts";
 
 /** Everything a method may use; made once per run. */
 export interface Context<S extends Schema = Schema> {
@@ -72,6 +72,8 @@ export interface Method<S extends Schema = Schema> {
   readonly compat?: readonly Compat[];
   /** Peak learning rate on CNNs, where it is not the preset's. */
   readonly lr?: number;
+  /** A run of another method that comes first, with these options; option "stage-1" says how long it takes. */
+  readonly first?: { method: Method; options: Readonly<Record<string, OptionValue>> };
   /** Parameters that start fresh even with `--from`: prefixes of their names. */
   readonly fresh?: readonly string[];
   /** How its network is built, where that is not `{ hidden: "drop" }`. */

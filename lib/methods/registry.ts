@@ -13,8 +13,20 @@ import { mae } from "./mae.ts";
 import type { Method } from "./method.ts";
 import { s3d } from "./s3d.ts";
 import { simmim } from "./simmim.ts";
+import { twoStage } from "./two-stage.ts";
 
-export const methods: readonly Method[] = [ae, mae, simmim, s3d, amaes, contrastiveMae, cva, cCva, gram];
+export const methods: readonly Method[] = [
+  ae,
+  mae,
+  simmim,
+  s3d,
+  amaes,
+  contrastiveMae,
+  cva,
+  cCva,
+  gram,
+  twoStage,
+];
 
 /** Whether `name` is a file of the user's rather than a method of ours. */
 export function isMethodFile(name: string): boolean {

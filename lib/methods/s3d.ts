@@ -9,7 +9,7 @@ import { instanceNorm } from "../ops/norm.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
 import type { Rng } from "../rng.ts";
 import { Grid, type Side, Tensor, volume } from "../tensor.ts";
-import { cellOption, cellsOf, drawMask, hiddenVoxels } from "./masking.ts";
+import { cellOption, cellsOf, drawMask, hiddenVoxels, hide } from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
 /** Normal with standard deviation 0.02, cut at 0.02 on both sides. */
@@ -18,6 +18,11 @@ function tokenValue(rng: Rng): number {
     const value = 0.02 * rng.normal();
     if (Math.abs(value) <= 0.02) return value;
   }
+}
+
+/** The images with zeros in their hidden voxels, on the layout of `image`. */
+function zeroed(images: Float32Array, hidden: Float32Array, image: Tensor): Tensor {
+  return Tensor.from(hide(images, hidden), 1, image.layout);
 }
 
 /** Wald et al. 2025, section 3: 32^3 cells (16^3 in the released code), ratio U(0.6, 0.9) drawn once per batch. */
@@ -32,36 +37,69 @@ export const s3d = defineMethod({
   options: {
     cell: { ...cellOption, default: 32 },
     low: { default: 0.6, min: 0, max: 1, help: "lowest share of the cells that a batch hides" },
-    high: { default: 0.9, min: 0, max: 1, help: "highest share; equal to low: a static ratio" },
+    high: { default: 0.9, min: 0, max: 1, help: "highest share" },
+    ratio: { default: 0.75, min: 0, max: 1, help: "the share, with dynamic=false" },
+    dynamic: { default: true, help: "a new share for every batch, from low to high" },
+    sparse: {
+      default: true,
+      help: "the encoder computes visible blocks only; false: all of the zeroed input",
+    },
+    token: { default: true, help: "norm, and a learned token in the holes of every level; false: zeros" },
+    densify: { default: true, help: "a 3^3 convolution over every level but the first after that" },
   },
-  bind({ network, parameters, patch, options }) {
-    const tokens = network.features.map((c, i) => parameters.add(`mask_tokens.${i}`, [c], tokenValue));
-    const projections = network.features.map((c, i) =>
-      i === 0 ? null : parameters.affine(`densify_projs.${i}`, [c, c, 3, 3, 3], 27 * c, c)
+  compat: ["nnssl-sparse-input"],
+  bind({ arch, network, parameters, patch, options, compat }) {
+    const tokens = network.features.map((c, i) =>
+      options.token ? parameters.add(`mask_tokens.${i}`, [c], tokenValue) : null
     );
+    const projections = network.features.map((c, i) =>
+      i && options.densify ? parameters.affine(`densify_projs.${i}`, [c, c, 3, 3, 3], 27 * c, c) : null
+    );
+    const leaks = compat.has("nnssl-sparse-input");
+    if (leaks && !(network.gathers && options.sparse)) {
+      throw new UserError(
+        `--compat nnssl-sparse-input needs a sparse encoder that repeats it; ${arch.name}${
+          options.sparse ? " does not" : " runs dense here"
+        }, use resenc-s or resenc-l with --option sparse=true`,
+      );
+    }
     const cell = options.cell;
+    const [lowest, highest] = options.dynamic ? [options.low, options.high] : [options.ratio, options.ratio];
     const cells = volume(cellsOf(patch, cell));
     // One cell at least is hidden and two stay visible: a norm over one voxel has no variance.
-    const [low, high] = [Math.max(options.low, 1 / cells), Math.min(options.high, (cells - 2) / cells)];
+    const [low, high] = [Math.max(lowest, 1 / cells), Math.min(highest, (cells - 2) / cells)];
     if (low > high) {
       throw new UserError(
-        `mask ratios from ${options.low} to ${options.high} leave nothing to hide or to see in ${cells} cells of ` +
-          `${cell} voxels; use other --option low and high, a smaller --cell or a larger --patch`,
+        `mask ratios from ${lowest} to ${highest} leave nothing to hide or to see in ${cells} cells of ` +
+          `${cell} voxels; use other --option low and high (or ratio), a smaller --cell or a larger --patch`,
       );
     }
     return {
       loss({ batch, random }) {
         const samples = batch.images.length / volume(patch);
-        const ratio = Math.min(Math.max(random.uniform(options.low, options.high), low), high);
+        const ratio = Math.min(
+          Math.max(options.dynamic ? random.uniform(lowest, highest) : lowest, low),
+          high,
+        );
         const mask = drawMask(random, samples, patch, cell, ratio);
         const hidden = hiddenVoxels(mask, samples, patch, cell);
         const dense = Grid.dense(samples);
         const image = Tensor.from(batch.images, 1, { grid: dense, side: patch });
         const visible = new Grid(samples, mask.dims, mask.visible);
-        const pyramid = network.encode(gatherBlocks(image, visible, [cell, cell, cell] as Side));
+        const blocks = (x: Tensor) =>
+          gatherBlocks(x, visible, x.space.side.map((s, d) => s / mask.dims[d]) as unknown as Side);
+        const pyramid = leaks ? network.encode(image, undefined, random, blocks) : network.encode(
+          options.sparse ? blocks(image) : zeroed(batch.images, hidden, image),
+          undefined,
+          random,
+        );
         const filled = pyramid.map((level, i) => {
-          const normed = instanceNorm(level, null, null);
-          const full = level.space.grid === visible ? densify(normed, tokens[i], dense) : normed;
+          const { grid, side } = level.space;
+          // A level coarser than the cells has no holes.
+          const holed = grid === visible || side.every((s, d) => s % mask.dims[d] === 0);
+          const seen = holed && grid !== visible ? blocks(level) : level;
+          const normed = tokens[i] ? instanceNorm(seen, null, null) : seen;
+          const full = holed ? densify(normed, tokens[i], dense) : normed;
           return projections[i] ? conv3d(full, projections[i].weight, projections[i].bias) : full;
         });
         const output = network.decode(filled);

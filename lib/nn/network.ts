@@ -20,7 +20,9 @@ export interface Network {
    * drops the hidden tokens before the first block and refills them with the mask token after the last.
    * `random` is what training draws from (DropPath); without it (teacher, evaluation) nothing is drawn.
    */
-  encode(x: Tensor, visible?: Uint8Array, random?: Rng): Tensor[];
+  encode(x: Tensor, visible?: Uint8Array, random?: Rng, gather?: (x: Tensor) => Tensor): Tensor[];
+  /** `encode` passes what leaves its first convolution through `gather` (the published S3D, defect D04). */
+  readonly gathers?: true;
   /**
    * Voxels `[n][z][y][x][outputs]` from a dense pyramid; `random` as in `encode`. `maps` receives the features on the
    * way, of `decoderFeatures` channels: a map per level of a CNN's decoder, the token grid after a token decoder.

@@ -7,8 +7,8 @@ import type { Parameters } from "./parameters.ts";
 
 const SLOPE = 0.01;
 
-/** A layer; a residual is added before the activation. */
-export type Layer = (x: Tensor, residual?: Tensor) => Tensor;
+/** A layer; a residual is added before the activation; `gather` comes between convolution and norm. */
+export type Layer = (x: Tensor, residual?: Tensor, gather?: (x: Tensor) => Tensor) => Tensor;
 
 /** Convolution `<name>.conv`, instance norm `<name>.norm` and, unless `plain`, LeakyReLU with slope 0.01. */
 export function unit(
@@ -22,9 +22,9 @@ export function unit(
   const conv = p.affine(`${name}.conv`, [cOut, cIn, kernel, kernel, kernel], cIn * kernel ** 3, cOut, bias);
   const gamma = p.add(`${name}.norm.weight`, [cOut], () => 1);
   const beta = p.add(`${name}.norm.bias`, [cOut], () => 0);
-  return (x, residual) =>
+  return (x, residual, gather = (y) => y) =>
     instanceNorm(
-      conv3d(x, conv.weight, conv.bias, stride),
+      gather(conv3d(x, conv.weight, conv.bias, stride)),
       gamma,
       beta,
       plain ? {} : { residual, slope: SLOPE },

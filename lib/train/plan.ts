@@ -7,7 +7,7 @@ import { readPairs } from "../data/pairs.ts";
 import { Store } from "../data/store.ts";
 import type { Pair, Triple } from "../data/views.ts";
 import { UsageError, UserError } from "../errors.ts";
-import { readCompat } from "../methods/compat.ts";
+import { pairDefects, readCompat } from "../methods/compat.ts";
 import type { Method } from "../methods/method.ts";
 import { fillOptions, type OptionValue, splitOption } from "../methods/options.ts";
 import { checkPair, loadMethod } from "../methods/registry.ts";
@@ -15,6 +15,7 @@ import { type Architecture, checkPatch } from "../nn/network.ts";
 import { presetOf } from "./presets.ts";
 import { checkPrecision } from "../nn/precision.ts";
 import { blankStore, firstStore } from "./first_store.ts";
+import { aboutRun } from "./transfer.ts";
 import type { RunConfig } from "./run_folder.ts";
 
 /** Steps of the S3D paper. */
@@ -27,6 +28,8 @@ export interface Plan {
   config: RunConfig;
   store: Source;
   pairs?: AsyncIterable<Pair>;
+  /** Of a method of two stages: what comes before. */
+  first?: Plan;
 }
 
 /** The sides of `--patch 160` or `--patch 32x160x160` (z, y, x). @throws UsageError for anything else */
@@ -100,16 +103,43 @@ async function openPairs(
   return stdin ? { pairs: chain(head, source) } : { pairs: chain(head, source), count: head.length };
 }
 
+/** What stage 1 of a method of two stages trains: the same network and data, `stage-1` steps for each of stage 2. */
+function firstStage({ first, options: schema }: Method, plan: Plan, lr: number): Plan | undefined {
+  if (!first) return;
+  const { config, arch, store } = plan;
+  const kind = arch.kind ?? "cnn";
+  const shared = Object.entries(config.options).filter(([name]) =>
+    name in first.method.options && name in schema && first.options[name] === undefined
+  );
+  const options = fillOptions(first.method.name, first.method.options, kind, {
+    ...Object.fromEntries(shared),
+    ...first.options,
+  });
+  const steps = Math.max(1, Math.round(config.steps * Number(config.options["stage-1"])));
+  return {
+    arch,
+    store,
+    method: first.method,
+    config: { ...config, method: first.method.name, options, compat: [], steps, lr },
+  };
+}
+
 /** Plans the run of `deno task pretrain`. @throws UsageError, UserError naming the argument and the fix */
 export async function plan({ positionals: [given], flags }: Arguments): Promise<Plan> {
   const chosen = await loadMethod(flags.method);
-  const arch = architecture(flags.arch ?? (given ? "resenc-l" : "resenc-s"));
+  const known = flags.from === undefined ? undefined : await aboutRun(flags.from);
+  const arch = architecture(flags.arch ?? known?.arch ?? (given ? "resenc-l" : "resenc-s"));
   checkPair(chosen, arch);
   const patch = readPatch(flags.patch ?? (given ? "160" : "32"));
   checkPatch(arch, patch);
   checkPrecision(arch, flags.precision);
   const options = readOptions(chosen, arch, flags, patch);
   const compat = readCompat(flags.compat, chosen.name, chosen.compat);
+  if (flags.pairs !== undefined && pairDefects(compat).length) {
+    throw new UsageError(
+      "--pairs: given pairs have their boxes; --compat nnssl-box and nnssl-pair-order draw them here",
+    );
+  }
   const store = flags.estimate && !given
     ? blankStore(Math.max(...patch))
     : await Store.open(given ?? await firstStore(join("runs", "first-store")));
@@ -130,5 +160,6 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
     compat,
     data: await store.hash(),
   };
-  return { arch, method: chosen, config, store, pairs: list?.pairs };
+  const result: Plan = { arch, method: chosen, config, store, pairs: list?.pairs };
+  return { ...result, first: firstStage(chosen, result, flags.lr ?? preset.lr) };
 }

@@ -25,6 +25,8 @@ export interface RunConfig {
   options: Record<string, OptionValue>;
   /** Switches of --compat. */
   compat?: Compat[];
+  /** SHA-256 of the weights that it started from. */
+  from?: string;
   /** SHA-256 of the volumes in use. */
   data: string;
 }

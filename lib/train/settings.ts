@@ -14,13 +14,14 @@ const KEYS = [
   "cell",
   "option",
   "compat",
+  "precision",
   "device",
 ];
 
 /** The flags in `config` as arguments. @throws a sentence about the key that is wrong */
 function toArguments(config: Record<string, unknown>): string[] {
   return Object.entries(config).flatMap(([name, value]) => {
-    if (name === "data") return []; // run.json: the hash of the volumes
+    if (name === "data" || name === "from") return []; // run.json: hashes of volumes and start weights
     const key = name === "options" ? "option" : name;
     if (!KEYS.includes(key)) {
       const known = ["options", ...KEYS.filter((k) => k !== "option")];
@@ -63,6 +64,9 @@ export async function withConfig(command: Command, args: Arguments): Promise<Arg
     throw new UserError(
       `${file}: it must hold an object, such as {"method": "mae", "options": {"ratio": 0.6}}`,
     );
+  }
+  if ((config as { from?: unknown }).from !== undefined && args.flags.from === undefined) {
+    throw new UserError(`${file}: that run started from other weights; add --from with their run folder`);
   }
   try {
     const from = parse(command, toArguments(config as Record<string, unknown>));

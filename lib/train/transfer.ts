@@ -26,6 +26,18 @@ async function readable(path: string): Promise<boolean> {
   }
 }
 
+/** Method, network and patch that run.json of a folder names, where there is one. */
+export async function aboutRun(folder: string): Promise<{ method?: string; arch?: string }> {
+  const file = join(folder, "run.json");
+  if (!await readable(file)) return {};
+  try {
+    return JSON.parse(await Deno.readTextFile(file)).config ?? {};
+  } catch (error) {
+    if (error instanceof SyntaxError) throw new UserError(`${file}: it is not JSON (${error.message})`);
+    throw error;
+  }
+}
+
 /** Reads a run folder: checkpoint/weights.safetensors of a run, else weights.safetensors. @throws UserError without */
 export async function readRun(folder: string): Promise<Pretrained> {
   const candidates = [join(folder, "checkpoint", "weights.safetensors"), join(folder, "weights.safetensors")];
@@ -52,6 +64,56 @@ export async function readRun(folder: string): Promise<Pretrained> {
   return { file, weights: tensors, method, arch, patch };
 }
 
+/** The encoder's names. @throws UserError when the file lacks one of them, or belongs to another network */
+function encoderNames(parameters: Parameters, from: Pretrained, arch: Architecture): string[] {
+  const names = [...parameters.tensors.keys()].filter((name) =>
+    arch.encoderPrefixes.some((prefix) => name.startsWith(prefix))
+  );
+  const missing = names.filter((name) => !from.weights.has(name));
+  if (missing.length) {
+    throw new UserError(
+      `${from.file}${
+        from.arch && from.arch !== arch.name ? ` holds weights of ${from.arch}` : ""
+      }: ${missing.length} of the ${names.length} encoder tensors of ${arch.name} are missing, such as ${
+        missing[0]
+      }; choose the --arch of that run`,
+    );
+  }
+  return names;
+}
+
+/**
+ * Goes on from the weights of a run: every tensor of the same name, but those that the method starts fresh.
+ * @param fresh prefixes of names
+ * @returns the names loaded
+ * @throws UserError, before anything is loaded, for weights of another network
+ */
+export function continueFrom(
+  parameters: Parameters,
+  from: Pretrained,
+  arch: Architecture,
+  fresh: readonly string[] = [],
+): string[] {
+  encoderNames(parameters, from, arch);
+  const wanted = (name: string) => from.weights.has(name) && !fresh.some((prefix) => name.startsWith(prefix));
+  for (const [name, shape] of parameters.shapes) {
+    const found = from.weights.get(name);
+    if (!found || !wanted(name) || found.shape.join() === shape.join()) continue;
+    throw new UserError(
+      `${from.file}${
+        from.arch ? ` (${from.arch}, patch ${from.patch?.join("x")})` : ""
+      }: ${name} has shape [${found.shape}], ${arch.name} needs [${shape}]; choose the --arch and --patch of that run`,
+    );
+  }
+  return parameters.load(from.weights, from.file, wanted);
+}
+
+/** SHA-256 of a file. */
+export async function fingerprint(file: string): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await Deno.readFile(file)));
+  return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /**
  * Loads every encoder tensor. A stem made for one channel serves C channels: its weight is repeated and divided by C,
  * so that C equal channels give what one gave (S3D section 3.3). A position table of another patch is interpolated.
@@ -65,16 +127,7 @@ export function transferEncoder(
   arch: Architecture,
   patch?: Side,
 ): string[] {
-  const wanted = (name: string) => arch.encoderPrefixes.some((prefix) => name.startsWith(prefix));
-  const names = [...parameters.tensors.keys()].filter(wanted);
-  const missing = names.filter((name) => !from.weights.has(name));
-  if (missing.length) {
-    throw new UserError(
-      `${from.file}: ${missing.length} of the ${names.length} encoder tensors of ${arch.name} are missing, such as ${
-        missing[0]
-      }; choose the --arch of that run`,
-    );
-  }
+  const names = encoderNames(parameters, from, arch);
   const values = new Map(names.map((name) => {
     const found = from.weights.get(name)!;
     const shape = parameters.shapes.get(name)!;
@@ -96,5 +149,5 @@ export function transferEncoder(
     }
     return [name, { shape: [found.shape[0], channels, ...found.shape.slice(2)], data }];
   }));
-  return parameters.load(values, from.file, wanted);
+  return parameters.load(values, from.file);
 }

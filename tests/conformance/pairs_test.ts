@@ -111,7 +111,7 @@ function fits(method: Method, arch: Architecture): boolean {
 }
 
 for (const arch of families()) {
-  for (const method of methods) {
+  for (const method of methods.filter((m) => !m.first)) { // a recipe of two stages trains what cva trains
     const pair = `${method.name} on ${arch.name}`;
     Deno.test(
       `${pair}: the loss is finite and falls on a fixed batch, every parameter has a gradient`,

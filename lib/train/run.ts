@@ -1,0 +1,114 @@
+/** A pretraining run from its plan to its folder: start weights, steps, report. */
+import { join } from "@std/path";
+import { log } from "../config.ts";
+import { Loader } from "../data/loader.ts";
+import type { Pair } from "../data/views.ts";
+import { pairDefects } from "../methods/compat.ts";
+import { writeReport } from "../report/pretraining.ts";
+import { memory, wait } from "../tensor.ts";
+import type { Plan } from "./plan.ts";
+import { estimate, train, Trainer } from "./pretrain.ts";
+import { RunFolder } from "./run_folder.ts";
+import { continueFrom, fingerprint, readRun } from "./transfer.ts";
+
+/** Batches of a plan from step `start` on. */
+function loaderOf({ config, method, store }: Plan, start: number, pairs?: AsyncIterable<Pair>): Loader {
+  const { patch, batch, seed, compat } = config;
+  const { views, reversal } = method;
+  return new Loader({
+    store,
+    patch,
+    batch,
+    seed,
+    views,
+    reversal,
+    start,
+    pairs,
+    defects: pairDefects(compat),
+  });
+}
+
+const sizes = (trainer: Trainer) => ({
+  parameters: trainer.networkParameters,
+  encoder_parameters: trainer.encoderParameters,
+});
+
+/** Times 20 steps. Writes nothing. */
+export async function estimateRun(plan: Plan): Promise<Record<string, unknown>> {
+  using trainer = new Trainer(plan.arch, plan.method, plan.config);
+  const source = loaderOf(plan, 0);
+  const seconds = await estimate(trainer, () => source.next());
+  source.close();
+  const { steps } = plan.config;
+  return { ...sizes(trainer), seconds_per_step: seconds, steps, seconds: seconds * steps, device: "cpu" };
+}
+
+/**
+ * Trains a plan into the folder `path`.
+ * @param from run folder whose weights to start from
+ * @returns the summary line
+ */
+export async function pretrain(
+  plan: Plan,
+  path: string,
+  { resume, from }: { resume: boolean; from?: string },
+): Promise<{ steps: number } & Record<string, unknown>> {
+  const begin = performance.now();
+  using trainer = new Trainer(plan.arch, plan.method, plan.config);
+  let { config } = plan;
+  if (from !== undefined) {
+    const source = await readRun(from);
+    const loaded = continueFrom(trainer.parameters, source, plan.arch, plan.method.fresh);
+    trainer.learner.start?.();
+    config = { ...config, from: await fingerprint(source.file) };
+    log(`${loaded.length} of ${trainer.parameters.tensors.size} tensors from ${source.file}`);
+  }
+  const folder = await RunFolder.open(path, config, resume);
+  try {
+    if (folder.step) await folder.load(trainer.parameters, trainer.state());
+    const source = loaderOf(plan, folder.step, plan.pairs);
+    const steps = await train(trainer, folder, () => source.next());
+    // A stopped run ends at once: its report comes with its last step.
+    if (steps === config.steps) {
+      await writeReport(folder, trainer, loaderOf(plan, 0), source.waited, plan.store);
+    }
+    source.close();
+    trainer[Symbol.dispose]();
+    await wait();
+    const seconds = (performance.now() - begin) / 1000;
+    const times = folder.metrics.map((m) => m.seconds).sort((a, b) => a - b);
+    return {
+      run: path,
+      steps,
+      ...sizes(trainer),
+      loss: folder.metrics.at(-1)?.loss ?? null,
+      seconds: Number(seconds.toFixed(2)),
+      steps_per_second: times.length ? Number((1 / times[times.length >> 1]).toFixed(3)) : null,
+      seconds_waiting_for_data: Number(source.waited.toFixed(2)),
+      peak_memory_bytes: memory().peakBytes,
+      live_bytes: memory().bytes,
+      device: "cpu",
+    };
+  } finally {
+    folder.close();
+  }
+}
+
+/**
+ * A method of two stages: the first into `path/stage-1`, then the second into `path` from its weights. The same bits as
+ * the two commands one after the other.
+ * @returns the summary of the stage that ran last
+ */
+export async function pretrainStages(
+  plan: Plan & { first: Plan },
+  path: string,
+  { resume, from }: { resume: boolean; from?: string },
+): Promise<Record<string, unknown>> {
+  new Trainer(plan.arch, plan.method, plan.config)[Symbol.dispose](); // what is wrong with stage 2 shows now
+  const before = join(path, "stage-1");
+  log(`stage 1: ${plan.first.method.name}, ${plan.first.config.steps} steps, in ${before}`);
+  const first = await pretrain(plan.first, before, { resume, from });
+  if (first.steps < plan.first.config.steps) return first;
+  log(`stage 2: ${plan.config.steps} steps, in ${path}`);
+  return { ...await pretrain(plan, path, { resume, from: before }), stage_1: first };
+}

@@ -1,0 +1,127 @@
+/** Published behaviour through the switches of --compat: the golden values of methods.md section 6, pairs, S3D's input. */
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { drawPair, type Triple } from "../../lib/data/views.ts";
+import { UserError } from "../../lib/errors.ts";
+import { alignDefects, type Compat, pairDefects } from "../../lib/methods/compat.ts";
+import { cva } from "../../lib/methods/cva.ts";
+import { s3d } from "../../lib/methods/s3d.ts";
+import { align } from "../../lib/ops/align.ts";
+import { cosineLoss, rollHalf } from "../../lib/ops/cosine.ts";
+import { gramLoss } from "../../lib/ops/gram.ts";
+import { ntXent } from "../../lib/ops/ntxent.ts";
+import { Rng } from "../../lib/rng.ts";
+import { Grid, scope, Tensor } from "../../lib/tensor.ts";
+import { Trainer } from "../../lib/train/pretrain.ts";
+import { channelsLast, leakFree, wave } from "../ops/wave.ts";
+import { batch } from "../parity/batch.ts";
+import { tiny, tinyRun } from "../parity/tiny.ts";
+
+/** Boxes of the golden vectors, first views then second views. */
+const boxes = Float32Array.from(
+  [[.1, .2, .3, 1, 1, 1], [.3, .2, .1, 1, 1, 1], [0, 0, 0, .9, .8, .7], [0, 0, 0, .7, .8, .9]].flat(),
+);
+
+Deno.test(
+  "compat: each alignment switch gives its golden values, D01 D02",
+  leakFree(() =>
+    scope(() => {
+      const volume = (a: number, b: number) =>
+        Tensor.from(channelsLast(wave(4 * 5 * 216, a, b), 4, 5, 216), 5, {
+          grid: Grid.dense(4),
+          side: [6, 6, 6],
+        });
+      const losses = (...switches: Compat[]) => {
+        const defects = alignDefects(new Set(switches));
+        const p = align(volume(.7, .1), boxes, [2, 2, 2], 2, defects);
+        const z = rollHalf(align(volume(1.3, .4), boxes, [2, 2, 2], 2, defects), 8);
+        return [gramLoss(p, z, 8), cosineLoss(p, z), ntXent(p, z)].map((loss) => loss.read()[0]);
+      };
+      const near = (got: number[], want: number[]) =>
+        want.forEach((value, i) => assertAlmostEquals(got[i], value, 2e-5));
+      near(losses("nnssl-align-axes", "nnssl-align-corners", "nnssl-align-size"), [
+        2.654149,
+        1.991954,
+        4.603186,
+      ]);
+      near(losses("nnssl-align-corners"), [2.560077, 1.998520, 4.588815]);
+      assertAlmostEquals(losses()[1], 1.996176, 2e-5);
+    })
+  ),
+);
+
+Deno.test(
+  "compat nnssl-gram-for-cosine: cva then has the Gram term, and nothing else changes, D12",
+  leakFree(async () => {
+    const run = tinyRun(cva);
+    using right = new Trainer(tiny, cva, run);
+    using published = new Trainer(tiny, cva, { ...run, compat: ["nnssl-gram-for-cosine"] });
+    const data = batch(0, 16, 2, 2);
+    const [a, b] = [await right.step(0, data), await published.step(0, data)];
+    assert(Math.abs(a!.alignment - 2) < 0.5 && b!.alignment > 10, `${a!.alignment} and ${b!.alignment}`);
+    assertEquals([a!.reconstruction, a!.contrastive], [b!.reconstruction, b!.contrastive]);
+  }),
+);
+
+Deno.test("compat nnssl-box, nnssl-pair-order: boxes up to 2 voxels too large, the first view always lower, D09 D10", () => {
+  const [patch, shape]: Triple[] = [[32, 32, 32], [80, 80, 80]];
+  const volumes = [{ id: "v", shape }];
+  let most = 0;
+  for (let index = 0; index < 300; index++) {
+    const draw = (...switches: Compat[]) => drawPair(1, index, volumes, patch, false, pairDefects(switches));
+    const box = draw("nnssl-box");
+    for (const d of [0, 1, 2]) {
+      const shared = 32 - Math.abs(box.a.box[d] - box.b.box[d]);
+      const excess = 32 * (box.overlap.a[d + 3] - box.overlap.a[d]) - shared;
+      assert(excess >= -1e-9 && excess < 2 && shared % 2 === 0, `${excess} voxels at ${index}`);
+      most = Math.max(most, excess);
+      const order = draw("nnssl-pair-order");
+      assert(order.b.box[d] >= order.a.box[d]);
+    }
+    const [order, plain] = [draw("nnssl-pair-order"), draw()];
+    assertEquals(
+      order.overlap.a.map((v, i) => i < 3 ? order.overlap.a[i + 3] - v : 0),
+      plain.overlap.a.map((v, i) => i < 3 ? plain.overlap.a[i + 3] - v : 0),
+    );
+  }
+  assert(most > 1);
+});
+
+Deno.test(
+  "compat nnssl-sparse-input: hidden voxels then reach the output, D04",
+  leakFree(async () => {
+    const run = { ...tinyRun(s3d), compat: ["nnssl-sparse-input" as const] };
+    using trainer = new Trainer(tiny, s3d, run);
+    const data = batch(0, 16, 2, 1);
+    const forward = (images: Float32Array) =>
+      scope(() => {
+        const { output, hidden } = trainer.learner.loss({
+          batch: { ...data, images },
+          random: new Rng("mask"),
+        });
+        return { output: output.read(), hidden };
+      });
+    const { output, hidden } = await forward(data.images);
+    const { output: moved } = await forward(data.images.map((v, i) => hidden[i] ? v + 1 : v));
+    assert(moved.some((v, i) => Math.abs(v - output[i]) > 1e-3));
+    const dense = { ...run, options: { ...run.options, sparse: false } };
+    assertThrows(() => new Trainer(tiny, s3d, dense), UserError, "nnssl-sparse-input");
+  }),
+);
+
+for (const off of ["sparse", "token", "densify", "dynamic"]) {
+  Deno.test(
+    `s3d with ${off}=false trains, hidden voxels stay out, no parameter is left over`,
+    leakFree(async () => {
+      const run = tinyRun(s3d);
+      using trainer = new Trainer(tiny, s3d, { ...run, options: { ...run.options, [off]: false } });
+      const names = [...trainer.parameters.tensors.keys()].join();
+      assertEquals(names.includes("mask_tokens"), off !== "token");
+      assertEquals(names.includes("densify_projs"), off !== "densify");
+      const data = batch(0, 16, 2, 1);
+      const first = (await trainer.step(0, data))!.loss;
+      let last = first;
+      for (let step = 1; step < 8; step++) last = (await trainer.step(step, data))!.loss;
+      assert(last < first, `${first} to ${last}`);
+    }),
+  );
+}
