@@ -1,11 +1,16 @@
 /** What the published teacher-student training gets wrong (methods.md section 7), checked on ours. */
-import { assert, assertAlmostEquals, assertNotEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import { UserError } from "../../lib/errors.ts";
+import { cCva } from "../../lib/methods/c-cva.ts";
 import { cva } from "../../lib/methods/cva.ts";
+import { projector } from "../../lib/methods/heads.ts";
+import { Parameters } from "../../lib/nn/parameters.ts";
+import { Rng } from "../../lib/rng.ts";
+import { scope, Tensor } from "../../lib/tensor.ts";
 import { Trainer } from "../../lib/train/pretrain.ts";
 import { leakFree } from "../ops/wave.ts";
 import { batch } from "../parity/batch.ts";
-import { tiny, tinyRun } from "../parity/tiny.ts";
+import { families, tiny, tinyRun } from "../parity/tiny.ts";
 
 Deno.test(
   "D12: what cva aligns with is the cosine, about 2 before training, where Gram's is below 0.1",
@@ -40,5 +45,53 @@ Deno.test(
   "D24: a contrastive term with one image a step is refused, and nothing stays alive",
   leakFree(() => {
     assertThrows(() => new Trainer(tiny, cva, tinyRun(cva, tiny, { batch: 1 })), UserError, "--batch 1");
+  }),
+);
+
+for (const arch of [tiny, families().find((a) => a.kind === "token")!]) {
+  Deno.test(
+    `D07 on ${arch.name}: after training, the teacher's projector gives channels of mean 0 and variance 1`,
+    leakFree(async () => {
+      using trainer = new Trainer(arch, cva, tinyRun(cva, arch));
+      const { patch } = trainer.config;
+      for (let step = 0; step < 3; step++) await trainer.step(step, batch(step, patch[0], 2, 2));
+      await scope(() => {
+        const state = trainer.state();
+        using copies = new Parameters(0);
+        const channels = state.get("teacher.projector.0.weight")!.channels;
+        const project = projector(copies, "projector", channels, arch.headWidth);
+        for (const [name, tensor] of copies.tensors) tensor.write(state.get(`teacher.${name}`)!.read());
+        const statistics = [...state.keys()].filter((name) => /running|num_batches/.test(name));
+        assertEquals(statistics, []);
+        const rng = new Rng("features");
+        // Features as far from mean 0 and variance 1 as those of a network may be.
+        const features = Float32Array.from({ length: 64 * channels }, () => 3 + 5 * rng.normal());
+        const rows = project(Tensor.from(features, channels)).read();
+        for (let c = 0; c < arch.headWidth; c++) {
+          const values = Array.from({ length: 64 }, (_, i) => rows[i * arch.headWidth + c]);
+          const mean = values.reduce((a, b) => a + b) / 64;
+          assertAlmostEquals(mean, 0, 1e-5);
+          assertAlmostEquals(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / 64, 1, 0.05);
+        }
+      });
+    }),
+  );
+}
+
+Deno.test(
+  "D12b: c-cva takes steps, and every term that it names is a number",
+  leakFree(async () => {
+    using trainer = new Trainer(tiny, cCva, tinyRun(cCva));
+    for (let step = 0; step < 3; step++) {
+      const metric = await trainer.step(step, batch(step, 16, 2, 2));
+      for (const term of ["reconstruction", "alignment", "contrastive"]) {
+        assert(Number.isFinite(metric![term]));
+      }
+      assertAlmostEquals(
+        metric!.loss,
+        5 * metric!.reconstruction + 0.2 * metric!.alignment + 0.1 * metric!.contrastive,
+        1e-4,
+      );
+    }
   }),
 );

@@ -35,14 +35,17 @@ export function cases(): string[] {
 
 type Tiny =
   | { features: number[]; blocks: number[]; headWidth: number }
-  | { width: number; depth: number; heads: number }
+  | { width: number; depth: number; heads: number; headWidth?: number }
   | { width: number };
 
 function network(tiny: Tiny): Architecture {
   if ("features" in tiny) {
     return resenc(`resenc ${tiny.features.join("-")}`, tiny.features, tiny.blocks, tiny.headWidth);
   }
-  if ("depth" in tiny) return primus(`primus ${tiny.width}`, tiny.width, tiny.depth, tiny.heads);
+  if ("depth" in tiny) {
+    const arch = primus(`primus ${tiny.width}`, tiny.width, tiny.depth, tiny.heads);
+    return { ...arch, headWidth: tiny.headWidth ?? arch.headWidth };
+  }
   return unet(`unet ${tiny.width}`, tiny.width);
 }
 
