@@ -1,5 +1,25 @@
 //! 3x3x3 convolution with stride 1 by Winograd's minimal filtering F(2x2x2, 3x3x3): 64 products in place of 216 per 2x2x2
 //! outputs. Same contract as `conv3d`: block lists, absent blocks read as zero; block sides must be even.
+//!
+//! Measured: billions of direct operations (2 x 27 x c_in x c_out x voxels) per second of one core, directly and this way
+//! in turn, best of 2 by CPU time. Zen 5 with AVX-512 bf16, shared with other work, 2026-11-21: trust the ratios. "pairs"
+//! are bf16 operands. `vx_conv3d_algorithm` switches between the ways; `vx_threads(1)` leaves one core.
+//!
+//! | channels, side, batch | tiles | f32 forward | f32 weight | bf16 forward, f32 operands, pairs | bf16 weight, pairs |
+//! |---|---|---|---|---|---|
+//! | 16, 32^3, 2 | 8192 | 142, 285 (2.0x) | 144, 241 (1.7x) | 233, 296 (1.3x), 378 (1.6x) | 197, 287 (1.5x) |
+//! | 32, 32^3, 1 | 4096 | 207, 440 (2.1x) | 197, 381 (1.9x) | 371, 477 (1.3x), 712 (1.9x) | 325, 589 (1.8x) |
+//! | 64, 16^3, 2 | 1024 | 205, 501 (2.4x) | 177, 458 (2.6x) | 380, 510 (1.3x), 742 (2.0x) | 287, 650 (2.3x) |
+//! | 128, 16^3, 1 | 512 | 207, 546 (2.6x) | 153, 540 (3.5x) | 394, 540 (1.4x), 895 (2.3x) | 235, 788 (3.4x) |
+//! | 256, 8^3, 2 | 128 | 177, 350 (2.0x) | 116, 364 (3.1x) | 292, 380 (1.3x), 392 (1.3x) | 202, 552 (2.7x) |
+//! | 320, 8^3, 1 | 64 | 152, 293 (1.9x) | 109, 305 (2.8x) | 229, 287 (1.3x), 340 (1.5x) | 147, 394 (2.7x) |
+//! | 320, 4^3, 4 | 32 | 116, 185 (1.6x) | 74, 182 (2.4x) | 157, 189 (1.2x), 204 (1.3x) | 84, 217 (2.6x) |
+//! | 128, 4^3, 4 | 32 | 105, 114 (1.1x) | 67, 148 (2.2x) | 121, 125 (1.0x), 138 (1.1x) | 98, 183 (1.9x) |
+//! | 128, 4^3, 2 | 16 | 92, 82 (0.9x) | 59, 146 (2.5x) | 72, 66 (0.9x), 82 (1.1x) | 50, 116 (2.3x) |
+//! | 8, 16^3, 2 | 1024 | 49, 70 (1.4x) | 53, 56 (1.1x) | 49, 30 (0.6x), 30 (0.6x) | 51, 21 (0.4x) |
+//!
+//! The data gradient is within a tenth of the forward pass. With AVX2 it gains 1.5 to 3.8x (weight gradient 6x and more),
+//! without either 1.1 to 1.7x (1.7x and more). `choose` holds the rule that follows.
 
 // Small matrices read best by index.
 #![allow(clippy::needless_range_loop)]
@@ -57,14 +77,13 @@ pub fn choose<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Optio
     let tiles = grid.blocks.len() * s.out_voxels() / 8;
     let weight = direction == Direction::GradWeight;
     let choice = CHOICE.load(Relaxed);
-    let (least, area) = (s.c_in.min(s.c_out), s.c_in * s.c_out);
-    let pays = match (E::DTYPE, direction) {
-        (Dtype::F32, Direction::GradWeight) => tiles >= 4 && least >= 4,
-        (Dtype::F32, _) => tiles >= 24 + area / 3072 && least >= 8,
-        _ if !(s.c_in.is_multiple_of(16) && s.c_out.is_multiple_of(16)) => false, // rows that end inside a vector are slow in bf16
-        (Dtype::Bf16, Direction::GradWeight) => tiles >= 4,
-        (Dtype::Bf16, _) => tiles >= 64 + area / 128,
-    };
+    let enough = tiles >= if weight { 4 } else { 24 };
+    let pays = enough
+        && match E::DTYPE {
+            Dtype::F32 => s.c_in.min(s.c_out) >= 8,
+            // Rows of bf16 that end inside a vector are slow.
+            Dtype::Bf16 => s.c_in.is_multiple_of(16) && s.c_out.is_multiple_of(16),
+        };
     let wins = choice >= 2 || choice == 0 && pays;
     let pairs = E::DTYPE == Dtype::Bf16 && (choice == 3 || choice == 0 && weight);
     (wins && applies(s)).then(|| Path::new(isa(), pairs))
