@@ -49,14 +49,26 @@ function network(tiny: Tiny): Architecture {
   return unet(`unet ${tiny.width}`, tiny.width);
 }
 
+/** Whether the network of a case takes bf16 activations. */
+export function takesBf16(name: string): boolean {
+  return network(JSON.parse(fixture(`truth/${name}`).metadata.case).arch).bf16 ?? false;
+}
+
 /** Trains ten steps from the same initial weights, on the same batches and masks. */
-export async function compare(name: string): Promise<Errors> {
+export async function compare(name: string, precision: "f32" | "bf16" = "f32"): Promise<Errors> {
   const { tensors, metadata } = fixture(`truth/${name}`);
   const { arch: tiny, patch, ...rest } = JSON.parse(metadata.case);
   const arch = network(tiny);
   const chosen = method(rest.method);
   const options = fillOptions(chosen.name, chosen.options, arch.kind ?? "cnn", rest.options);
-  const config: RunConfig = { ...rest, options, arch: arch.name, patch: [patch, patch, patch], data: "" };
+  const config: RunConfig = {
+    ...rest,
+    options,
+    arch: arch.name,
+    patch: [patch, patch, patch],
+    data: "",
+    precision,
+  };
   using trainer = new Trainer(arch, chosen, config);
   const wanted = JSON.parse(metadata.terms) as Record<string, number>;
   const relative = (got: number, want: number) => Math.abs(got - want) / Math.abs(want);
