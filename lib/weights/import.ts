@@ -54,7 +54,8 @@ function tokenOrder({ about }: StateFile, names: string[]): TokenOrder {
   if (said === "d0d1d2" || said === "d1d0d2") return said;
   const initial = about.get("init_args");
   const nnunet = initial instanceof Map && initial.has("plans");
-  if (nnunet || has("feature_decoder.") || /simmim/i.test(String(about.get("trainer_name")))) return "d0d1d2";
+  const latentCampus = has("feature_decoder.") || has("attention_pooling.");
+  if (nnunet || latentCampus || /simmim/i.test(String(about.get("trainer_name")))) return "d0d1d2";
   return has("decoder.blocks.") || about.has("nnssl_adaptation_plan") ? "d1d0d2" : "d0d1d2";
 }
 
