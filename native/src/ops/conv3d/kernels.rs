@@ -1,6 +1,7 @@
 //! The two inner loops of every convolution, over what a processor multiplies (`Operand`): f32 values, or pairs of
 //! bf16 whose products are summed in f32.
 
+use super::direct::Shared;
 use super::isa::{Isa, isa};
 use super::portable;
 use crate::element::{Dtype, Element, convert};
@@ -80,19 +81,26 @@ impl<O: Operand> Packed<O> {
         let tiles = c_out.div_ceil(width);
         let padded = c_in.next_multiple_of(O::GROUP);
         let mut values = Scratch::<O>::new(tiles * taps.len() * padded * width);
-        let groups = padded / O::GROUP;
-        values.par_chunks_mut(padded * width).enumerate().for_each(|(part, values)| {
-            let (tile, tap) = (part / taps.len(), taps[part % taps.len()]);
-            for group in 0..groups {
-                for co in 0..width {
-                    for k in 0..O::GROUP {
-                        let (co, ci) = (tile * width + co, group * O::GROUP + k);
+        let (groups, row) = (padded / O::GROUP, width * O::GROUP);
+        let out = Shared(values.as_mut_ptr());
+        // A task reads all taps of a channel while they are in the cache and writes one row per tap.
+        (0..tiles * groups).into_par_iter().with_min_len(8).for_each_init(
+            || vec![O::default(); taps.len() * row],
+            |rows, task| {
+                let (tile, group) = (task / groups, task % groups);
+                for i in 0..row {
+                    let (co, ci) = (tile * width + i / O::GROUP, group * O::GROUP + i % O::GROUP);
+                    for (t, &tap) in taps.iter().enumerate() {
                         let value = if co < c_out && ci < c_in { at(co, ci, tap) } else { 0.0 };
-                        values[(group * width + co - tile * width) * O::GROUP + k] = O::from_f32(value);
+                        rows[t * row + i] = O::from_f32(value);
                     }
                 }
-            }
-        });
+                for (t, from) in rows.chunks_exact(row).enumerate() {
+                    let to = ((tile * taps.len() + t) * groups + group) * row;
+                    unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), out.at(to), row) };
+                }
+            },
+        );
         Packed { c_in: padded, c_out, taps: taps.len(), width, values }
     }
 }

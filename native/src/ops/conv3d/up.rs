@@ -4,7 +4,7 @@ use super::Up;
 use super::direct::Shared;
 use super::gather::{GATHERED, Lent, Part, rows_as, units};
 use super::kernels::{self, Operand, Packed};
-use super::weight::{Factors, Outer, add_outer, sum_units};
+use super::weight::{Factors, Outer, add_outer, put, sum_units};
 use crate::element::Element;
 use crate::memory::Scratch;
 use rayon::prelude::*;
@@ -86,8 +86,5 @@ pub fn grad_weight<E: Element, O: Outer>(s: &Up, x: &[E], dy: &[E], dw: &mut [f3
         let a: Lent<O::Lane> = a;
         add_outer::<O>(&Factors { a, bases, taps, rows }, s.c_out, s.c_in, sums);
     });
-    for (i, value) in dw.iter_mut().enumerate() {
-        let (t, co, ci) = (i % 8, i / 8 % s.c_out, i / 8 / s.c_out);
-        *value = sums[(t * s.c_out + co) * s.c_in + ci];
-    }
+    put(&sums, [8, s.c_out, s.c_in], dw);
 }

@@ -134,10 +134,19 @@ pub fn grad_weight<E: Element, O: Outer>(s: &Shape, grid: &Grid, x: &[E], dy: &[
     let sums = sum_units(&units, s.weight_len(), |unit, sums| {
         add_outer::<O>(&O::factors(s, grid, x, dy, unit), s.c_in, s.c_out, sums);
     });
-    let n = s.taps();
-    dw.par_chunks_mut(s.c_in * n).enumerate().for_each(|(co, row)| {
-        for (i, value) in row.iter_mut().enumerate() {
-            *value = sums[(i % n * s.c_in + i / n) * s.c_out + co];
+    put(&sums, [s.taps(), s.c_in, s.c_out], dw);
+}
+
+/// `[taps][inner][outer]` as `[outer][inner][taps]`, in strips of a cache line of outer channels.
+pub fn put(sums: &[f32], [taps, inner, outer]: [usize; 3], dw: &mut [f32]) {
+    dw.par_chunks_mut(16 * inner * taps).enumerate().for_each(|(strip, out)| {
+        for i in 0..inner {
+            for t in 0..taps {
+                let row = &sums[(t * inner + i) * outer + 16 * strip..];
+                for (j, value) in row.iter().enumerate().take(out.len() / (inner * taps)) {
+                    out[(j * inner + i) * taps + t] = *value;
+                }
+            }
         }
     });
 }
