@@ -24,7 +24,7 @@ import { Grid, type Layout, type Side, type Tensor, volume } from "../tensor.ts"
 const TOKEN = 8;
 /** DropPath of the last block in pretraining; it rises linearly from 0 in the first. */
 const DROP = 0.2;
-/** Heads of the feature decoder. */
+/** Heads of the feature decoder, where they divide the width into what RoPE takes; else those of the trunk. */
 const FEATURE_HEADS = 16;
 
 type Layer = (x: Tensor, random?: Rng) => Tensor;
@@ -173,7 +173,8 @@ export function primus(name: string, width: number, depth: number, heads: number
       const eva = trunk(p, "eva", width, depth, heads, tokens);
       const mask = hidden ? p.add("mask_token", [1, 1, width], spread(1e-6)) : null;
       const refine = hidden === "drop" ? trunk(p, "decoder", width, 2, heads, tokens) : null;
-      const features = featureDecoder ? trunk(p, "feature_decoder", width, 2, FEATURE_HEADS, tokens) : null;
+      const featureHeads = width % (6 * FEATURE_HEADS) ? heads : FEATURE_HEADS;
+      const features = featureDecoder ? trunk(p, "feature_decoder", width, 2, featureHeads, tokens) : null;
       const up = upProjection(p, width, outputs, !hidden);
       const place = (x: Tensor, layout: Layout) =>
         linear(patchify(x, layout, TOKEN), embed.weight, embed.bias);

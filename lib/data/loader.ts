@@ -128,7 +128,7 @@ export class Loader {
         throw new UserError(
           `pairs: there are ${this.#read}, step ${step + 1} needs ${
             (step + 1) * this.#options.batch
-          }; draw more (crop-pairs without --count never ends)`,
+          }; draw more (crop-pairs without --count never ends), or start again with --steps ${step}`,
         );
       }
       if (this.#read++ === index) return value;

@@ -137,7 +137,11 @@ export async function train(trainer: Trainer, run: RunFolder, next: () => Promis
   let savedAt = performance.now();
   try {
     for (let step = run.step; step < steps && !stop; step++) {
-      const batch = await Promise.race([next(), stopped]);
+      const batch = await Promise.race([next(), stopped]).catch(async (error) => {
+        // Bad data, or a pipe that ended, costs no step that is done.
+        if (done > saved) await run.save(done, trainer.parameters, trainer.state());
+        throw error;
+      });
       const metric = batch && await trainer.step(step, batch);
       if (!metric) break;
       run.note(metric);

@@ -153,6 +153,21 @@ Deno.test({
     ]);
     assertEquals(piped.code, 0, piped.stderr);
     assert(indexedEqual(await weights(at("piped")), await weights(at("inside"))));
+
+    // A pipe is read as training goes on: without --steps the run says where the pipe ended, and keeps what it has.
+    const seven = [store, "--patch", "32", "--seed", "7", "--count", "5"];
+    const few = await new Deno.Command(Deno.execPath(), options(pairs, seven)).output();
+    const line = [store, ...SMALL, "--method", "cva", "--pairs", "-", "-o", at("short")];
+    const child = start(line, { stdin: "piped" });
+    const ended = end(child);
+    await new Blob([few.stdout]).stream().pipeTo(child.stdin);
+    const short = await ended;
+    assertEquals(short.code, 1);
+    for (const text of ["there are 5", "step 3 needs 6", "--steps 2"]) {
+      assertStringIncludes(short.stderr, text);
+    }
+    assertEquals(steps(at("short")), [1, 2]);
+    await weights(at("short"));
     await Deno.remove(folder, { recursive: true });
   },
 });
