@@ -1,8 +1,9 @@
 /**
  * MedNeXt as AMAES trains it (Roy et al. 2023; Munk et al. 2024): five levels of depthwise convolution, norm over each
  * channel, expansion, GELU, projection and residual sum. Light decoder (`rec_head`, no skips) for pretraining,
- * standard U-Net decoder (`pred_head`) for everything else; MedNeXt's own decoder can be built too. State-dict names and parameter counts are the published ones:
- * 16,236,385 (light) and 20,937,985 for `mednext-m`, 50,496,993 and 55,198,593 for `mednext-l`.
+ * standard U-Net decoder (`pred_head`) for everything else; the `native` networks have MedNeXt's own. State-dict names
+ * and parameter counts are the published ones: 16,236,385 (light) and 20,937,985 for `mednext-m`, 50,496,993 and
+ * 55,198,593 for `mednext-l`.
  */
 import type { Architecture, Network } from "../nn/network.ts";
 import type { Parameters } from "../nn/parameters.ts";
@@ -142,13 +143,12 @@ export function mednext(name: string, width: number, depths: Depths, own = false
   };
 }
 
-/** Depths of the published M. */
-export const mednextM: Architecture = mednext("mednext-m", 32, {
-  blocks: [3, 4, 4, 4, 4],
-  ratios: [2, 3, 4, 4, 4],
-});
-/** Depths of the published L. */
-export const mednextL: Architecture = mednext("mednext-l", 32, {
-  blocks: [3, 4, 8, 8, 8],
-  ratios: [3, 4, 8, 8, 8],
-});
+const M: Depths = { blocks: [3, 4, 4, 4, 4], ratios: [2, 3, 4, 4, 4] };
+const L: Depths = { blocks: [3, 4, 8, 8, 8], ratios: [3, 4, 8, 8, 8] };
+
+/** The published M and L. */
+export const mednextM: Architecture = mednext("mednext-m", 32, M);
+export const mednextL: Architecture = mednext("mednext-l", 32, L);
+/** The same with the decoder of MedNeXt: the L of 62 M parameters that AMAES trains from scratch. */
+export const mednextMNative: Architecture = mednext("mednext-m-native", 32, M, true);
+export const mednextLNative: Architecture = mednext("mednext-l-native", 32, L, true);

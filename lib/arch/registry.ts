@@ -1,7 +1,7 @@
 /** The networks by name. */
 import { nearest, UsageError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
-import { mednextL, mednextM } from "./mednext.ts";
+import { mednextL, mednextLNative, mednextM, mednextMNative } from "./mednext.ts";
 import { primusB, primusL, primusM, primusS } from "./primus.ts";
 import { resencL, resencS } from "./resenc.ts";
 import { swinUnetr } from "./swinunetr.ts";
@@ -14,6 +14,8 @@ export const architectures: readonly Architecture[] = [
   unetXl,
   mednextM,
   mednextL,
+  mednextMNative,
+  mednextLNative,
   swinUnetr,
   primusS,
   primusB,

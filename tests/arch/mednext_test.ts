@@ -1,27 +1,14 @@
 import { assert, assertEquals } from "@std/assert";
-import { mednext, mednextL, mednextM } from "../../lib/arch/mednext.ts";
+import { mednextL, mednextLNative, mednextM, mednextMNative } from "../../lib/arch/mednext.ts";
 import { scope } from "../../lib/tensor.ts";
 import { assertEmpty } from "../ops/golden.ts";
 import { documented, Filled, Shapes, summary } from "./filled.ts";
 
-const ownM = mednext(
-  "mednext-m, own decoder",
-  32,
-  { blocks: [3, 4, 4, 4, 4], ratios: [2, 3, 4, 4, 4] },
-  true,
-);
-const ownL = mednext(
-  "mednext-l, own decoder",
-  32,
-  { blocks: [3, 4, 8, 8, 8], ratios: [3, 4, 8, 8, 8] },
-  true,
-);
-
 Deno.test("mednext-m and mednext-l have the published counts, names and shapes", async () => {
   for (
     const [arch, light, keys, size, encoder, signature] of [
-      [ownM, false, 356, 17_548_929, 12_491_712, "1078ed8f1ad4c003"],
-      [ownL, false, 516, 61_779_233, 46_752_320, "a4ce3cb67e2ed68c"],
+      [mednextMNative, false, 356, 17_548_929, 12_491_712, "1078ed8f1ad4c003"],
+      [mednextLNative, false, 516, 61_779_233, 46_752_320, "a4ce3cb67e2ed68c"],
       [mednextM, true, 220, 16_236_385, 12_491_712, "387bc0df982c7799"],
       [mednextM, false, 236, 20_937_985, 12_491_712, "dd40ff101b597ff9"],
       [mednextL, true, 316, 50_496_993, 46_752_320, "0058459b1f0d3cd4"],
@@ -37,7 +24,7 @@ Deno.test("mednext-m and mednext-l have the published counts, names and shapes",
 
 for (
   const [arch, light, expected] of [
-    [ownM, false, [32.242425, 785.94596, 40.330272, -36.899199, 60339.738]],
+    [mednextMNative, false, [32.242425, 785.94596, 40.330272, -36.899199, 60339.738]],
     [mednextM, true, [-0.71683962, 0.39095797, -0.5454769, -0.6620928, -0.69380345]],
     [mednextM, false, [-3.6106996, 1.3984041, -2.9692952, -3.1240612, -2.7310267]],
     [mednextL, true, [-0.71471647, 0.36949865, -0.55536506, -0.63386266, -0.48401231]],
