@@ -10,15 +10,13 @@ import { divisible, unit } from "../nn/unit.ts";
 import { maxPool2 } from "../ops/maxpool.ts";
 import type { Tensor } from "../tensor.ts";
 
-const LEVELS = 5;
-
 /** A U-Net whose first level has `width` channels. */
-export function unet(name: string, width: number): Architecture {
-  const features = Array.from({ length: LEVELS }, (_, i) => width * 2 ** i);
+export function unet(name: string, width: number, depth = 5): Architecture {
+  const features = Array.from({ length: depth }, (_, i) => width * 2 ** i);
   return {
     name,
     citation: "Munk et al. 2024, AMAES: Augmented Masked Autoencoder Pretraining on Public Brain MRI Data",
-    stride: 2 ** (LEVELS - 1),
+    stride: 2 ** (depth - 1),
     encoderPrefixes: ["encoder."],
     headWidth: 2048,
     light: true,

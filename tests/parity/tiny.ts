@@ -17,7 +17,7 @@ export const tiny: Architecture = resenc("tiny resenc", [4, 8, 8], [1, 1, 1], 16
 /** Small builds of the families of networks, by the first word of their names. */
 const small: Record<string, Architecture> = {
   resenc: tiny,
-  unet: { ...unet("tiny unet", 4), headWidth: 16 },
+  unet: { ...unet("tiny unet", 4, 3), headWidth: 16 },
   mednext: { ...mednext("tiny mednext", 4, { blocks: [1, 1, 2], ratios: [2, 3, 2] }), headWidth: 16 },
   swinunetr: { ...swinunetr("tiny swinunetr", { width: 4, heads: [1, 2], edge: 3 }), headWidth: 16 },
   primus: { ...primus("tiny primus", 96, 2, 2), headWidth: 16 },
