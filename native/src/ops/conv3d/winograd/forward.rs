@@ -6,15 +6,11 @@
 //! transformed input four times smaller and costs nothing, since each row of B^T has two terms.
 
 use super::product::{PANEL, ROWS, product};
-use super::tiles::{Ahead, Scratch, TileRow, Tiles};
+use super::tiles::{Ahead, TileRow, Tiles};
 use super::transform::{Place, input_row, outputs, taps};
 use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
-use std::cell::RefCell;
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
-}
+use crate::memory::Scratch;
 
 /// Words of the transformed weights: `[z 4][panel of 32 outputs][y x 16][c_in / operands per word][32]`.
 pub fn weights_len(c_in: usize, c_out: usize, operands: Operands) -> usize {
@@ -133,7 +129,8 @@ impl<E: Element> Kernel for Forward<'_, E> {
         let matrix = tiles.next_multiple_of(ROWS) * tile + 16; // 64 bytes more, or all matrices would share cache sets
         let panels = self.c_out.div_ceil(PANEL);
         let len = 16 * matrix + 16 * ROWS * PANEL + panels * tiles * 8 * PANEL;
-        let at = SCRATCH.with_borrow_mut(|s| s.take(len));
+        let mut memory = Scratch::<f32>::new(len);
+        let at = memory.as_mut_ptr();
         let products = at.wrapping_add(16 * matrix);
         let sums = products.wrapping_add(16 * ROWS * PANEL);
         let calls = 64 * panels * tiles.div_ceil(ROWS);

@@ -35,10 +35,10 @@ use super::Shape;
 use super::isa::isa;
 use crate::element::{Dtype, Element};
 use crate::grid::Grid;
+use crate::memory::Scratch;
 use rayon::prelude::*;
-use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use tiles::{Scratch, Tiles};
+use tiles::Tiles;
 pub use vector::{Operands, Path};
 
 /// What is computed.
@@ -51,11 +51,6 @@ pub enum Direction {
 
 /// See `vx_conv3d_algorithm`.
 static CHOICE: AtomicU32 = AtomicU32::new(0);
-
-thread_local! {
-    /// Transformed weights, or sums of the weight gradient, of the call that runs.
-    static WEIGHTS: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
-}
 
 exports! {
     /// How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule, 1: directly, 2: by Winograd where
@@ -115,14 +110,15 @@ fn run<E: Element>(
     let tiles = Tiles { grid, side: s.side };
     assert!(x.len() == grid.blocks.len() * s.in_voxels() * s.c_in && w.len() == s.weight_len());
     assert!(y.len() == grid.blocks.len() * s.out_voxels() * s.c_out);
-    let to = WEIGHTS.with_borrow_mut(|memory| memory.take(forward::weights_len(s.c_in, s.c_out, path.operands)));
+    let mut memory = Scratch::<f32>::new(forward::weights_len(s.c_in, s.c_out, path.operands));
+    let to = memory.as_mut_ptr();
     let weights = forward::Weights { w, c_in: s.c_in, c_out: s.c_out, stride, flip, to };
     (0..s.c_in.div_ceil(forward::STRIP)).into_par_iter().for_each(|index| vector::dispatch(&weights, path, index));
     let mut padded = vec![0f32; s.c_out.next_multiple_of(product::PANEL)];
     if let Some(bias) = bias {
         padded[..s.c_out].copy_from_slice(bias);
     }
-    let zeros = vec![E::default(); s.side[2] * s.c_in];
+    let zeros = Scratch::<E>::zeros(s.side[2] * s.c_in);
     let rows = forward_rows(&tiles, s.c_in);
     let count = tiles.rows().div_ceil(rows);
     let (x, y) = (x.as_ptr(), y.as_mut_ptr());
@@ -153,8 +149,9 @@ pub fn grad_weight<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], dy: 
     let stretch = groups.div_ceil((tiles.count() / 2048).clamp(1, 8)) * rows;
     let stretches = tiles.rows().div_ceil(stretch);
     let len = stretches * weight::sums_len(s.c_in, s.c_out);
-    let to = WEIGHTS.with_borrow_mut(|memory| memory.take(len));
-    let zeros = vec![E::default(); s.side[2] * s.c_in];
+    let mut memory = Scratch::<f32>::new(len);
+    let to = memory.as_mut_ptr();
+    let zeros = Scratch::<E>::zeros(s.side[2] * s.c_in);
     let (c_in, c_out, x, dy) = (s.c_in, s.c_out, x.as_ptr(), dy.as_ptr());
     let panels = c_out.div_ceil(product::PANEL);
     let shares = rayon::current_num_threads().div_ceil(4 * stretches).min(panels);
@@ -162,8 +159,7 @@ pub fn grad_weight<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], dy: 
     let tasks = 4 * stretches * panels.div_ceil(per_task);
     let sums = weight::Sums { tiles, x, dy, c_in, c_out, zeros: &zeros, rows, stretch, panels: per_task, to };
     (0..tasks).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&sums, path, index));
-    let sums = unsafe { std::slice::from_raw_parts(to, len) };
-    let finish = weight::Finish { sums, c_in, c_out, stretches, dw: dw.as_mut_ptr() };
+    let finish = weight::Finish { sums: &memory, c_in, c_out, stretches, dw: dw.as_mut_ptr() };
     let blocks = panels * c_in.div_ceil(product::ROWS);
     (0..blocks).into_par_iter().for_each(|index| vector::dispatch(&finish, path, index));
 }

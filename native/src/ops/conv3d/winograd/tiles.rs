@@ -102,25 +102,3 @@ impl Ahead {
         self.next = end;
     }
 }
-
-/// A cache line of values.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub struct Line(#[allow(dead_code)] [f32; 16]);
-
-/// Aligned memory that is kept between calls and grows as needed.
-#[derive(Default)]
-pub struct Scratch(Vec<Line>);
-
-impl Scratch {
-    pub const fn new() -> Scratch {
-        Scratch(Vec::new())
-    }
-    /// Memory for `len` values, with old content.
-    pub fn take(&mut self, len: usize) -> *mut f32 {
-        if self.0.len() * 16 < len {
-            self.0 = vec![Line([0.0; 16]); len.div_ceil(16)];
-        }
-        self.0.as_mut_ptr() as *mut f32
-    }
-}

@@ -5,16 +5,12 @@
 //! `[c_out/32][c_in/8][16][8][32]` over its tiles; the last step adds the stretches in turn and applies G^T.
 
 use super::product::{PANEL, ROWS, product};
-use super::tiles::{Ahead, Scratch, TileRow, Tiles};
+use super::tiles::{Ahead, TileRow, Tiles};
 use super::transform::{PLANES, Place, gradient_row, input_row, taps_back};
 use super::vector::{Kernel, Operand, Vector};
 use crate::element::Element;
-use std::cell::RefCell;
+use crate::memory::Scratch;
 use std::ops::Range;
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
-}
 
 /// Values between two blocks of sums; one line more than the 16 matrices, or all blocks would share cache sets.
 const BLOCK: usize = 16 * ROWS * PANEL + 16;
@@ -70,7 +66,8 @@ impl<E: Element> Sums<'_, E> {
         let strips = c_in.div_ceil(16);
         let most = (self.rows * per_row).div_ceil(O::PER_WORD); // words per channel in a group
         let (x_len, dy_len) = (strips * most * 16 + 16, share.len() * most * PANEL + 16);
-        let at = SCRATCH.with_borrow_mut(|s| s.take(16 * (x_len + dy_len)));
+        let mut memory = Scratch::<f32>::new(16 * (x_len + dy_len));
+        let at = memory.as_mut_ptr();
         let x = Place { at, matrix: x_len, tile: 16, tiles_share: true };
         let dy = Place { at: at.wrapping_add(16 * x_len), matrix: dy_len, tile: PANEL, tiles_share: true };
         let last = ((stretch + 1) * self.stretch).min(self.tiles.rows());
