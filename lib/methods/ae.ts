@@ -26,7 +26,8 @@ export const ae = defineMethod({
           loss: scale(reconstruction, options.reconstruction),
           terms: { reconstruction },
           output,
-          hidden: new Float32Array(batch.images.length).fill(1), // every voxel counts
+          hidden: new Float32Array(batch.images.length),
+          whole: true,
         };
       },
     };
