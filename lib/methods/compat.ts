@@ -11,6 +11,8 @@ export const switches = {
   "nnssl-align-axes": ["D01", "alignment applies the first axis of a box to the last axis of the features"],
   "nnssl-align-corners": ["D02", "alignment takes box faces for the centres of the first and last voxel"],
   "nnssl-align-size": ["D03", "alignment pools to the aligned grid with its axes reversed"],
+  "nnssl-loss-map": ["D05", "the loss of token networks looks at tokens with their first two axes exchanged"],
+  "nnssl-teacher-statistics": ["D07", "the norms of a token network's teacher keep mean 0 and variance 1"],
   "nnssl-box": [
     "D09",
     "the box of the overlap is its real-valued share, the crops overlap by up to 2 voxels less",

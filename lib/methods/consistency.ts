@@ -20,7 +20,7 @@ import { reconstructionLoss } from "../ops/reconstruction.ts";
 import type { Rng } from "../rng.ts";
 import { type Side, Tensor, volume } from "../tensor.ts";
 import { alignDefects, type Compat } from "./compat.ts";
-import { attentionPooling, type Head, predictor, projector } from "./heads.ts";
+import { attentionPooling, type Head, predictor, projector, unseen } from "./heads.ts";
 import { cellOption, checkMask, encodeMasked, ratioOption } from "./masking.ts";
 import type { Context, Learner, Method } from "./method.ts";
 import type { Option, OptionValue, Schema, Values } from "./options.ts";
@@ -64,6 +64,7 @@ const COMPAT: readonly Compat[] = [
   "nnssl-align-axes",
   "nnssl-align-corners",
   "nnssl-align-size",
+  "nnssl-teacher-statistics",
   "nnssl-box",
   "nnssl-pair-order",
   "nnssl-gram-for-cosine",
@@ -127,14 +128,21 @@ interface Plan {
 const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
 
 /** A network with its projectors and, on tokens, its attention pooling; parameters go to `p`. */
-function branch(network: Network, p: Parameters, { source }: Settings, plan: Plan, width: number): Branch {
+function branch(
+  network: Network,
+  p: Parameters,
+  { source }: Settings,
+  plan: Plan,
+  width: number,
+  norm?: Head,
+): Branch {
   const levels = <T>(all: readonly T[]) => source === "last" ? all.slice(-1) : all;
   const channels = sum(levels(network.features));
   const own = source === "decoder" ? sum(network.decoderFeatures!) : channels;
   const heads = new Map<string, Head>();
   const head = (name: string | undefined, inputs: number): Head => {
     if (!name) return (x) => x;
-    if (!heads.has(name)) heads.set(name, projector(p, name, inputs, width));
+    if (!heads.has(name)) heads.set(name, projector(p, name, inputs, width, norm));
     return heads.get(name)!;
   };
   const projectPatch = plan.patch ? head(plan.heads.patch, own) : undefined;
@@ -152,7 +160,7 @@ function branch(network: Network, p: Parameters, { source }: Settings, plan: Pla
 }
 
 /** The teacher: a network of its own that follows the student, without what it does not use. */
-function makeTeacher({ arch, parameters, patch, options }: Context<Family>, plan: Plan) {
+function makeTeacher({ arch, parameters, patch, options, compat }: Context<Family>, plan: Plan) {
   const decodes = options.source === "decoder" && plan.patch;
   const copies = new Parameters(parameters.seed);
   const network = arch.build(copies, 1, 1, { patch, hidden: decodes ? "drop" : undefined });
@@ -161,7 +169,8 @@ function makeTeacher({ arch, parameters, patch, options }: Context<Family>, plan
     tensor[Symbol.dispose]();
     copies.tensors.delete(name);
   }
-  const latents = branch(network, copies, options, plan, arch.headWidth);
+  const frozen = compat.has("nnssl-teacher-statistics");
+  const latents = branch(network, copies, options, plan, arch.headWidth, frozen ? unseen : undefined);
   const followed = new Map([...copies.tensors.keys()].map((name) => [name, parameters.tensors.get(name)!]));
   return {
     state: copies.tensors,
@@ -183,7 +192,7 @@ function makeTeacher({ arch, parameters, patch, options }: Context<Family>, plan
 }
 
 /** Refuses options that do not fit each other, the network or the batch. */
-function check({ arch, network, batch, patch, options: o }: Context<Family>): void {
+function check({ arch, network, batch, patch, options: o, compat }: Context<Family>): void {
   checkMask(patch, network.token ?? o.cell, o.ratio);
   if (o.contrastive > 0 && batch < 2) {
     throw new UserError(
@@ -194,6 +203,11 @@ function check({ arch, network, batch, patch, options: o }: Context<Family>): vo
   if (o.align === "none" && o.contrastive === 0) {
     throw new UsageError(
       "--option align=none and contrastive=0 leave nothing to learn from two views; use --method mae",
+    );
+  }
+  if (compat.has("nnssl-teacher-statistics") && !network.token) {
+    throw new UserError(
+      `--compat nnssl-teacher-statistics is a defect of token networks, not of ${arch.name}`,
     );
   }
   if (o.source === "decoder" && !network.decoderFeatures) {

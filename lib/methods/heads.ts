@@ -2,6 +2,7 @@
 import type { Parameters } from "../nn/parameters.ts";
 import { silu } from "../ops/activation.ts";
 import { batchNorm } from "../ops/batchnorm.ts";
+import { scale } from "../ops/elementwise.ts";
 import { linear } from "../ops/linear.ts";
 import { softmaxPool } from "../ops/softmax_pool.ts";
 import type { Tensor } from "../tensor.ts";
@@ -13,7 +14,13 @@ export type Head = (x: Tensor) => Tensor;
  * Linear layers of the given widths, SiLU between; a norm by the batch's own statistics (D07) after each, or after each
  * but the last. Weights N(0, 0.02), biases 0 (methods.md 3.3).
  */
-function layers(p: Parameters, name: string, widths: number[], normLast: boolean): Head {
+function layers(
+  p: Parameters,
+  name: string,
+  widths: number[],
+  normLast: boolean,
+  norm: Head = batchNorm,
+): Head {
   const made = widths.slice(1).map((out, i) => ({
     weight: p.add(`${name}.${i}.weight`, [out, widths[i]], (rng) => 0.02 * rng.normal()),
     bias: p.add(`${name}.${i}.bias`, [out], () => 0),
@@ -22,16 +29,19 @@ function layers(p: Parameters, name: string, widths: number[], normLast: boolean
     made.forEach(({ weight, bias }, i) => {
       const last = i === made.length - 1;
       x = linear(x, weight, bias);
-      if (!last || normLast) x = batchNorm(x);
+      if (!last || normLast) x = norm(x);
       if (!last) x = silu(x);
     });
     return x;
   };
 }
 
+/** A norm that has seen nothing: mean 0, variance 1, the published teacher's (D07). */
+export const unseen: Head = (x) => scale(x, 1 / Math.sqrt(1 + 1e-5));
+
 /** Three layers to `width`, norm after each. */
-export function projector(p: Parameters, name: string, channels: number, width: number): Head {
-  return layers(p, name, [channels, width, width, width], true);
+export function projector(p: Parameters, name: string, channels: number, width: number, norm?: Head): Head {
+  return layers(p, name, [channels, width, width, width], true, norm);
 }
 
 /** `width` to a quarter and back. */

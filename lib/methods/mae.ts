@@ -1,7 +1,8 @@
 /** Masked autoencoding: hide random cubes of the input, reconstruct their voxels with the whole network. */
+import { UserError } from "../errors.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
-import { Tensor } from "../tensor.ts";
-import { cellOption, checkMask, encodeMasked, ratioOption } from "./masking.ts";
+import { Tensor, volume } from "../tensor.ts";
+import { cellOption, checkMask, encodeMasked, exchanged, hiddenVoxels, ratioOption } from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
 /**
@@ -19,11 +20,24 @@ export const mae = defineMethod({
     ratio: ratioOption,
     loss: { default: "mse", choices: ["mse", "huber", "l1"], help: "loss per hidden voxel" },
   },
-  bind({ network, patch, options: { cell, ratio, loss: kind } }) {
-    checkMask(patch, network.token ?? cell, ratio);
+  compat: ["nnssl-loss-map"],
+  bind({ arch, network, patch, options: { cell, ratio, loss: kind }, compat }) {
+    const side = network.token ?? cell;
+    checkMask(patch, side, ratio);
+    const exchanges = compat.has("nnssl-loss-map");
+    if (exchanges && (!network.token || patch[0] !== patch[1])) {
+      throw new UserError(
+        `--compat nnssl-loss-map is a defect of token networks on cubic patches, not of ${arch.name} at ${
+          patch.join("x")
+        }`,
+      );
+    }
     return {
       loss({ batch: { images }, random }) {
-        const { pyramid, image, hidden } = encodeMasked(network, images, patch, cell, ratio, random);
+        const masked = encodeMasked(network, images, patch, cell, ratio, random);
+        const { pyramid, image, mask } = masked;
+        const samples = images.length / volume(patch);
+        const hidden = exchanges ? hiddenVoxels(exchanged(mask), samples, patch, side) : masked.hidden;
         const output = network.decode(pyramid, random);
         const loss = reconstructionLoss(output, image, Tensor.from(hidden, 1, image.layout), kind);
         return { loss, terms: { reconstruction: loss }, output, hidden };

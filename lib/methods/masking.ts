@@ -93,6 +93,21 @@ export interface Masked {
   pyramid: Tensor[];
   image: Tensor;
   hidden: Float32Array;
+  mask: Mask;
+}
+
+/** The mask with its first two axes exchanged: the loss map of the published MAE on tokens (D05), cubes only. */
+export function exchanged({ dims, visible }: Mask): Mask {
+  const [z, y, x] = dims;
+  const cells = z * y * x;
+  return {
+    dims,
+    visible: visible.map((_, i) => {
+      const [n, at] = [Math.floor(i / cells), i % cells];
+      const [a, b] = [Math.floor(at / (y * x)), Math.floor(at / x) % y];
+      return visible[n * cells + (b * y + a) * x + at % x];
+    }),
+  };
 }
 
 /**
@@ -117,7 +132,7 @@ export function encodeMasked(
   const pyramid = network.token
     ? network.encode(image, mask.visible, random)
     : network.encode(Tensor.from(hide(images, hidden), 1, layout), undefined, random);
-  return { pyramid, image, hidden };
+  return { pyramid, image, hidden, mask };
 }
 
 /** The images with hidden voxels set to 0, the mean intensity after z-scoring. */

@@ -4,6 +4,9 @@ import { drawPair, type Triple } from "../../lib/data/views.ts";
 import { UserError } from "../../lib/errors.ts";
 import { alignDefects, type Compat, pairDefects } from "../../lib/methods/compat.ts";
 import { cva } from "../../lib/methods/cva.ts";
+import { mae } from "../../lib/methods/mae.ts";
+import { exchanged } from "../../lib/methods/masking.ts";
+import type { Method } from "../../lib/methods/method.ts";
 import { s3d } from "../../lib/methods/s3d.ts";
 import { align } from "../../lib/ops/align.ts";
 import { cosineLoss, rollHalf } from "../../lib/ops/cosine.ts";
@@ -14,7 +17,7 @@ import { Grid, scope, Tensor } from "../../lib/tensor.ts";
 import { Trainer } from "../../lib/train/pretrain.ts";
 import { channelsLast, leakFree, wave } from "../ops/wave.ts";
 import { batch } from "../parity/batch.ts";
-import { tiny, tinyRun } from "../parity/tiny.ts";
+import { families, tiny, tinyRun } from "../parity/tiny.ts";
 
 /** Boxes of the golden vectors, first views then second views. */
 const boxes = Float32Array.from(
@@ -108,9 +111,30 @@ Deno.test(
   }),
 );
 
+Deno.test(
+  "compat nnssl-loss-map, nnssl-teacher-statistics: on tokens they change their term, on CNNs they are refused, D05 D07",
+  leakFree(async () => {
+    const tokens = families().find((arch) => arch.kind === "token")!;
+    const first = async (method: Method, ...compat: Compat[]) => {
+      using trainer = new Trainer(tokens, method, { ...tinyRun(method, tokens), compat });
+      return (await trainer.step(0, batch(0, 16, 2, method.views)))!;
+    };
+    const [a, b] = [await first(mae), await first(mae, "nnssl-loss-map")];
+    assert(a.loss !== b.loss, `${a.loss}`);
+    const [c, d] = [await first(cva), await first(cva, "nnssl-teacher-statistics")];
+    assertEquals(c.reconstruction, d.reconstruction);
+    assert(c.contrastive !== d.contrastive, `${c.contrastive}`);
+    for (const [method, name] of [[mae, "nnssl-loss-map"], [cva, "nnssl-teacher-statistics"]] as const) {
+      assertThrows(() => new Trainer(tiny, method, { ...tinyRun(method), compat: [name] }), UserError, name);
+    }
+    const mask = { dims: [2, 2, 1] as const, visible: Uint8Array.of(1, 0, 1, 1) };
+    assertEquals([...exchanged(mask).visible], [1, 1, 0, 1]);
+  }),
+);
+
 for (const off of ["sparse", "token", "densify", "dynamic"]) {
   Deno.test(
-    `s3d with ${off}=false trains, hidden voxels stay out, no parameter is left over`,
+    `s3d with ${off}=false trains, and has only the parameters it uses`,
     leakFree(async () => {
       const run = tinyRun(s3d);
       using trainer = new Trainer(tiny, s3d, { ...run, options: { ...run.options, [off]: false } });
