@@ -5,15 +5,43 @@ use std::sync::OnceLock;
 /// Rows of c in registers.
 pub const ROWS: usize = 8;
 
-fn avx512() -> bool {
+/// Whether the processor has AVX-512 as compilers know it.
+pub fn avx512() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]
-        return is_x86_feature_detected!("avx512f");
+        return is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw");
         #[cfg(not(target_arch = "x86_64"))]
         false
     })
 }
+
+/// A function compiled for AVX-512 as well as for the baseline and chosen at run time; no sum changes its order and
+/// nothing is fused, so both give the same bits. Unlike a closure its body is sure to be inlined.
+macro_rules! widest {
+    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $kind:ty),* $(,)?) $body:block) => {
+        $(#[$doc])*
+        fn $name($($arg: $kind),*) {
+            #[inline(always)]
+            fn body($($arg: $kind),*) $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
+                fn wide($($arg: $kind),*) {
+                    body($($arg),*)
+                }
+                if $crate::ops::tile::avx512() {
+                    return unsafe { wide($($arg),*) };
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+pub(crate) use widest;
 
 /// Where value (i, k) of the left factor lies: `i * row + k * column`.
 #[derive(Clone, Copy)]

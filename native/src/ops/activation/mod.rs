@@ -11,13 +11,14 @@ use crate::{queue, tensor};
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + 12582912.0) - 12582912.0; // rounds to an integer
+    let shifted = x * std::f32::consts::LOG2_E + 12582912.0; // rounds to an integer, which its low bits hold
+    let n = shifted - 12582912.0;
     let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4; // ln 2 in two parts
     let mut p = 1.0 / 5040.0;
     for factor in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = p * r + factor;
     }
-    p * f32::from_bits(((n as i32 + 127) << 23) as u32)
+    p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1f32.to_bits())) // a cast would not vectorise
 }
 
 #[inline(always)]

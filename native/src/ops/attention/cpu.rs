@@ -3,8 +3,7 @@
 
 use super::Shape;
 use crate::ops::activation::exp;
-use crate::ops::rows::vectorised;
-use crate::ops::tile::{Strides, product};
+use crate::ops::tile::{Strides, product, widest};
 use rayon::prelude::*;
 
 const QUERIES: usize = 32;
@@ -97,11 +96,7 @@ pub fn forward(s: &Shape, q: &[f32], k: &[f32], v: &[f32], l: &mut [f32], y: &mu
                 let left = Strides { row: h.padded, column: 1 };
                 product([queries, keys, h.width], &packed, left, kt, keys, &mut scores, keys, false);
                 let live = keys.min(h.rows - j * keys);
-                vectorised(|| {
-                    for (i, scores) in scores.chunks_exact_mut(keys).enumerate() {
-                        soften(scores, live, &mut top[i], &mut total[i], &mut sums[i * h.padded..][..h.padded]);
-                    }
-                });
+                soften(&mut scores, keys, live, &mut top, &mut total, &mut sums, h.padded);
                 let (left, right) = (Strides { row: keys, column: 1 }, &values[j * keys * h.padded..]);
                 product([queries, h.padded, keys], &scores, left, right, h.padded, &mut sums, h.padded, true);
             }
@@ -115,29 +110,55 @@ pub fn forward(s: &Shape, q: &[f32], k: &[f32], v: &[f32], l: &mut [f32], y: &mu
     });
 }
 
-/// Scores to exp(score - top) with the row's running top, total and sums brought along; 0 from `live` on.
-#[inline(always)]
-fn soften(scores: &mut [f32], live: usize, top: &mut f32, total: &mut f32, sums: &mut [f32]) {
-    let mut lanes = [f32::MIN; 16];
-    scores[live..].fill(f32::MIN);
-    for part in scores.chunks_exact(16) {
-        lanes.iter_mut().zip(part).for_each(|(l, v)| *l = if *v > *l { *v } else { *l });
-    }
-    let new = lanes.iter().copied().fold(*top, f32::max);
-    let mut added = [0f32; 16];
-    for part in scores.chunks_exact_mut(16) {
-        for (value, sum) in part.iter_mut().zip(&mut added) {
-            *value = exp(*value - new);
-            *sum += *value;
+widest! {
+/// Rows of `keys` scores to exp(score - top), each row's running top, total and sums brought along; 0 from `live` on.
+fn soften(
+    scores: &mut [f32],
+    keys: usize,
+    live: usize,
+    top: &mut [f32],
+    total: &mut [f32],
+    sums: &mut [f32],
+    padded: usize,
+) {
+    for (i, scores) in scores.chunks_exact_mut(keys).enumerate() {
+        let mut lanes = [f32::MIN; 16];
+        scores[live..].fill(f32::MIN);
+        for part in scores.chunks_exact(16) {
+            lanes.iter_mut().zip(part).for_each(|(l, v)| *l = if *v > *l { *v } else { *l });
         }
+        let new = lanes.iter().copied().fold(top[i], f32::max);
+        let mut added = [0f32; 16];
+        for part in scores.chunks_exact_mut(16) {
+            for (value, sum) in part.iter_mut().zip(&mut added) {
+                *value = exp(*value - new);
+                *sum += *value;
+            }
+        }
+        scores[live..].fill(0.0);
+        if new > top[i] {
+            let shrink = exp(top[i] - new);
+            sums[i * padded..][..padded].iter_mut().for_each(|v| *v *= shrink);
+            total[i] *= shrink;
+        }
+        total[i] += added.iter().sum::<f32>();
+        top[i] = new;
     }
-    scores[live..].fill(0.0);
-    if new > *top {
-        let shrink = exp(*top - new);
-        sums.iter_mut().for_each(|v| *v *= shrink);
-        *total *= shrink;
+}
+}
+
+widest! {
+/// Rows of scores to p and of dy . v to ds, both 0 from `live` on; per row l and dy . y.
+fn slope(p: &mut [f32], ds: &mut [f32], keys: usize, live: usize, rows: &[(f32, f32)]) {
+    for ((p, ds), (l, mean)) in p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys)).zip(rows) {
+        for (p, ds) in p.iter_mut().zip(&mut *ds) {
+            *p = exp(*p - l);
+            *ds = *p * (*ds - mean);
+        }
+        p[live..].fill(0.0);
+        ds[live..].fill(0.0);
     }
-    (*top, *total) = (new, *total + added.iter().sum::<f32>());
+}
 }
 
 /// dq, dk, dv from [q, k, v, l, y, dy].
@@ -170,17 +191,7 @@ pub fn backward(s: &Shape, [q, k, v, l, y, dy]: [&[f32]; 6], [dq, dk, dv]: [&mut
                 product([queries, keys, width], &qp, left, &kt[block.clone()], keys, &mut p, keys, false);
                 product([queries, keys, width], &gp, left, &vt[block], keys, &mut ds, keys, false);
                 let live = keys.min(h.rows - j * keys);
-                vectorised(|| {
-                    let pairs = p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys));
-                    for ((p, ds), (l, mean)) in pairs.zip(&row) {
-                        for (p, ds) in p[..live].iter_mut().zip(&mut *ds) {
-                            *p = exp(*p - l);
-                            *ds = *p * (*ds - mean);
-                        }
-                        p[live..].fill(0.0);
-                        ds[live..].fill(0.0);
-                    }
-                });
+                slope(&mut p, &mut ds, keys, live, &row);
                 // Scores of queries beyond the last meet zero rows of q and dy.
                 let at = j * keys * padded;
                 product([keys, padded, queries], &p, down, &gp, padded, &mut dvs[at..], padded, true);
