@@ -33,7 +33,7 @@ export function families(): Architecture[] {
   return [...firsts.values()];
 }
 
-/** A run of `method` at the smallest patch, four cells per axis, two images a step. */
+/** A run of `method` at the smallest patch, four cells per axis, 3^3 aligned positions, two images a step. */
 export function tinyRun(
   method: Method,
   arch: Architecture = tiny,
@@ -42,7 +42,8 @@ export function tinyRun(
   const side = Math.max(16, 2 * arch.stride);
   const kind = arch.kind ?? "cnn";
   const cell = kind === "cnn" && "cell" in method.options ? { cell: side / 4 } : {};
-  const options = fillOptions(method.name, method.options, kind, cell);
+  const aligned = "aligned" in method.options ? { aligned: "3" } : {};
+  const options = fillOptions(method.name, method.options, kind, { ...cell, ...aligned });
   return {
     method: method.name,
     arch: arch.name,
