@@ -109,9 +109,9 @@ function readSide(text: OptionValue): Side {
   return side as unknown as Side;
 }
 
-/** What one network of the pair makes of a batch: rows per aligned position, `[n * bins][c]`, and per crop, `[n][c]`. */
+/** Latents of one network of the pair: on a grid, dense `[n][z][y][x][c]`, and per crop, `[n][c]`. */
 interface Branch {
-  patch(maps: Tensor[], boxes: Float32Array): Tensor;
+  patch(maps: Tensor[]): Tensor;
   image(pyramid: Tensor[]): Tensor;
 }
 
@@ -149,14 +149,19 @@ function branch(
   const projectImage = plan.image ? head(plan.heads.image, channels) : undefined;
   const pool = plan.image && network.token ? attentionPooling(p, "image_pool", channels) : globalAverage;
   return {
-    patch(maps, boxes) {
-      const sampled = (source === "decoder" ? maps : levels(maps)).map((map) =>
-        sample(network.token ? map : adaptivePool(map, LATENT), boxes, plan.out, 2, plan.defects)
+    patch(maps) {
+      const pooled = (source === "decoder" ? maps : levels(maps)).map((map) =>
+        network.token ? map : adaptivePool(map, LATENT)
       );
-      return projectPatch!(sampled.reduce(concat));
+      return projectPatch!(pooled.reduce(concat));
     },
     image: (pyramid) => projectImage!(levels(pyramid).map(pool).reduce(concat)),
   };
+}
+
+/** The common box of each crop, `[n * bins][c]`: published heads see the whole grid, so this comes after them. */
+function overlapOf(latents: Tensor, boxes: Float32Array, { out, defects }: Plan): Tensor {
+  return sample(latents, boxes, out, 2, defects);
 }
 
 /** The teacher: a network of its own that follows the student, without what it does not use. */
@@ -183,7 +188,7 @@ function makeTeacher({ arch, parameters, patch, options, compat }: Context<Famil
         if (decodes) network.decode(pyramid, undefined, maps);
         return {
           patch: plan.patch
-            ? rollHalf(latents.patch(decodes ? maps : pyramid, boxes), volume(plan.out))
+            ? rollHalf(overlapOf(latents.patch(decodes ? maps : pyramid), boxes, plan), volume(plan.out))
             : null,
           image: plan.image ? rollHalf(latents.image(pyramid), 1) : null,
         };
@@ -265,8 +270,8 @@ function bind(context: Context<Family>): Learner {
       const terms: Record<string, Tensor> = { reconstruction };
       let loss = scale(reconstruction, o.reconstruction);
       if (target.patch) {
-        const latents = student.patch(o.source === "decoder" ? maps : seen, overlap);
-        terms.alignment = align(predict("patch", latents), target.patch);
+        const latents = predict("patch", student.patch(o.source === "decoder" ? maps : seen));
+        terms.alignment = align(overlapOf(latents, overlap, plan), target.patch);
         loss = add(loss, scale(terms.alignment, o.alignment));
       }
       if (target.image) {
