@@ -27,6 +27,7 @@ fn filled(grid: u32, voxels: u32) -> Result<Vec<usize>> {
 }
 
 /// The mean of each 2x2x2 cube; `side` of y.
+#[allow(clippy::needless_range_loop)]
 fn average<E: Element>(x: &[E], side: [usize; 3], c: usize, y: &mut [E]) {
     let width = side[2] * c;
     y.par_chunks_mut(width.max(1)).with_min_len(8).enumerate().for_each(|(row, y)| {

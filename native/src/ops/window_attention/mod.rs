@@ -31,7 +31,7 @@ impl Shape {
                 "window attention: {tokens} tokens in windows of edge {edge}, {heads} heads of {width}"
             ));
         }
-        if !regions.is_empty() && (regions.len() % tokens != 0 || windows % (regions.len() / tokens) != 0) {
+        if !regions.is_empty() && (!regions.len().is_multiple_of(tokens) || windows % (regions.len() / tokens) != 0) {
             return Err(format!("window attention: {} regions do not fit {windows} windows", regions.len()));
         }
         Ok(Shape { windows, tokens, heads, width, edge, regions: regions.to_vec() })
