@@ -70,8 +70,57 @@ pub fn each<E: Send>(out: &mut [E], body: impl Fn(usize, &mut [E]) + Sync) {
     out.par_chunks_mut(PIECE).enumerate().for_each(|(i, part)| vectorised(|| body(i * PIECE, part)));
 }
 
-/// Runs `body` compiled for the widest vectors of this processor. No sum changes its order, nothing is fused, so
-/// every width gives the same bits.
+/// Vectors of this processor: 2 AVX-512, 1 AVX2, 0 the baseline.
+#[inline(always)]
+pub fn vectors() -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw")
+        {
+            return 2;
+        }
+        if is_x86_feature_detected!("avx2") {
+            return 1;
+        }
+    }
+    0
+}
+
+/// Declares a function that is compiled for the widest vectors of the processor as well as for the baseline. No sum
+/// changes its order, nothing is fused, so every width gives the same bits. For hot loops: `vectorised` takes a closure,
+/// which the compiler does not always compile anew.
+#[macro_export]
+macro_rules! wide {
+    ($(#[$m:meta])* fn $name:ident $(<$g:ident : $b:path>)? ($($a:ident : $t:ty),* $(,)?) $body:block) => {
+        $(#[$m])*
+        #[allow(clippy::too_many_arguments)]
+        fn $name $(<$g: $b>)? ($($a: $t),*) {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn plain $(<$g: $b>)? ($($a: $t),*) $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512 $(<$g: $b>)? ($($a: $t),*) { plain($($a),*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2 $(<$g: $b>)? ($($a: $t),*) { plain($($a),*) }
+            match $crate::ops::rows::vectors() {
+                #[cfg(target_arch = "x86_64")]
+                2 => unsafe { avx512($($a),*) },
+                #[cfg(target_arch = "x86_64")]
+                1 => unsafe { avx2($($a),*) },
+                _ => plain($($a),*),
+            }
+        }
+    };
+}
+
+/// Runs `body` compiled for the widest vectors of this processor, where the compiler takes it in (see `wide!`).
 pub fn vectorised<R>(body: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
@@ -83,15 +132,10 @@ pub fn vectorised<R>(body: impl FnOnce() -> R) -> R {
         fn avx2<R>(body: impl FnOnce() -> R) -> R {
             body()
         }
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512bw")
-        {
-            return unsafe { avx512(body) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            return unsafe { avx2(body) };
+        match vectors() {
+            2 => return unsafe { avx512(body) },
+            1 => return unsafe { avx2(body) },
+            _ => {}
         }
     }
     body()

@@ -5,6 +5,7 @@
 
 use super::rows;
 use crate::element::Element;
+use crate::wide;
 use crate::{queue, tensor};
 
 /// exp(x) in f32 to 2 ulp by 2^n * exp(r), |r| <= ln 2 / 2, with the Taylor polynomial of degree 7; vectorises.
@@ -24,6 +25,16 @@ pub fn exp(x: f32) -> f32 {
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
+}
+
+wide! {
+    /// dy where sign is positive, else slope * dy.
+    fn leaky_grad<E: Element>(sign: &[E], dy: &[E], slope: f32, dx: &mut [E]) {
+        for ((dx, s), dy) in dx.iter_mut().zip(sign).zip(dy) {
+            let dy = dy.to_f32();
+            *dx = E::from_f32(if s.to_f32() > 0.0 { dy } else { slope * dy });
+        }
+    }
 }
 
 exports! {
@@ -54,10 +65,7 @@ exports! {
             by_dtype!(sign.dtype, E => {
                 let (sign, dy) = (sign.of::<E>(), dy.of::<E>());
                 rows::each(dx.of_mut::<E>(), |at, dx| {
-                    for ((dx, s), dy) in dx.iter_mut().zip(&sign[at..]).zip(&dy[at..]) {
-                        let dy = dy.to_f32();
-                        *dx = E::from_f32(if s.to_f32() > 0.0 { dy } else { slope * dy });
-                    }
+                    leaky_grad(&sign[at..], &dy[at..], slope, dx)
                 })
             });
             Ok(())

@@ -2,7 +2,15 @@
 
 use super::rows;
 use crate::element::Element;
+use crate::wide;
 use crate::{queue, tensor};
+
+wide! {
+    /// target += source
+    fn add<E: Element>(source: &[E], target: &mut [E]) {
+        target.iter_mut().zip(source).for_each(|(t, s)| *t = E::from_f32(t.to_f32() + s.to_f32()));
+    }
+}
 
 exports! {
     /// target += source, of one type
@@ -13,7 +21,7 @@ exports! {
             by_dtype!(target.dtype, E => {
                 let source = source.of::<E>();
                 rows::each(target.of_mut::<E>(), |at, t| {
-                    t.iter_mut().zip(&source[at..]).for_each(|(t, s)| *t = E::from_f32(t.to_f32() + s.to_f32()));
+                    add(&source[at..], t)
                 })
             });
             Ok(())

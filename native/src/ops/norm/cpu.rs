@@ -3,11 +3,91 @@
 use super::Shape;
 use crate::element::Element;
 use crate::ops::rows::{self, Piece};
+use crate::wide;
 
 /// The rows of a piece in a tensor.
 #[inline(always)]
 fn part<'a, E>(values: &'a [E], piece: &Piece, c: usize) -> &'a [E] {
     &values[piece.rows.start * c..piece.rows.end * c]
+}
+
+wide! {
+    /// Adds rows and their squares.
+    fn add_squares<E: Element>(x: &[E], sum: &mut [f64], square: &mut [f64]) {
+        let c = sum.len();
+        let square = &mut square[..c];
+        for row in x.chunks_exact(c) {
+            for i in 0..c {
+                let x = row[i].to_f32() as f64;
+                sum[i] += x;
+                square[i] += x * x;
+            }
+        }
+    }
+}
+
+wide! {
+    /// y = act((x - mean) * factor + beta + residual), row by row.
+    fn affine<E: Element>(
+        x: &[E], residual: Option<&[E]>, mean: &[f32], factor: &[f32], beta: &[f32], slope: f32, y: &mut [E],
+    ) {
+        let c = mean.len();
+        let (factor, beta) = (&factor[..c], &beta[..c]);
+        if let Some(residual) = residual {
+            let rows = x.chunks_exact(c).zip(residual.chunks_exact(c));
+            for (y, (x, r)) in y.chunks_exact_mut(c).zip(rows) {
+                for i in 0..c {
+                    let v = (x[i].to_f32() - mean[i]) * factor[i] + beta[i] + r[i].to_f32();
+                    y[i] = E::from_f32(if v > 0.0 { v } else { slope * v });
+                }
+            }
+        } else {
+            for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                for i in 0..c {
+                    let v = (x[i].to_f32() - mean[i]) * factor[i] + beta[i];
+                    y[i] = E::from_f32(if v > 0.0 { v } else { slope * v });
+                }
+            }
+        }
+    }
+}
+
+wide! {
+    /// Adds g and g * (x - mean), row by row; y is read only where slope is not 1.
+    fn add_gradients<E: Element>(
+        x: &[E], y: &[E], dy: &[E], mean: &[f32], slope: f32, sum: &mut [f64], product: &mut [f64],
+    ) {
+        let c = mean.len();
+        let (sum, product) = (&mut sum[..c], &mut product[..c]);
+        let rows = x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(y.chunks_exact(c));
+        for ((x, dy), y) in rows {
+            for i in 0..c {
+                let dy = dy[i].to_f32();
+                let g = (if slope == 1.0 || y[i].to_f32() > 0.0 { dy } else { slope * dy }) as f64;
+                sum[i] += g;
+                product[i] += g * (x[i].to_f32() - mean[i]) as f64;
+            }
+        }
+    }
+}
+
+wide! {
+    /// dx = factor * (g - mean_g - (x - mean) * slant), row by row; y is read only where slope is not 1.
+    fn centred<E: Element>(
+        x: &[E], y: &[E], dy: &[E], mean: &[f32], factor: &[f32], mean_g: &[f32], slant: &[f32], slope: f32, dx: &mut [E],
+    ) {
+        let c = mean.len();
+        let (factor, mean_g, slant) = (&factor[..c], &mean_g[..c], &slant[..c]);
+        let rows = x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(y.chunks_exact(c));
+        for (dx, ((x, dy), y)) in dx.chunks_exact_mut(c).zip(rows) {
+            for i in 0..c {
+                let dy = dy[i].to_f32();
+                let g = if slope == 1.0 || y[i].to_f32() > 0.0 { dy } else { slope * dy };
+                let centred = x[i].to_f32() - mean[i];
+                dx[i] = E::from_f32(factor[i] * (g - mean_g[i] - centred * slant[i]));
+            }
+        }
+    }
 }
 
 /// `[2][samples][c]`: mean, 1 / sqrt(variance + eps). f64 sums of x and x^2 (exact squares) keep the variance of
@@ -16,13 +96,7 @@ pub fn statistics<E: Element>(s: &Shape, x: &[E], eps: f32, out: &mut [f32]) {
     let c = s.c;
     let sums = rows::sums(&rows::pieces(&s.starts, c), s.samples(), 2 * c, |piece, sums| {
         let (sum, square) = sums.split_at_mut(c);
-        for row in part(x, piece, c).chunks_exact(c) {
-            for ((sum, square), x) in sum.iter_mut().zip(square.iter_mut()).zip(row) {
-                let x = x.to_f32() as f64;
-                *sum += x;
-                *square += x * x;
-            }
-        }
+        add_squares(part(x, piece, c), sum, square);
     });
     let (means, rstds) = out.split_at_mut(s.samples() * c);
     for n in 0..s.samples() {
@@ -61,24 +135,8 @@ pub fn forward<E: Element>(
     let factors: Vec<Vec<f32>> = (0..s.samples()).map(|n| factor(of_sample(s, statistics, n).1, gamma)).collect();
     rows::fill(&rows::pieces(&s.starts, c), c, y, |piece, y| {
         let (mean, _) = of_sample(s, statistics, piece.sample);
-        let factor = &factors[piece.sample][..c];
-        let x = part(x, piece, c).chunks_exact(c);
-        if let Some(residual) = residual {
-            let residual = part(residual, piece, c).chunks_exact(c);
-            for ((y, x), r) in y.chunks_exact_mut(c).zip(x).zip(residual) {
-                for i in 0..c {
-                    let v = (x[i].to_f32() - mean[i]) * factor[i] + beta[i] + r[i].to_f32();
-                    y[i] = E::from_f32(if v > 0.0 { v } else { slope * v });
-                }
-            }
-        } else {
-            for (y, x) in y.chunks_exact_mut(c).zip(x) {
-                for i in 0..c {
-                    let v = (x[i].to_f32() - mean[i]) * factor[i] + beta[i];
-                    y[i] = E::from_f32(if v > 0.0 { v } else { slope * v });
-                }
-            }
-        }
+        let residual = residual.map(|r| part(r, piece, c));
+        affine(part(x, piece, c), residual, mean, &factors[piece.sample], beta, slope, y);
     });
 }
 
@@ -96,25 +154,7 @@ pub fn grad_sums<E: Element>(s: &Shape, x: &[E], y: &[E], dy: &[E], statistics: 
     let sums = rows::sums(&rows::pieces(&s.starts, c), s.samples(), 2 * c, |piece, sums| {
         let (mean, _) = of_sample(s, statistics, piece.sample);
         let (sum, product) = sums.split_at_mut(c);
-        let rows = part(x, piece, c).chunks_exact(c).zip(part(dy, piece, c).chunks_exact(c));
-        if slope == 1.0 {
-            for (x, dy) in rows {
-                for i in 0..c {
-                    let g = dy[i].to_f32() as f64;
-                    sum[i] += g;
-                    product[i] += g * (x[i].to_f32() - mean[i]) as f64;
-                }
-            }
-        } else {
-            for ((x, dy), y) in rows.zip(part(y, piece, c).chunks_exact(c)) {
-                for i in 0..c {
-                    let dy = dy[i].to_f32();
-                    let g = (if y[i].to_f32() > 0.0 { dy } else { slope * dy }) as f64;
-                    sum[i] += g;
-                    product[i] += g * (x[i].to_f32() - mean[i]) as f64;
-                }
-            }
-        }
+        add_gradients(part(x, piece, c), part(y, piece, c), part(dy, piece, c), mean, slope, sum, product);
     });
     let (sum, product) = out.split_at_mut(s.samples() * c);
     for n in 0..s.samples() {
@@ -154,25 +194,7 @@ pub fn grad_input<E: Element>(
     rows::fill(&rows::pieces(&s.starts, c), c, dx, |piece, dx| {
         let (mean, _) = of_sample(s, statistics, piece.sample);
         let (factor, mean_g, slant) = &terms[piece.sample];
-        let (factor, mean_g, slant) = (&factor[..c], &mean_g[..c], &slant[..c]);
-        let rows = part(x, piece, c).chunks_exact(c).zip(part(dy, piece, c).chunks_exact(c));
-        let rows = dx.chunks_exact_mut(c).zip(rows);
-        if slope == 1.0 {
-            for (dx, (x, dy)) in rows {
-                for i in 0..c {
-                    let centred = x[i].to_f32() - mean[i];
-                    dx[i] = E::from_f32(factor[i] * (dy[i].to_f32() - mean_g[i] - centred * slant[i]));
-                }
-            }
-        } else {
-            for ((dx, (x, dy)), y) in rows.zip(part(y, piece, c).chunks_exact(c)) {
-                for i in 0..c {
-                    let dy = dy[i].to_f32();
-                    let g = if y[i].to_f32() > 0.0 { dy } else { slope * dy };
-                    let centred = x[i].to_f32() - mean[i];
-                    dx[i] = E::from_f32(factor[i] * (g - mean_g[i] - centred * slant[i]));
-                }
-            }
-        }
+        let (x, y, dy) = (part(x, piece, c), part(y, piece, c), part(dy, piece, c));
+        centred(x, y, dy, mean, factor, mean_g, slant, slope, dx);
     });
 }
