@@ -1,4 +1,15 @@
 //! The inner loops in f32 with AVX-512: register tiles of 8 voxels (or input channels) by 32 output channels.
+//!
+//! Share of the peak of one Zen 5 core (234 GFLOP/s), as in `avx512bf16`:
+//!
+//! | channels, side, batch | forward | input gradient | weight gradient |
+//! |---|---|---|---|
+//! | 16, 64^3, 1 | 65 % | 65 % | 59 % |
+//! | 32, 48^3, 1 | 85 % | 86 % | 79 % |
+//! | 64, 24^3, 1 | 86 % | 87 % | 77 % |
+//! | 128, 12^3, 1 | 83 % | 83 % | 69 % |
+//! | 256, 6^3, 1 | 50 % | 52 % | 51 % |
+//! | 320, 4^3, 2 | 35 % | 39 % | 29 % |
 
 use super::kernels::{M, N, Tile, Weights};
 use std::arch::x86_64::*;

@@ -1,5 +1,19 @@
 //! The inner loops on pairs of bf16 with f32 sums (vdpbf16ps): register tiles of 8 voxels (or input channels) by 32
 //! output channels. A pair is two neighbouring input channels in `tile`, two neighbouring voxels in `outer`.
+//!
+//! Share of the peak of one Zen 5 core (468 GFLOP/s), whole 3x3x3 convolution with gathering and packing, measured as
+//! processor time on a busy machine:
+//!
+//! | channels, side, batch | forward | input gradient | weight gradient |
+//! |---|---|---|---|
+//! | 16, 64^3, 1 | 54 % | 54 % | 44 % |
+//! | 32, 48^3, 1 | 87 % | 87 % | 75 % |
+//! | 64, 24^3, 1 | 87 % | 86 % | 74 % |
+//! | 128, 12^3, 1 | 79 % | 74 % | 81 % |
+//! | 256, 6^3, 1 | 31 % | 32 % | 41 % |
+//! | 320, 4^3, 2 | 20 % | 23 % | 32 % |
+//!
+//! 16 channels leave half of a register tile empty; the last two rows mostly pack weights.
 
 use super::kernels::{M, N, Tile, Weights};
 use half::bf16;
