@@ -40,7 +40,15 @@ export async function estimateRun(plan: Plan): Promise<Record<string, unknown>> 
   const seconds = await estimate(trainer, () => source.next());
   source.close();
   const { steps } = plan.config;
-  return { ...sizes(trainer), seconds_per_step: seconds, steps, seconds: seconds * steps, device: "cpu" };
+  const peak_memory_bytes = memory().peakBytes;
+  return {
+    ...sizes(trainer),
+    seconds_per_step: seconds,
+    steps,
+    seconds: seconds * steps,
+    peak_memory_bytes,
+    device: "cpu",
+  };
 }
 
 /**
