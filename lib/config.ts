@@ -155,8 +155,15 @@ export function help(command: Command): string {
   ].join("\n");
 }
 
+/** Paths that a script may read and write, and programs that it may start. */
+export interface Grants {
+  read: string[];
+  write: string[];
+  run?: string[];
+}
+
 /** Which paths a command line reads and which it writes. */
-export function grants(command: Command, args: Arguments): { read: string[]; write: string[] } {
+export function grants(command: Command, args: Arguments): Grants {
   const read: string[] = [];
   const write: string[] = [];
   const add = (access: "read" | "write" | undefined, path: unknown) => {

@@ -25,6 +25,7 @@ export function libraryState(root: string): "current" | "stale" | "missing" {
   const newer = (path: string): boolean => {
     try {
       for (const entry of Deno.readDirSync(path)) {
+        if (entry.name.endsWith(".cu")) continue; // no part of the library yet
         const inner = join(path, entry.name);
         if (entry.isDirectory ? newer(inner) : modified(inner) > built) return true;
       }

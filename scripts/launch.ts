@@ -3,7 +3,7 @@
  * the named outputs, loads our library, and nothing else. `deno task NAME ARGS` runs `launch.ts NAME ARGS`.
  */
 import { dirname, fromFileUrl, join, resolve } from "@std/path";
-import { type Arguments, type Command, grants, help, log, parse } from "../lib/config.ts";
+import { type Arguments, type Command, type Grants, grants, help, log, parse } from "../lib/config.ts";
 import { explain, nearest, UsageError, UserError } from "../lib/errors.ts";
 import { halvesOf, libraryPath, libraryState, listedPaths, permission, testCounts } from "../lib/launch.ts";
 
@@ -11,7 +11,7 @@ import { halvesOf, libraryPath, libraryState, listedPaths, permission, testCount
 interface Script {
   command: Command;
   /** Paths that do not stand on the command line, such as a default working folder. */
-  extraGrants?(args: Arguments): ReturnType<typeof grants> & { run?: string[] };
+  extraGrants?(args: Arguments): Grants | Promise<Grants>;
 }
 
 const ROOT = dirname(dirname(fromFileUrl(import.meta.url)));

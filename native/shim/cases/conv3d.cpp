@@ -1,0 +1,198 @@
+// The kernels of ops/conv3d against loop nests, over the shape table.
+#include KERNEL
+#include "check.h"
+
+using check::Grid;
+
+/// A convolution (or transposed one: 2x2x2, stride 2) on a grid; `side` is the block side of the coarse end.
+struct Case {
+    int side[3], c_in, c_out, kernel, stride;
+    bool transposed = false;
+};
+
+/// Which voxels a launch reads and writes, beside its channels.
+struct Access {
+    int stride = 1, pad = 0, reach = 1, spread = 1;
+    int parity[3] = {0, 0, 0};
+    std::vector<std::array<int, 3>> taps{};  // place in the halo
+    std::vector<int> source{};               // of each tap in the file
+};
+
+static int padded(int n) { return (n + 31) / 32 * 32; }
+static int product(const int (&v)[3]) { return v[0] * v[1] * v[2]; }
+
+/// Tiles as large as `rows` and a halo of `limit` voxels allow, several blocks per tile where blocks are small.
+static Conv geometry(const Grid& grid, const int (&side)[3], int c_in, int c_out, const Access& access, int rows, int limit) {
+    Conv g{};
+    g.blocks = grid.blocks;
+    g.stride = access.stride, g.pad = access.pad, g.spread = access.spread;
+    g.c_in = c_in, g.c_out = c_out, g.in_padded = padded(c_in), g.out_padded = padded(c_out);
+    auto volume = [&](int d, int size) {
+        int voxels = 1;
+        for (int e = 0; e < 3; e++) voxels *= ((e == d ? size : g.tile[e]) - 1) * g.stride + access.reach;
+        return voxels;
+    };
+    for (int d = 0; d < 3; d++) g.side[d] = side[d], g.parity[d] = access.parity[d], g.tile[d] = 1;
+    for (bool grown = true; grown;) {
+        grown = false;
+        for (int d = 2; d >= 0; d--) {
+            const int size = std::min(2 * g.tile[d], side[d]);
+            if (size == g.tile[d] || product(g.tile) / g.tile[d] * size > rows || volume(d, size) > limit) continue;
+            g.tile[d] = size;
+            grown = true;
+        }
+    }
+    const bool whole = product(g.tile) == product(g.side);
+    g.parts = whole ? std::max(1, std::min({g.blocks, rows / product(g.tile), limit / volume(0, g.tile[0])})) : 1;
+    for (int d = 0; d < 3; d++) g.halo[d] = (g.tile[d] - 1) * g.stride + access.reach;
+    for (const auto& tap : access.taps) g.offset[g.taps++] = (tap[0] * g.halo[1] + tap[1]) * g.halo[2] + tap[2];
+    return g;
+}
+
+static Pack packing(const Conv& g, const Access& access, int file_taps, bool turned) {
+    Pack p{g.c_in, g.c_out, g.in_padded, g.out_padded, turned, g.taps, file_taps, {}};
+    std::copy(access.source.begin(), access.source.end(), p.source);
+    return p;
+}
+
+static size_t halo_bytes(const Conv& g) { return (size_t)g.parts * product(g.halo) * CHANNELS * 2; }
+
+/// Packs the weights and convolves; 64 output channels per block where they divide.
+static void convolve(const Grid& grid, const Conv& g, const Pack& p, const std::vector<bf16>& x,
+                     const std::vector<float>& w, const float* bias, std::vector<bf16>& y) {
+    std::vector<bf16> packed = check::unfilled16((size_t)p.taps * p.in_padded * p.out_padded);
+    RUN(conv3d_pack, dim3{((unsigned)packed.size() + 255) / 256}, 256, 0, p, w.data(), packed.data());
+    const unsigned tiles = tile_count(g);
+    const int* neighbours = grid.neighbours.data();
+    const int wide = g.out_padded % 64 == 0 ? 64 : 32;
+    const size_t bytes = halo_bytes(g) + 2 * CHANNELS * wide * 2;
+    const dim3 blocks{tiles, (unsigned)(g.out_padded / wide)};
+    if (wide == 64) RUN(conv3d_64, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data());
+    else RUN(conv3d_32, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data());
+}
+
+static void weight_gradient(const Grid& grid, const Conv& g, const Pack& p, const std::vector<bf16>& x,
+                            const std::vector<bf16>& dy, std::vector<float>& dw) {
+    const unsigned splits = std::min(3, tile_count(g)), shares = g.taps == 1 ? 4 : 1;
+    std::vector<float> partial = check::unfilled((size_t)splits * shares * g.taps * g.in_padded * g.out_padded);
+    const dim3 blocks{splits, (unsigned)g.in_padded / 32, (unsigned)g.out_padded / 32};
+    const size_t bytes = halo_bytes(g) + GRAD_ROWS * 64;
+    const int* neighbours = grid.neighbours.data();
+    if (g.taps == 1) RUN(conv3d_weight_1, blocks, 128, bytes, g, x.data(), neighbours, dy.data(), partial.data());
+    else RUN(conv3d_weight_27, blocks, 288, bytes, g, x.data(), neighbours, dy.data(), partial.data());
+    RUN(conv3d_weight_sum, dim3{((unsigned)dw.size() + 255) / 256}, 256, 0, p, partial.data(), (int)(splits * shares), dw.data());
+}
+
+/// Taps of a kernel as the forward pass reads them.
+static Access all_taps(int kernel, int stride, int pad) {
+    Access a{.stride = stride, .pad = pad, .reach = kernel};
+    for (int t = 0; t < kernel * kernel * kernel; t++) {
+        a.taps.push_back({t / (kernel * kernel), t / kernel % kernel, t % kernel});
+        a.source.push_back(t);
+    }
+    return a;
+}
+
+/// Taps through which input voxel 2i + parity of a stride-2, 3x3x3 convolution reaches outputs.
+static Access reaching(int parity) {
+    const std::vector<std::pair<int, int>> even{{1, 1}}, odd{{0, 2}, {2, 1}};  // tap in the file, place in the halo
+    Access a{.pad = 1, .reach = 3, .spread = 2, .parity = {parity >> 2, parity >> 1 & 1, parity & 1}};
+    for (auto [tz, oz] : a.parity[0] ? odd : even)
+        for (auto [ty, oy] : a.parity[1] ? odd : even)
+            for (auto [tx, ox] : a.parity[2] ? odd : even) {
+                a.taps.push_back({oz, oy, ox});
+                a.source.push_back(tz * 9 + ty * 3 + tx);
+            }
+    return a;
+}
+
+/// The judge: for every fine voxel, coarse voxel and tap that belong together, `f(fine, coarse, tap)`.
+template <class F> static void each_pair(const Case& c, const Grid& grid, F f) {
+    const int k = c.kernel, pad = c.transposed ? 0 : k / 2;
+    const long size = product(c.side), fine_size = size * c.stride * c.stride * c.stride;
+    for (int block = 0; block < grid.blocks; block++)
+        for (int v = 0; v < size; v++)
+            for (int t = 0; t < k * k * k; t++) {
+                const int o[3] = {v / (c.side[1] * c.side[2]), v / c.side[2] % c.side[1], v % c.side[2]};
+                const int tap[3] = {t / (k * k), t / k % k, t % k};
+                int neighbour = 0;
+                long voxel = 0;
+                for (int d = 0; d < 3; d++) {
+                    const int side = c.side[d] * c.stride, p = o[d] * c.stride + tap[d] - pad;
+                    neighbour = neighbour * 3 + 1 + (p >= side) - (p < 0);
+                    voxel = voxel * side + (p + side) % side;
+                }
+                const int other = grid.neighbours[block * 27 + neighbour];
+                if (other >= 0) f(other * fine_size + voxel, block * size + v, t);
+            }
+}
+
+static void run(const Case& c, const check::Mask& mask) {
+    const Grid grid(mask.samples, mask.dims, mask.visible);
+    check::what = "conv3d " + std::to_string(c.kernel) + "^3 stride " + std::to_string(c.stride) +
+                  (c.transposed ? " transposed" : "") + ", side " + std::to_string(c.side[0]) + " " +
+                  std::to_string(c.side[1]) + " " + std::to_string(c.side[2]) + ", channels " +
+                  std::to_string(c.c_in) + " to " + std::to_string(c.c_out) + ", " + mask.name;
+    const int taps = c.kernel * c.kernel * c.kernel;
+    const size_t coarse = (size_t)grid.blocks * product(c.side), fine = coarse * c.stride * c.stride * c.stride;
+    const int fine_c = c.transposed ? c.c_out : c.c_in, coarse_c = c.transposed ? c.c_in : c.c_out;
+    // `at_fine` is x of a convolution and dy of a transposed one; `at_coarse` the other; weight [coarse][fine][taps].
+    const auto at_fine = check::noise16(fine * fine_c), at_coarse = check::noise16(coarse * coarse_c);
+    const auto w = check::noise((size_t)coarse_c * fine_c * taps), bias = check::noise(c.c_out);
+    std::vector<double> to_coarse(at_coarse.size()), to_fine(at_fine.size()), want_w(w.size());
+    each_pair(c, grid, [&](long f, long o, int t) {
+        for (int a = 0; a < coarse_c; a++)
+            for (int b = 0; b < fine_c; b++) {
+                const size_t at = ((size_t)a * fine_c + b) * taps + t;
+                const double weight = from_bf16(to_bf16(w[at]));
+                to_coarse[o * coarse_c + a] += from_bf16(at_fine[f * fine_c + b]) * weight;
+                to_fine[f * fine_c + b] += from_bf16(at_coarse[o * coarse_c + a]) * weight;
+                want_w[at] += (double)from_bf16(at_fine[f * fine_c + b]) * from_bf16(at_coarse[o * coarse_c + a]);
+            }
+    });
+    auto& output = c.transposed ? to_fine : to_coarse;
+    for (size_t i = 0; i < output.size(); i++) output[i] += bias[i % c.c_out];
+
+    auto got_coarse = check::unfilled16(at_coarse.size()), got_fine = check::unfilled16(at_fine.size());
+    auto got_w = check::unfilled(w.size());
+    const Access down = all_taps(c.kernel, c.stride, c.transposed ? 0 : c.kernel / 2);
+    std::vector<Access> up;  // from the coarse end to the fine one
+    if (c.transposed) {
+        for (int p = 0; p < 8; p++) {
+            up.push_back({.spread = 2, .parity = {p >> 2, p >> 1 & 1, p & 1}, .taps = {{0, 0, 0}}, .source = {p}});
+        }
+    } else if (c.stride == 2) {
+        for (int p = 0; p < 8; p++) up.push_back(reaching(p));
+    } else {
+        up.push_back(down);
+        std::reverse(up[0].source.begin(), up[0].source.end());
+    }
+    check::same_under_all_schedules(
+        [&] {
+            const Conv g = geometry(grid, c.side, fine_c, coarse_c, down, ROWS, 1408);
+            convolve(grid, g, packing(g, down, taps, false), at_fine, w, c.transposed ? nullptr : bias.data(), got_coarse);
+            for (const Access& access : up) {
+                const Conv g = geometry(grid, c.side, coarse_c, fine_c, access, ROWS, 1408);
+                convolve(grid, g, packing(g, access, taps, true), at_coarse, w, c.transposed ? bias.data() : nullptr, got_fine);
+            }
+            const Conv s = geometry(grid, c.side, fine_c, coarse_c, down, GRAD_ROWS, 896);
+            weight_gradient(grid, s, packing(s, down, taps, false), at_fine, at_coarse, got_w);
+        },
+        got_coarse, got_fine, got_w);
+    check::close(c.transposed ? "dx" : "y", got_coarse, to_coarse, check::STORED);
+    check::close(c.transposed ? "y" : "dx", got_fine, to_fine, check::STORED);
+    check::close("dw", got_w, want_w, check::SUMMED);
+}
+
+int main() {
+    const Case cases[] = {
+        {{4, 4, 8}, 32, 32, 3, 1},   {{3, 5, 7}, 16, 64, 3, 1},       {{1, 1, 1}, 40, 33, 3, 1},
+        {{2, 2, 2}, 64, 32, 3, 1},   {{2, 3, 5}, 1, 5, 3, 1},         {{4, 4, 4}, 32, 32, 3, 2},
+        {{3, 1, 5}, 3, 40, 3, 2},    {{5, 4, 6}, 24, 17, 1, 1},       {{1, 1, 1}, 8, 64, 1, 1},
+        {{2, 3, 2}, 48, 20, 2, 2, true},
+    };
+    for (const Case& c : cases) {
+        for (const auto& mask : check::MASKS) run(c, mask);
+    }
+    return check::report("conv3d");
+}

@@ -1,0 +1,332 @@
+// 3D convolution over block lists on tensor cores: bf16 operands, f32 sums. The contract is that of mod.rs.
+//
+// One kernel computes every member of the family; the host chooses the geometry. A tile is `parts` blocks times
+// `tile` voxels, at most ROWS (GRAD_ROWS) rows of the matrix product; what its taps read is loaded into shared memory once (the
+// halo), hidden neighbours as zeros, and serves all taps, each a constant offset into it.
+//   forward              stride 1 or 2, all taps
+//   gradient of x        stride 1: forward with turned taps; stride 2: one launch per parity of the input voxel,
+//                        with the taps that reach it (spread 2)
+//   transposed 2x2x2     one launch per parity with one tap (spread 2); its gradient of x is stride 2 with 8 taps
+// The weight gradient walks the tiles with sums in registers; splits are added up in a fixed order.
+#include "device.cuh"
+
+constexpr int CHANNELS = 32;   // input channels that are staged at a time
+[[maybe_unused]] constexpr int ROWS = 128;  // rows of a tile of conv3d: 4 warps of 32
+constexpr int GRAD_ROWS = 64;  // rows of a tile of conv3d_weight
+
+struct Conv {
+    int blocks;              // visible blocks
+    int side[3];             // rows of one block: output voxels (of one parity)
+    int tile[3], parts;      // rows of one tile; parts > 1 only where tile is side
+    int halo[3];             // (tile - 1) * stride + reach of the taps
+    int stride, pad;         // row o reads input o * stride - pad + tap
+    int spread, parity[3];   // row o is written to output voxel o * spread + parity
+    int c_in, c_out;         // channels in memory
+    int in_padded, out_padded;  // channels of the packed weights
+    int taps, offset[27];    // of each tap: its place in the halo, in voxels
+};
+
+/// First block and first row of a tile.
+struct Tile {
+    int block, first[3];
+};
+
+__device__ inline int tiles_along(const Conv& g, int d) { return (g.side[d] + g.tile[d] - 1) / g.tile[d]; }
+
+__device__ inline int tile_count(const Conv& g) {
+    return (g.blocks + g.parts - 1) / g.parts * tiles_along(g, 0) * tiles_along(g, 1) * tiles_along(g, 2);
+}
+
+__device__ inline Tile tile_at(const Conv& g, int index) {
+    const int ny = tiles_along(g, 1), nx = tiles_along(g, 2), n = tiles_along(g, 0) * ny * nx;
+    const int in = index % n;
+    return {index / n * g.parts, {in / (ny * nx) * g.tile[0], in / nx % ny * g.tile[1], in % nx * g.tile[2]}};
+}
+
+/// A row of a tile: which block, and where in the tile.
+struct Row {
+    int part, at[3];
+};
+
+__device__ inline Row row_of(const Conv& g, int row) {
+    const int plane = g.tile[1] * g.tile[2], in = row % (g.tile[0] * plane);
+    return {row / (g.tile[0] * plane), {in / plane, in / g.tile[2] % g.tile[1], in % g.tile[2]}};
+}
+
+/// Place of tap 0 of a row in the halo; rows beyond the tile stand at 0, and nobody stores what they compute.
+__device__ inline int halo_place(const Conv& g, int row) {
+    const Row r = row_of(g, row);
+    if (r.part >= g.parts) return 0;
+    const int z = r.part * g.halo[0] + r.at[0] * g.stride;
+    return (z * g.halo[1] + r.at[1] * g.stride) * g.halo[2] + r.at[2] * g.stride;
+}
+
+/// Voxel of the output that a row writes, or -1.
+__device__ inline long long output_voxel(const Conv& g, const Tile& tile, int row) {
+    const Row r = row_of(g, row);
+    const int block = tile.block + r.part;
+    if (r.part >= g.parts || block >= g.blocks) return -1;
+    long long voxel = block;
+    for (int d = 0; d < 3; d++) {
+        const int o = tile.first[d] + r.at[d];
+        if (o >= g.side[d]) return -1;
+        voxel = voxel * g.side[d] * g.spread + o * g.spread + g.parity[d];
+    }
+    return voxel;
+}
+
+/// Eight channels are 16 bytes, a row of 32 channels is four such pieces; turned so that the eight rows of a matrix lie
+/// in different banks.
+__device__ inline int piece32(int row, int piece) { return row * 32 + ((piece ^ (row >> 1 & 3)) << 3); }
+__device__ inline int piece64(int row, int piece) { return row * 64 + ((piece ^ (row & 7)) << 3); }
+template <int N> __device__ inline int piece_of(int row, int piece) {
+    return N == 64 ? piece64(row, piece) : piece32(row, piece);
+}
+
+/// Eight channels from `from` on to shared memory; zeros where not `ok` and beyond the last channel.
+__device__ inline void stage_piece(bf16* to, const bf16* x, long long voxel, int first, int channels, bool ok) {
+    const bf16* from = x + voxel * channels + first;
+    if (channels % 8 == 0) {
+        ok = ok && first < channels;
+        copy16(to, ok ? from : x, ok);
+    } else {
+        for (int i = 0; i < 8; i++) to[i] = ok && first + i < channels ? from[i] : (bf16)0;
+    }
+}
+
+/// Loads 32 channels of all that a tile reads. neighbours: 27 block numbers per block, -1 for hidden.
+__device__ inline void stage_halo(bf16* halo, const Conv& g, const Tile& tile, const bf16* x, const int* neighbours,
+                                  int channel) {
+    const int plane = g.halo[1] * g.halo[2], volume = g.halo[0] * plane;
+    for (int i = threadIdx.x; i < g.parts * volume * 4; i += blockDim.x) {
+        const int v = i >> 2, piece = i & 3, in = v % volume, block = tile.block + v / volume;
+        const int h[3] = {in / plane, in / g.halo[2] % g.halo[1], in % g.halo[2]};
+        int neighbour = 0;
+        long long voxel = 0;
+        bool ok = block < g.blocks;
+        for (int d = 0; d < 3; d++) {
+            const int side = g.side[d] * g.stride, p = tile.first[d] * g.stride - g.pad + h[d];
+            neighbour = neighbour * 3 + (p < 0 ? 0 : p < side ? 1 : 2);
+            voxel = voxel * side + (p < 0 ? p + side : p < side ? p : p - side);
+            ok = ok && p <= side;
+        }
+        const int source = ok ? neighbours[block * 27 + neighbour] : -1;
+        const long long size = (long long)g.side[0] * g.side[1] * g.side[2] * g.stride * g.stride * g.stride;
+        const bool seen = source >= 0;
+        stage_piece(halo + piece32(v, piece), x, seen ? source * size + voxel : 0, channel + piece * 8, g.c_in, seen);
+    }
+}
+
+/// Loads 32 x N packed weights of one tap.
+template <int N>
+__device__ inline void stage_weights(bf16* to, const Conv& g, const bf16* weights, int tap, int channel, int first) {
+    for (int i = threadIdx.x; i < CHANNELS * N / 8; i += blockDim.x) {
+        const int k = i / (N / 8), piece = i % (N / 8);
+        const long long row = (long long)tap * g.in_padded + channel + k;
+        copy16(to + piece_of<N>(k, piece), weights + row * g.out_padded + first + piece * 8, true);
+    }
+}
+
+/// y = conv(x) + bias of one tile and N output channels. 4 warps, each 32 rows x N channels.
+template <int N>
+__device__ inline void conv3d(const Conv& g, const bf16* x, const int* neighbours, const bf16* weights,
+                              const float* bias, bf16* y) {
+    SHARED(bf16, halo);
+    bf16* const staged = halo + g.parts * g.halo[0] * g.halo[1] * g.halo[2] * CHANNELS;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.y * N;
+    const Tile tile = tile_at(g, blockIdx.x);
+    int place[2];
+#pragma unroll
+    for (int m = 0; m < 2; m++) place[m] = halo_place(g, warp * 32 + m * 16 + (lane & 15));
+    float sums[2][N / 8][4];
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int n = 0; n < N / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) sums[m][n][i] = 0.0f;
+
+    for (int channel = 0; channel < g.in_padded; channel += CHANNELS) {
+        if (channel) __syncthreads();  // the last tap of the channels before is read
+        stage_halo(halo, g, tile, x, neighbours, channel);
+        stage_weights<N>(staged, g, weights, 0, channel, first);
+        for (int tap = 0; tap < g.taps; tap++) {
+            copies_wait();
+            __syncthreads();
+            const bf16* const now = staged + (tap & 1) * CHANNELS * N;
+            if (tap + 1 < g.taps) {
+                stage_weights<N>(staged + ((tap + 1) & 1) * CHANNELS * N, g, weights, tap + 1, channel, first);
+            }
+#pragma unroll
+            for (int k = 0; k < CHANNELS / 16; k++) {
+                unsigned a[2][4];
+#pragma unroll
+                for (int m = 0; m < 2; m++) {
+                    load_matrices(a[m], halo + piece32(place[m] + g.offset[tap], 2 * k + (lane >> 4)));
+                }
+#pragma unroll
+                for (int n = 0; n < N / 16; n++) {
+                    unsigned b[4];
+                    load_transposed(b, now + piece_of<N>(16 * k + (lane & 15), 2 * n + (lane >> 4)));
+#pragma unroll
+                    for (int m = 0; m < 2; m++) {
+                        mma(sums[m][2 * n], a[m], b[0], b[1]);
+                        mma(sums[m][2 * n + 1], a[m], b[2], b[3]);
+                    }
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const long long voxel = output_voxel(g, tile, warp * 32 + m * 16 + h * 8 + (lane >> 2));
+            if (voxel < 0) continue;
+#pragma unroll
+            for (int n = 0; n < N / 8; n++) {
+                const int c = first + n * 8 + (lane & 3) * 2;
+                if (c >= g.c_out) continue;
+                const bool two = c + 1 < g.c_out;
+                const bf16 low = to_bf16(sums[m][n][2 * h] + (bias ? bias[c] : 0.0f));
+                const bf16 high = to_bf16(sums[m][n][2 * h + 1] + (bias && two ? bias[c + 1] : 0.0f));
+                bf16* const to = y + voxel * g.c_out + c;
+                if (g.c_out % 2 == 0) {
+                    *reinterpret_cast<unsigned*>(to) = pair(low, high);
+                } else {
+                    to[0] = low;
+                    if (two) to[1] = high;
+                }
+            }
+        }
+}
+
+/// Grid (tiles, out_padded / 32), 128 threads; shared memory: the halo and two taps of weights.
+BUDGET(conv3d_32, 128, 98304);
+extern "C" __global__ void __launch_bounds__(128)
+conv3d_32(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y) {
+    conv3d<32>(g, x, neighbours, weights, bias, y);
+}
+
+/// Grid (tiles, out_padded / 64), 128 threads.
+BUDGET(conv3d_64, 168, 106496);
+extern "C" __global__ void __launch_bounds__(128)
+conv3d_64(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y) {
+    conv3d<64>(g, x, neighbours, weights, bias, y);
+}
+
+/// Weights as conv3d reads them: `[tap][in_padded][out_padded]` bf16, zeros beyond the channels. `source` names the tap
+/// of the file that each packed tap is; `turned`: the file is `[in][out][taps]`, as for gradients and transposed ones.
+struct Pack {
+    int in, out, in_padded, out_padded, turned;
+    int taps, file_taps, source[27];
+};
+
+BUDGET(conv3d_pack, 40, 0);
+extern "C" __global__ void __launch_bounds__(256) conv3d_pack(const Pack p, const float* weights, bf16* packed) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= p.taps * p.in_padded * p.out_padded) return;
+    const int out = i % p.out_padded, in = i / p.out_padded % p.in_padded, tap = i / p.out_padded / p.in_padded;
+    const bool inside = in < p.in && out < p.out;
+    const int line = p.turned ? in * p.out + out : out * p.in + in;
+    packed[i] = inside ? to_bf16(weights[(long long)line * p.file_taps + p.source[tap]]) : (bf16)0;
+}
+
+/// Sums of x[row + tap][c_in] * dy[row][c_out] over the tiles blockIdx.x, blockIdx.x + gridDim.x ... for 32 x 32
+/// channels. GROUPS x SHARES warps: a group holds TAPS taps, a share every SHARES-th stretch of 16 rows.
+/// partial `[gridDim.x * SHARES][taps][in_padded][out_padded]`. Geometry as for conv3d; dy is read where it writes.
+template <int TAPS, int GROUPS, int SHARES>
+__device__ inline void conv3d_weight(const Conv& g, const bf16* x, const int* neighbours, const bf16* dy,
+                                     float* partial) {
+    SHARED(bf16, halo);
+    bf16* const rows = halo + g.parts * g.halo[0] * g.halo[1] * g.halo[2] * CHANNELS;
+    constexpr int STRETCHES = GRAD_ROWS / 16 / SHARES;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = warp % GROUPS, share = warp / GROUPS;
+    const int from = blockIdx.y * 32, to = blockIdx.z * 32;
+    int place[STRETCHES];
+#pragma unroll
+    for (int k = 0; k < STRETCHES; k++) {
+        place[k] = halo_place(g, (k * SHARES + share) * 16 + (lane & 7) + (lane >> 4) * 8);
+    }
+    float sums[TAPS][2][4][4];
+#pragma unroll
+    for (int t = 0; t < TAPS; t++)
+#pragma unroll
+        for (int i = 0; i < 32; i++) sums[t][i >> 4][i >> 2 & 3][i & 3] = 0.0f;
+
+    const int count = tile_count(g);
+    for (int index = blockIdx.x; index < count; index += gridDim.x) {
+        const Tile tile = tile_at(g, index);
+        __syncthreads();  // the tile before is read
+        stage_halo(halo, g, tile, x, neighbours, from);
+        for (int i = threadIdx.x; i < GRAD_ROWS * 4; i += blockDim.x) {
+            const int row = i >> 2, piece = i & 3;
+            const long long voxel = output_voxel(g, tile, row);
+            const bool seen = voxel >= 0;
+            stage_piece(rows + piece32(row, piece), dy, seen ? voxel : 0, to + piece * 8, g.c_out, seen);
+        }
+        copies_wait();
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < STRETCHES; k++) {
+            unsigned b[2][4];
+#pragma unroll
+            for (int n = 0; n < 2; n++) {
+                load_transposed(b[n], rows + piece32((k * SHARES + share) * 16 + (lane & 15), 2 * n + (lane >> 4)));
+            }
+#pragma unroll
+            for (int t = 0; t < TAPS; t++) {
+                const int tap = group * TAPS + t;
+                if (tap >= g.taps) continue;  // the whole warp
+#pragma unroll
+                for (int m = 0; m < 2; m++) {
+                    unsigned a[4];
+                    load_transposed(a, halo + piece32(place[k] + g.offset[tap], 2 * m + (lane >> 3 & 1)));
+#pragma unroll
+                    for (int n = 0; n < 4; n++) mma(sums[t][m][n], a, b[n >> 1][2 * (n & 1)], b[n >> 1][2 * (n & 1) + 1]);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int t = 0; t < TAPS; t++) {
+        const int tap = group * TAPS + t;
+        if (tap >= g.taps) continue;
+#pragma unroll
+        for (int i = 0; i < 32; i++) {
+            const int in = from + (i >> 4) * 16 + (i >> 1 & 1) * 8 + (lane >> 2);
+            const int out = to + (i >> 2 & 3) * 8 + (lane & 3) * 2 + (i & 1);
+            const long long line = ((long long)(blockIdx.x * SHARES + share) * g.taps + tap) * g.in_padded + in;
+            partial[line * g.out_padded + out] = sums[t][i >> 4][i >> 2 & 3][i & 3];
+        }
+    }
+}
+
+/// Up to 27 taps: grid (splits, in_padded / 32, out_padded / 32), 288 threads; shared memory: the halo and 64 rows.
+BUDGET(conv3d_weight_27, 208, 65536);
+extern "C" __global__ void __launch_bounds__(288)
+conv3d_weight_27(const Conv g, const bf16* x, const int* neighbours, const bf16* dy, float* partial) {
+    conv3d_weight<3, 9, 1>(g, x, neighbours, dy, partial);
+}
+
+/// One tap: the same grid, 128 threads, four partial sums per block.
+BUDGET(conv3d_weight_1, 128, 65536);
+extern "C" __global__ void __launch_bounds__(128)
+conv3d_weight_1(const Conv g, const bf16* x, const int* neighbours, const bf16* dy, float* partial) {
+    conv3d_weight<1, 1, 4>(g, x, neighbours, dy, partial);
+}
+
+/// dw = the partial sums, added in order, in the layout of the file.
+BUDGET(conv3d_weight_sum, 40, 0);
+extern "C" __global__ void __launch_bounds__(256)
+conv3d_weight_sum(const Pack p, const float* partial, int splits, float* dw) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= p.taps * p.in * p.out) return;
+    const int out = i % p.out, in = i / p.out % p.in, tap = i / p.out / p.in;
+    float sum = 0.0f;
+    for (int s = 0; s < splits; s++) {
+        sum += partial[(((long long)s * p.taps + tap) * p.in_padded + in) * p.out_padded + out];
+    }
+    const int line = p.turned ? in * p.out + out : out * p.in + in;
+    dw[(long long)line * p.file_taps + p.source[tap]] = sum;
+}

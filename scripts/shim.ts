@@ -1,0 +1,113 @@
+/** Runs every CUDA kernel on the host, without a GPU, and plants bugs that this has to find. See `deno task shim --help`. */
+import { dirname, fromFileUrl, join } from "@std/path";
+import { type Arguments, type Command, type Grants, log, run, writeLine } from "../lib/config.ts";
+import { UserError } from "../lib/errors.ts";
+import { BUGS, planted } from "../lib/gpu/bugs.ts";
+import { each, firstTool, runTool } from "../lib/gpu/tools.ts";
+
+const NATIVE = join(dirname(dirname(fromFileUrl(import.meta.url))), "native");
+const BUILD = join(NATIVE, "target", "shim");
+const COMPILERS = ["g++", "clang++"];
+const SANITIZERS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+
+export const command: Command = {
+  name: "shim",
+  summary:
+    "Emulates the CUDA kernels on the host: five schedules, sanitizers, planted bugs; the last line is the summary.",
+  positionals: [],
+  flags: {
+    op: { type: "string", help: "only this folder of native/src/ops, and no planted bugs" },
+  },
+};
+
+/** A C++ program of the tests: which op, how it is compiled, and the kernel where it is not the one of the tree. */
+interface Build {
+  op: string;
+  name: string;
+  flags: string[];
+  kernel?: string;
+}
+
+const OPS = [...Deno.readDirSync(join(NATIVE, "shim", "cases"))].map((file) => file.name.replace(".cpp", ""))
+  .sort();
+const builds = (op: string): Build[] => [
+  { op, name: op, flags: ["-O2"] },
+  { op, name: `${op}-sanitized`, flags: SANITIZERS },
+];
+const BUGGED: Build[] = BUGS.map((bug, i) => ({
+  op: bug.op,
+  name: `bug-${i}`,
+  flags: ["-O1"],
+  kernel: join(BUILD, `bug-${i}.cu`),
+}));
+
+/** The compiler, and the programs that it makes. */
+export async function extraGrants(): Promise<Grants> {
+  const compiler = await firstTool(COMPILERS);
+  const programs = [...OPS.flatMap(builds), ...BUGGED].map((build) => join(BUILD, build.name));
+  return { read: [], write: [BUILD], run: [...(compiler ? [compiler] : []), ...programs] };
+}
+
+async function main({ flags }: Arguments): Promise<number> {
+  if (flags.op && !OPS.includes(flags.op)) {
+    throw new UserError(`--op is "${flags.op}"; kernels with a test are ${OPS.join(", ")}`);
+  }
+  const compiler = await firstTool(COMPILERS);
+  if (!compiler) {
+    throw new UserError("no C++ compiler is on PATH; install g++ or clang++ with C++20 and run again");
+  }
+  await Deno.mkdir(BUILD, { recursive: true });
+  const width = Math.max(1, navigator.hardwareConcurrency);
+  const test = async (build: Build) => {
+    const kernel = build.kernel ?? join(NATIVE, "src", "ops", build.op, "kernel.cu");
+    const program = join(BUILD, build.name);
+    const includes = ["-I", join(NATIVE, "shim"), `-DKERNEL="${kernel}"`];
+    const warnings = ["-Wall", "-Wextra", "-Wno-unknown-pragmas"];
+    const source = join(NATIVE, "shim", "cases", `${build.op}.cpp`);
+    const built = await runTool(compiler, [
+      "-std=c++20",
+      ...build.flags,
+      ...warnings,
+      ...includes,
+      "-o",
+      program,
+      source,
+    ]);
+    if (!built.ok) {
+      log(built.text);
+      throw new UserError(`${compiler} does not compile ${source}; it says why above`);
+    }
+    if (built.text) log(built.text);
+    const ran = await runTool(program, []);
+    return { ...ran, seconds: built.seconds + ran.seconds };
+  };
+
+  const kernels = new Set<string>();
+  let failed = 0;
+  await each(OPS.filter((op) => !flags.op || op === flags.op).flatMap(builds), width, async (build) => {
+    const { ok, text, seconds } = await test(build);
+    const row = ok ? JSON.parse(text) : { op: build.op, failure: text.trim() };
+    for (const kernel of row.kernels ?? []) kernels.add(kernel);
+    if (!ok) failed++;
+    writeLine({ ...row, build: build.name === build.op ? "plain" : "sanitized", ok, seconds });
+  });
+  if (failed) throw new UserError(`${failed} of the tests of kernels failed; the lines above say where`);
+  let caught = 0;
+  if (!flags.op) {
+    await each(BUGGED, width, async (build) => {
+      const bug = BUGS[BUGGED.indexOf(build)];
+      const source = await Deno.readTextFile(join(NATIVE, "src", "ops", bug.op, "kernel.cu"));
+      await Deno.writeTextFile(build.kernel!, planted(bug, source));
+      const { ok, text, seconds } = await test(build);
+      if (!ok) caught++;
+      writeLine({ bug: bug.name, op: bug.op, caught: !ok, by: ok ? null : text.trim(), seconds });
+    });
+  }
+  writeLine({ kernels: kernels.size, schedules: 5, planted: flags.op ? 0 : BUGGED.length, caught });
+  if (!flags.op && caught < BUGGED.length) {
+    throw new UserError(`${BUGGED.length - caught} planted bugs were not found; the lines above name them`);
+  }
+  return 0;
+}
+
+if (import.meta.main) await run(command, main);
