@@ -202,14 +202,14 @@ __device__ inline void conv3d(const Conv& g, const bf16* x, const int* neighbour
 }
 
 /// Grid (tiles, out_padded / 32), 128 threads; shared memory: the halo and two taps of weights.
-BUDGET(conv3d_32, 128, 98304);
+BUDGET(conv3d_32, 104, 98304);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y) {
     conv3d<32>(g, x, neighbours, weights, bias, y);
 }
 
 /// Grid (tiles, out_padded / 64), 128 threads.
-BUDGET(conv3d_64, 168, 106496);
+BUDGET(conv3d_64, 136, 106496);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_64(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y) {
     conv3d<64>(g, x, neighbours, weights, bias, y);
@@ -303,14 +303,14 @@ __device__ inline void conv3d_weight(const Conv& g, const bf16* x, const int* ne
 }
 
 /// Up to 27 taps: grid (splits, in_padded / 32, out_padded / 32), 288 threads; shared memory: the halo and 64 rows.
-BUDGET(conv3d_weight_27, 208, 65536);
+BUDGET(conv3d_weight_27, 184, 65536);
 extern "C" __global__ void __launch_bounds__(288)
 conv3d_weight_27(const Conv g, const bf16* x, const int* neighbours, const bf16* dy, float* partial) {
     conv3d_weight<3, 9, 1>(g, x, neighbours, dy, partial);
 }
 
 /// One tap: the same grid, 128 threads, four partial sums per block.
-BUDGET(conv3d_weight_1, 128, 65536);
+BUDGET(conv3d_weight_1, 96, 65536);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_weight_1(const Conv g, const bf16* x, const int* neighbours, const bf16* dy, float* partial) {
     conv3d_weight<1, 1, 4>(g, x, neighbours, dy, partial);
