@@ -115,9 +115,8 @@ template <class Launches, class... Out> void same_under_all_schedules(Launches l
         const auto equal = [](const auto& a, const auto& b) {
             return std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
         };
-        const bool same = std::apply(
-            [&](const auto&... kept) { return (equal(kept, outputs) && ...); }, first);
-        if (begun && !same) fail("other bits than under the first schedule");
+        const auto all_equal = [&](const auto&... kept) { return (equal(kept, outputs) && ...); };
+        if (begun && !std::apply(all_equal, first)) fail("other bits than under the first schedule");
         first = std::make_tuple(outputs...);
         begun = true;
     }

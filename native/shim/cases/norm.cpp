@@ -1,0 +1,78 @@
+// The kernels of ops/norm against f64 loops.
+#include KERNEL
+#include "check.h"
+
+static void run(std::vector<int> starts, int c, float slope) {
+    const int samples = (int)starts.size() - 1, lines = samples * c;
+    const size_t size = (size_t)starts.back() * c;
+    check::what = "norm of " + std::to_string(starts.back()) + " rows in " + std::to_string(samples) + " samples, " +
+                  std::to_string(c) + " channels, slope " + std::to_string(slope);
+    const auto x = check::noise16(size), residual = check::noise16(size), dy = check::noise16(size);
+    const auto gamma = check::noise(c), beta = check::noise(c);
+    const double eps = 1e-5;
+    const Norm s{samples, c, starts.data(), 37, slope};
+    unsigned slices = 1;
+    for (int n = 0; n < samples; n++) slices = std::max(slices, (unsigned)(starts[n + 1] - starts[n] + 36) / 37);
+
+    auto statistics = check::unfilled(2 * lines), sums = check::unfilled(2 * lines);
+    auto y = check::unfilled16(size), dx = check::unfilled16(size), dresidual = check::unfilled16(size);
+    check::same_under_all_schedules(
+        [&] {
+            auto partial = check::unfilled(2 * slices * lines);
+            const dim3 grid{slices, (unsigned)samples, (unsigned)(c + 31) / 32}, all{3, (unsigned)samples};
+            const dim3 fold{(unsigned)(2 * lines + 255) / 256};
+            RUN(norm_mean, grid, 256, 2048, s, x.data(), partial.data());
+            RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 1, 1, 0.0f, statistics.data());
+            RUN(norm_variance, grid, 256, 2048, s, x.data(), statistics.data(), partial.data());
+            RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 1, 2, (float)eps, statistics.data() + lines);
+            RUN(norm_apply, all, 256, 0, s, x.data(), statistics.data(), gamma.data(), beta.data(), residual.data(), y.data());
+            RUN(norm_grad_sums, grid, 256, 2048, s, x.data(), y.data(), dy.data(), statistics.data(), partial.data());
+            RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 2, 0, 0.0f, sums.data());
+            RUN(norm_grad_input, all, 256, 0, s, x.data(), y.data(), dy.data(), statistics.data(), sums.data(),
+                gamma.data(), dx.data(), dresidual.data());
+        },
+        statistics, sums, y, dx, dresidual);
+
+    std::vector<double> want_y(size), want_dx(size), want_g(size), means(lines), deviations(lines), g1(lines), g2(lines);
+    for (int n = 0; n < samples; n++)
+        for (int i = 0; i < c; i++) {
+            const double count = starts[n + 1] - starts[n];
+            double mean = 0, variance = 0, sum = 0, product = 0;
+            auto each = [&](auto f) {
+                for (int row = starts[n]; row < starts[n + 1]; row++) f((size_t)row * c + i);
+            };
+            each([&](size_t at) { mean += from_bf16(x[at]) / count; });
+            each([&](size_t at) { variance += std::pow(from_bf16(x[at]) - mean, 2) / count; });
+            const double rstd = 1 / std::sqrt(variance + eps);
+            each([&](size_t at) {
+                const double xhat = (from_bf16(x[at]) - mean) * rstd;
+                const double v = gamma[i] * xhat + beta[i] + from_bf16(residual[at]);
+                want_y[at] = v > 0 ? v : slope * v;
+                want_g[at] = from_bf16(dy[at]) * (v > 0 ? 1.0 : slope);
+                sum += want_g[at], product += want_g[at] * xhat;
+            });
+            each([&](size_t at) {
+                const double xhat = (from_bf16(x[at]) - mean) * rstd;
+                want_dx[at] = gamma[i] * rstd * (want_g[at] - sum / count - xhat * product / count);
+            });
+            means[n * c + i] = mean, deviations[n * c + i] = rstd, g1[n * c + i] = sum, g2[n * c + i] = product;
+        }
+    means.insert(means.end(), deviations.begin(), deviations.end());
+    g1.insert(g1.end(), g2.begin(), g2.end());
+    check::close("statistics", statistics, means, check::SUMMED);
+    check::close("y", y, want_y, check::STORED);
+    check::close("sums of the gradient", sums, g1, check::SUMMED);
+    check::close("dx", dx, want_dx, check::STORED);
+    check::close("gradient of the residual", dresidual, want_g, check::STORED);
+}
+
+int main() {
+    for (int c : {1, 5, 32, 40}) {
+        for (float slope : {1.0f, 0.01f}) {
+            run({0, 3}, c, slope);
+            run({0, 64, 64 + 125}, c, slope);
+            run({0, 7, 9, 80}, c, slope);
+        }
+    }
+    return check::report("norm");
+}
