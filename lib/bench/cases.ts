@@ -105,6 +105,7 @@ export function steps(
           steps: 1000,
           seed: 0,
           lr: 1e-3,
+          precision: dtype,
           options,
           data: "",
         };
