@@ -55,25 +55,35 @@ export class Tape {
     return tensor !== null && this.#needed.has(tensor);
   }
 
-  /** Gradients of the leaves for the scalar `loss` (d loss = 1). Leaves that the loss does not reach are absent. */
-  backward(loss: Tensor): Map<Tensor, Tensor> {
+  /**
+   * Gradients of the leaves for the scalar `loss` (d loss = 1). Leaves that the loss does not reach are absent.
+   * @param keep what is read after the backward pass. With it, every other recorded output, and every gradient that
+   *   is not a leaf's, is freed as soon as its last reader has run: memory falls while the tape plays.
+   */
+  backward(loss: Tensor, keep?: Iterable<Tensor>): Map<Tensor, Tensor> {
     if (loss.length !== 1) throw new Error("backward starts from a scalar");
+    const kept = keep && new Set([...keep, loss]);
     const gradients = new Map<Tensor, Tensor>([[loss, Tensor.full(1, 1, 1)]]);
+    const held = new Set(gradients.values());
     for (let entry = this.#entries.pop(); entry; entry = this.#entries.pop()) {
-      const dy = gradients.get(entry.output);
-      if (!dy) continue;
-      gradients.delete(entry.output);
-      const parts = Tape.none(() => entry.gradient(dy));
-      entry.inputs.forEach((input, i) => {
-        const part = parts[i];
-        if (!input || !part || !this.#needed.has(input)) return;
-        const sum = gradients.get(input);
-        if (sum) native().vx_add_into(sum.handle, part.handle, sum.length);
-        else {gradients.set(
-            input,
-            part === dy || [...gradients.values()].includes(part) ? part.clone() : part,
-          );}
-      });
+      const { output, inputs, gradient } = entry;
+      const dy = gradients.get(output);
+      if (dy) {
+        gradients.delete(output);
+        held.delete(dy);
+        const parts = Tape.none(() => gradient(dy));
+        inputs.forEach((input, i) => {
+          const part = parts[i];
+          if (!input || !part || !this.#needed.has(input)) return;
+          const sum = gradients.get(input);
+          if (sum) return native().vx_add_into(sum.handle, part.handle, sum.length);
+          const own = held.has(part) ? part.clone() : part;
+          gradients.set(input, own);
+          held.add(own);
+        });
+        for (const part of new Set([dy, ...parts])) if (part && !held.has(part)) part[Symbol.dispose]();
+      }
+      if (kept && !kept.has(output)) output[Symbol.dispose]();
     }
     gradients.delete(loss);
     return gradients;

@@ -132,7 +132,7 @@ export class Finetuning implements Disposable {
           const x = Tensor.from(image, channels.length, { grid: Grid.dense(batch), side });
           return diceCrossEntropy(network.decode(network.encode(x)), labels, { batchDice: false });
         });
-        return { loss, gradients: tape.backward(loss) };
+        return { loss, gradients: tape.backward(loss, []) };
       });
       const norm = optimizer.step(gradients, lr, this.#preset.clip);
       if (!await wait()) return undefined;

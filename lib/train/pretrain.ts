@@ -88,7 +88,7 @@ export class Trainer implements Disposable {
           this.parameters.tensors.values(),
           () => this.learner.loss({ batch, random }),
         );
-        return { ...result, gradients: tape.backward(result.loss) };
+        return { ...result, gradients: tape.backward(result.loss, Object.values(result.terms)) };
       });
       const norm = this.#optimizer.step(gradients, lr, this.#preset.clip);
       this.learner.afterStep?.();
