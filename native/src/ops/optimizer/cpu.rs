@@ -1,5 +1,6 @@
 //! Fused updates, one pass over memory, in stretches that do not depend on the number of cores.
 
+use crate::wide;
 use rayon::prelude::*;
 
 const STRETCH: usize = 1 << 14;
@@ -21,10 +22,32 @@ pub struct AdamW {
     pub weight_decay: f64,
 }
 
-/// Sum of squares in f64: stretches in parallel, their sums in order.
+/// Sum of squares in f64: stretches in parallel, 16 sums side by side in each, all added in order.
 pub fn sum_of_squares(x: &[f32]) -> f64 {
-    let parts: Vec<f64> = x.par_chunks(STRETCH).map(|x| x.iter().map(|&v| v as f64 * v as f64).sum()).collect();
+    let parts: Vec<f64> = x
+        .par_chunks(STRETCH)
+        .map(|x| {
+            let mut lanes = [0f64; 16];
+            add_squares(x, &mut lanes);
+            lanes.iter().sum()
+        })
+        .collect();
     parts.iter().sum()
+}
+
+wide! {
+    fn add_squares(x: &[f32], lanes: &mut [f64; 16]) {
+        let mut sums = *lanes;
+        let rows = x.chunks_exact(16);
+        let rest = rows.remainder();
+        for row in rows {
+            for (sum, &v) in sums.iter_mut().zip(row) {
+                *sum += v as f64 * v as f64;
+            }
+        }
+        sums.iter_mut().zip(rest).for_each(|(sum, &v)| *sum += v as f64 * v as f64);
+        *lanes = sums;
+    }
 }
 
 pub fn sgd(rule: &Sgd, factor: f32, p: &mut [f32], g: &[f32], state: &mut [f32]) {
