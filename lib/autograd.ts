@@ -3,7 +3,7 @@
  * of its inputs; `backward` plays the records in reverse.
  */
 import { native } from "./native/library.ts";
-import { Tensor } from "./tensor.ts";
+import { alone, Tensor } from "./tensor.ts";
 
 /** Gradients of the inputs, in their order; null where none is needed. Receives the gradient of the output. */
 export type Gradient = (dy: Tensor) => (Tensor | null)[];
@@ -20,10 +20,15 @@ let active: Tape | undefined;
 export class Tape {
   #entries: Entry[] = [];
   #needed = new Set<Tensor>();
+  #recomputes = false;
 
-  /** Runs `body` and records its ops. `leaves`: tensors whose gradient is wanted (parameters). */
-  static record<T>(leaves: Iterable<Tensor>, body: () => T): { tape: Tape; result: T } {
+  /**
+   * Runs `body` and records its ops. `leaves`: tensors whose gradient is wanted (parameters); `recomputes`: what
+   * `recompute` marks is not kept.
+   */
+  static record<T>(leaves: Iterable<Tensor>, body: () => T, recomputes = false): { tape: Tape; result: T } {
     const tape = new Tape();
+    tape.#recomputes = recomputes;
     for (const leaf of leaves) tape.#needed.add(leaf);
     const before = active;
     active = tape;
@@ -45,6 +50,29 @@ export class Tape {
     }
   }
 
+  /** See `recompute`. */
+  static recompute(body: () => Tensor): Tensor {
+    const outer = active;
+    if (!outer || !outer.#recomputes) return body();
+    const probe = new Tape(); // sees what the body reads
+    probe.#needed = new Set(outer.#needed);
+    active = probe;
+    let output: Tensor;
+    try {
+      output = alone(body);
+    } finally {
+      active = outer;
+    }
+    const inputs = new Set(probe.#entries.flatMap((entry) => entry.inputs));
+    const read = [...inputs].filter((input) => input !== null && outer.#needed.has(input)) as Tensor[];
+    return record(output, read, (dy) => {
+      const { tape, result } = Tape.record(read, body);
+      const gradients = tape.backward(result, [], dy);
+      result[Symbol.dispose]();
+      return read.map((input) => gradients.get(input) ?? null);
+    });
+  }
+
   add(entry: Entry): void {
     if (!entry.inputs.some((i) => i && this.#needed.has(i))) return;
     this.#needed.add(entry.output);
@@ -59,11 +87,12 @@ export class Tape {
    * Gradients of the leaves for the scalar `loss` (d loss = 1). Leaves that the loss does not reach are absent.
    * @param keep what is read after the backward pass. With it, every other recorded output, and every gradient that
    *   is not a leaf's, is freed as soon as its last reader has run: memory falls while the tape plays.
+   * @param start gradient of `loss`, which then need not be a scalar
    */
-  backward(loss: Tensor, keep?: Iterable<Tensor>): Map<Tensor, Tensor> {
-    if (loss.length !== 1) throw new Error("backward starts from a scalar");
+  backward(loss: Tensor, keep?: Iterable<Tensor>, start?: Tensor): Map<Tensor, Tensor> {
+    if (!start && loss.length !== 1) throw new Error("backward starts from a scalar");
     const kept = keep && new Set([...keep, loss]);
-    const gradients = new Map<Tensor, Tensor>([[loss, Tensor.full(1, 1, 1)]]);
+    const gradients = new Map<Tensor, Tensor>([[loss, start ?? Tensor.full(1, 1, 1)]]);
     const held = new Set(gradients.values());
     for (let entry = this.#entries.pop(); entry; entry = this.#entries.pop()) {
       const { output, inputs, gradient } = entry;
@@ -88,6 +117,14 @@ export class Tape {
     gradients.delete(loss);
     return gradients;
   }
+}
+
+/**
+ * The tensor that `body` makes. On a tape that recomputes, nothing else made inside is kept: the gradient runs `body`
+ * again (Chen et al. 2016, "Training deep nets with sublinear memory cost"), so it must do the same each time.
+ */
+export function recompute(body: () => Tensor): Tensor {
+  return Tape.recompute(body);
 }
 
 /** Called by every op: notes its output, inputs and gradient on the active tape, if any. Returns the output. */

@@ -35,6 +35,20 @@ export async function scope<T>(
   }
 }
 
+/** Frees everything made inside `body` but its result; memory goes when enqueued work no longer needs it. */
+export function alone<K extends Disposable>(body: () => K): K {
+  const made = new Set<Disposable>();
+  scopes.push(made);
+  try {
+    const result = body();
+    if (made.delete(result)) scopes.at(-2)?.add(result);
+    return result;
+  } finally {
+    scopes.splice(scopes.indexOf(made), 1);
+    for (const value of made) value[Symbol.dispose]();
+  }
+}
+
 /** Which blocks of a batch exist: `dims` blocks per axis in each of `samples` volumes. */
 export class Grid implements Disposable {
   #handle: number;

@@ -53,6 +53,10 @@ export const command: Command = {
       choices: ["f32", "bf16"],
       help: "storage of activations; bf16 takes half the memory (resenc, unet)",
     },
+    recompute: {
+      type: "boolean",
+      help: "compute blocks again in the backward pass: less memory, more time (resenc)",
+    },
     device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
     resume: { type: "boolean", help: "go on from the last checkpoint of the run folder" },
     estimate: { type: "boolean", help: "time 20 steps, say how long the run will take, write nothing" },

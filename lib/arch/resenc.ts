@@ -3,6 +3,7 @@
  * OpenMind and CVA). `resenc-l` has the widths, depths and state-dict names of the published network
  * (102,348,965 parameters for 1 input and 1 output channel); `resenc-s` is the same graph made to train on two cores.
  */
+import { recompute } from "../autograd.ts";
 import type { Architecture, Network } from "../nn/network.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import { unetDecoder } from "../nn/unet_decoder.ts";
@@ -19,10 +20,11 @@ function block(p: Parameters, name: string, cIn: number, cOut: number, stride: 1
   const project = cIn === cOut
     ? null
     : unit(p, `${name}.skip.1`, cIn, cOut, { kernel: 1, plain: true, bias: false });
-  return (x) => {
-    const pooled = stride === 2 ? avgPool2(x) : x;
-    return second(first(x), project ? project(pooled) : pooled);
-  };
+  return (x) =>
+    recompute(() => {
+      const pooled = stride === 2 ? avgPool2(x) : x;
+      return second(first(x), project ? project(pooled) : pooled);
+    });
 }
 
 /** Plain decoder: per level a transposed convolution, the skip, one unit; only the last head is used. */
@@ -39,7 +41,7 @@ function decoder(p: Parameters, features: number[], outputs: number): Network["d
   const { head } = levels[top - 1];
   return (pyramid, _random, maps) => {
     const x = levels.reduce((x, { up, conv }, j) => {
-      const y = conv(concat(upconv3d(x, up.weight, up.bias!), pyramid[top - 1 - j]));
+      const y = recompute(() => conv(concat(upconv3d(x, up.weight, up.bias!), pyramid[top - 1 - j])));
       maps?.push(y);
       return y;
     }, pyramid[top]);
@@ -58,6 +60,7 @@ export function resenc(name: string, features: number[], blocks: number[], headW
     encoderPrefixes: ["encoder."],
     headWidth,
     bf16: true,
+    recomputes: true,
     light: true,
     build(p, inputs, outputs, { light = false } = {}): Network {
       const stem = unit(p, "encoder.stem.convs.0", inputs, features[0]);

@@ -71,6 +71,8 @@ export interface Architecture {
   readonly light?: true;
   /** All its ops take bf16 activations. */
   readonly bf16?: true;
+  /** Its blocks may be computed again in the backward pass instead of kept (`recompute` of lib/autograd.ts). */
+  readonly recomputes?: true;
   /** Optimizer, learning rate and warm-up of pretraining; absent: `cnn`. */
   readonly preset?: PresetName;
   build(parameters: Parameters, inputs: number, outputs: number, options?: BuildOptions): Network;

@@ -133,6 +133,12 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
   const patch = readPatch(flags.patch ?? (given ? "160" : "32"));
   checkPatch(arch, patch);
   checkPrecision(arch, flags.precision);
+  const recompute = flags.recompute === true;
+  if (recompute && !arch.recomputes) {
+    throw new UserError(
+      `--recompute: ${arch.name} keeps all its activations; resenc-s and resenc-l can do without`,
+    );
+  }
   const options = readOptions(chosen, arch, flags, patch);
   const compat = readCompat(flags.compat, chosen.name, chosen.compat);
   if (flags.pairs !== undefined && pairDefects(compat).length) {
@@ -156,6 +162,7 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
     seed: flags.seed,
     lr: flags.lr ?? (arch.kind === "token" ? undefined : chosen.lr) ?? preset.lrs?.[arch.name] ?? preset.lr,
     precision: flags.precision,
+    recompute,
     options,
     compat,
     data: await store.hash(),

@@ -87,6 +87,7 @@ export class Trainer implements Disposable {
         const { tape, result } = Tape.record(
           this.parameters.tensors.values(),
           () => this.learner.loss({ batch, random }),
+          this.config.recompute,
         );
         return { ...result, gradients: tape.backward(result.loss, Object.values(result.terms)) };
       });

@@ -22,6 +22,8 @@ export interface RunConfig {
   lr: number;
   /** Storage of activations and their gradients; absent: f32. */
   precision?: Dtype;
+  /** Blocks are computed again in the backward pass instead of kept. */
+  recompute?: boolean;
   options: Record<string, OptionValue>;
   /** Switches of --compat. */
   compat?: Compat[];
@@ -116,7 +118,8 @@ export class RunFolder {
         }
         if (started) {
           for (const key of Object.keys(config) as (keyof RunConfig)[]) {
-            const there = before[key] ?? ({ compat: [], precision: "f32" } as Record<string, unknown>)[key];
+            const there = before[key] ??
+              ({ compat: [], precision: "f32", recompute: false } as Record<string, unknown>)[key];
             if (JSON.stringify(there) === JSON.stringify(config[key])) continue;
             throw new UserError(
               `${file}: ${key} is ${JSON.stringify(there)} there and ${JSON.stringify(config[key])} here; ` +

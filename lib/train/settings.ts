@@ -15,6 +15,7 @@ const KEYS = [
   "option",
   "compat",
   "precision",
+  "recompute",
   "device",
 ];
 
@@ -37,6 +38,7 @@ function toArguments(config: Record<string, unknown>): string[] {
     if (key === "patch" && Array.isArray(value)) {
       return [`--patch=${new Set(value).size === 1 ? value[0] : value.join("x")}`];
     }
+    if (key === "recompute" && typeof value === "boolean") return value ? ["--recompute"] : [];
     if (typeof value !== "string" && typeof value !== "number") {
       throw `${name} is ${JSON.stringify(value)}; it must be a number or text`;
     }
