@@ -3,6 +3,7 @@ import { dirname, fromFileUrl, join } from "@std/path";
 import { type Arguments, type Command, type Grants, log, run, writeLine } from "../lib/config.ts";
 import { UserError } from "../lib/errors.ts";
 import { BUGS, planted } from "../lib/gpu/bugs.ts";
+import { kernelNames } from "../lib/gpu/gate.ts";
 import { each, firstTool, runTool } from "../lib/gpu/tools.ts";
 
 const NATIVE = join(dirname(dirname(fromFileUrl(import.meta.url))), "native");
@@ -84,13 +85,21 @@ async function main({ flags }: Arguments): Promise<number> {
 
   const kernels = new Set<string>();
   let failed = 0;
-  await each(OPS.filter((op) => !flags.op || op === flags.op).flatMap(builds), width, async (build) => {
+  const chosen = OPS.filter((op) => !flags.op || op === flags.op);
+  await each(chosen.flatMap(builds), width, async (build) => {
     const { ok, text, seconds } = await test(build);
     const row = ok ? JSON.parse(text) : { op: build.op, failure: text.trim() };
     for (const kernel of row.kernels ?? []) kernels.add(kernel);
     if (!ok) failed++;
     writeLine({ ...row, build: build.name === build.op ? "plain" : "sanitized", ok, seconds });
   });
+  for (const op of chosen) {
+    const source = await Deno.readTextFile(join(NATIVE, "src", "ops", op, "kernel.cu"));
+    const missed = kernelNames(source).filter((kernel) => !kernels.has(kernel));
+    if (!failed && missed.length) {
+      throw new UserError(`native/shim/cases/${op}.cpp runs no ${missed.join(", ")} of ops/${op}/kernel.cu`);
+    }
+  }
   if (failed) throw new UserError(`${failed} of the tests of kernels failed; the lines above say where`);
   let caught = 0;
   if (!flags.op) {
