@@ -3,12 +3,15 @@
 
 use super::kernels::by_operand;
 use super::winograd::{self, Direction};
-use super::{Shape, Up, direct, up, weight};
+use super::{Shape, Up, direct, few, up, weight};
 use crate::element::Element;
 use crate::grid::Grid;
 
 /// y = conv(x) + bias.
 pub fn forward<E: Element>(s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
+    if winograd::free() && few::wins(s, grid) {
+        return few::forward(s, grid, x, w, bias, y);
+    }
     if let Some(path) = winograd::choose::<E>(s, grid, Direction::Forward) {
         return winograd::forward(path, s, grid, x, w, bias, y);
     }
@@ -17,6 +20,9 @@ pub fn forward<E: Element>(s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Opt
 
 /// dx from dy.
 pub fn grad_input<E: Element>(s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
+    if winograd::free() && few::wins(s, grid) {
+        return few::grad_input(s, grid, dy, w, dx);
+    }
     if let Some(path) = winograd::choose::<E>(s, grid, Direction::GradInput) {
         return winograd::grad_input(path, s, grid, dy, w, dx);
     }
@@ -25,6 +31,9 @@ pub fn grad_input<E: Element>(s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &
 
 /// dw, in f32, from x and dy.
 pub fn grad_weight<E: Element>(s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
+    if winograd::free() && few::wins(s, grid) {
+        return few::grad_weight(s, grid, x, dy, dw);
+    }
     if let Some(path) = winograd::choose::<E>(s, grid, Direction::GradWeight) {
         return winograd::grad_weight(path, s, grid, x, dy, dw);
     }

@@ -12,6 +12,7 @@ pub mod avx512;
 pub mod avx512bf16;
 pub mod cpu;
 pub mod direct;
+pub mod few;
 pub mod gather;
 pub mod isa;
 pub mod kernels;

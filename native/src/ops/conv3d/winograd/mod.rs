@@ -59,6 +59,11 @@ exports! {
     fn vx_conv3d_algorithm(choice: u32) { CHOICE.store(choice, Relaxed); Ok(0.0) }
 }
 
+/// Whether the way of computing follows from measurements alone, not forced.
+pub fn free() -> bool {
+    CHOICE.load(Relaxed) == 0
+}
+
 /// Whether this path can compute the shape: 3x3x3, stride 1, even block sides.
 pub fn applies(s: &Shape) -> bool {
     (s.kernel, s.stride) == (3, 1) && s.side.iter().all(|v| v % 2 == 0)
