@@ -21,6 +21,12 @@
 #include <ucontext.h>
 #endif
 
+#if defined(__has_feature)  // clang says so in another way than gcc
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
 };
@@ -349,4 +355,5 @@ inline void copies_wait() {
     shim::current->copies.clear();
 }
 
-extern "C" inline const char* __asan_default_options() { return "detect_stack_use_after_return=0"; }
+/// Fibers leave their stacks at other places than they entered them.
+extern "C" inline __attribute__((used)) const char* __asan_default_options() { return "detect_stack_use_after_return=0"; }
