@@ -51,7 +51,7 @@ export const command: Command = {
     },
     patch: {
       type: "string",
-      help: "sides of a crop, N or ZxYxX (default: the run's, else fitted to the data)",
+      help: "sides of a crop, N or ZxYxX (default: fitted to the data, at most the run's)",
     },
     batch: { type: "integer", min: 1, default: 2, help: "crops per step" },
     steps: { type: "integer", min: 1, default: 1000, help: "optimizer steps" },
@@ -86,9 +86,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
   const splits = await foldsOf(data, dataset.cases, flags.fold);
   const split = splitOf(flags.fold, splits, dataset.cases, join(data, "splits_final.json"));
   const train = flags.labels === undefined ? split.train : draw(split.train, flags.labels, flags.draw);
-  const patch = flags.patch
-    ? parsePatch(flags.patch, arch)
-    : from?.patch ?? await defaultPatch(dataset, arch);
+  const patch = flags.patch ? parsePatch(flags.patch, arch) : await defaultPatch(dataset, arch, from?.patch);
   const preset = presets[arch.preset ?? "cnn"];
   const info: ModelInfo = {
     task: "segmentation",

@@ -302,15 +302,22 @@ export function parsePatch(text: string, arch: Architecture): [number, number, n
   return patch;
 }
 
-/** The median shape at 1 mm, rounded to what the network takes; at most 64 voxels, which two cores train. */
-export async function defaultPatch(dataset: Dataset, arch: Architecture): Promise<[number, number, number]> {
+/**
+ * The median shape at 1 mm, rounded to what the network takes, and no larger than `limit`: the patch of pretraining, or
+ * 64 voxels, which two cores train.
+ */
+export async function defaultPatch(
+  dataset: Dataset,
+  arch: Architecture,
+  limit: Side = [64, 64, 64],
+): Promise<[number, number, number]> {
   const shapes: Side[] = [];
   for (const id of dataset.cases) shapes.push(await gridOf(filesOf(dataset, id).images[0]));
   const { stride } = arch;
   const side = (axis: 0 | 1 | 2) => {
     const sorted = shapes.map((shape) => shape[axis]).sort((a, b) => a - b);
     const fitted = Math.round(sorted[sorted.length >> 1] / stride) * stride;
-    return Math.max(2 * stride, Math.min(fitted, Math.floor(64 / stride) * stride));
+    return Math.max(2 * stride, Math.min(fitted, Math.floor(limit[axis] / stride) * stride));
   };
   return [side(0), side(1), side(2)];
 }

@@ -157,6 +157,7 @@ Deno.test("finetune: patches are parsed, fitted to the data, and refused when th
   }
   const folder = await dataset(1);
   assertEquals(await defaultPatch(openDataset(folder), resencS), [32, 32, 32]);
+  assertEquals(await defaultPatch(openDataset(folder), resencS, [64, 64, 32]), [32, 32, 32]);
   await Deno.remove(folder, { recursive: true });
   assertAlmostEquals(means([], [0, 1]).dsc ?? -1, -1);
 });
