@@ -53,7 +53,8 @@ export class Tape {
   /** See `recompute`. */
   static recompute(body: () => Tensor): Tensor {
     const outer = active;
-    if (!outer || !outer.#recomputes) return body();
+    if (!outer) return alone(body);
+    if (!outer.#recomputes) return body();
     const probe = new Tape(); // sees what the body reads
     probe.#needed = new Set(outer.#needed);
     active = probe;

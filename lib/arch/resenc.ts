@@ -41,7 +41,10 @@ function decoder(p: Parameters, features: number[], outputs: number): Network["d
   const { head } = levels[top - 1];
   return (pyramid, _random, maps) => {
     const x = levels.reduce((x, { up, conv }, j) => {
-      const y = recompute(() => conv(concat(upconv3d(x, up.weight, up.bias!), pyramid[top - 1 - j])));
+      const y = recompute(() => {
+        using above = upconv3d(x, up.weight, up.bias!); // no gradient reads its values
+        return conv(concat(above, pyramid[top - 1 - j]));
+      });
       maps?.push(y);
       return y;
     }, pyramid[top]);
