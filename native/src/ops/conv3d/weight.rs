@@ -15,6 +15,9 @@ use crate::ops::rows;
 use half::bf16;
 use rayon::prelude::*;
 
+/// Bytes of rows that stay in the L2 cache.
+const ROWS: usize = 256 << 10;
+
 /// Operands of one unit: sums[tap][i][j] += sum over v of a[bases[v] + taps[tap] + i] * rows[v][j].
 pub struct Factors<'a, L> {
     pub a: Lent<'a, L>,
@@ -174,20 +177,25 @@ pub fn sum_units<U: Sync>(units: &[U], len: usize, add: impl Fn(&U, &mut [f32]) 
     sums
 }
 
-/// Adds the products of one unit, shared among the cores by (tap, 8 rows i).
+/// Adds the products of one unit, shared among the cores by (tap, 8 rows i); as many voxels at a time as have their rows
+/// in the L2 cache, which all tasks read.
 pub fn add_outer<O: Operand>(f: &Factors<O::Lane>, c: usize, width: usize, sums: &mut [f32]) {
     let reach = *f.taps.iter().max().unwrap_or(&0) as usize + c;
     assert!(f.bases.iter().all(|&b| b as usize + reach <= f.a.len()) && f.rows.len() >= f.bases.len() * width);
     assert!(sums.len() >= f.taps.len() * c * width);
     let out = Shared(sums.as_mut_ptr());
     let strips = c.div_ceil(8);
-    (0..f.taps.len() * strips).into_par_iter().for_each(|task| {
-        let (t, i) = (task / strips, task % strips * 8);
-        unsafe {
-            let a = f.a.as_ptr().add(f.taps[t] as usize + i);
-            O::outer(a, &f.bases, 8.min(c - i), f.rows.as_ptr(), width, out.at((t * c + i) * width));
-        }
-    });
+    let step = (ROWS / (width * size_of::<O::Lane>())).max(64);
+    for (part, bases) in f.bases.chunks(step).enumerate() {
+        (0..f.taps.len() * strips).into_par_iter().for_each(|task| {
+            let (t, i) = (task / strips, task % strips * 8);
+            unsafe {
+                let a = f.a.as_ptr().add(f.taps[t] as usize + i);
+                let rows = f.rows.as_ptr().add(part * step * width);
+                O::outer(a, bases, 8.min(c - i), rows, width, out.at((t * c + i) * width));
+            }
+        });
+    }
 }
 
 /// Sum over rows, in a fixed order: 64 partial sums of equal stretches, then those in turn.

@@ -4,6 +4,7 @@ use super::Shape;
 use crate::element::{Element, convert};
 use crate::memory::Scratch;
 use crate::ops::rows;
+use crate::wide;
 use rayon::prelude::*;
 
 /// Values of one task: a row piece that stays in the first cache.
@@ -25,16 +26,21 @@ fn axis<X: Element, Y: Element>(matrices: &[f32], [g, o, inner, per_sample]: [us
         let mut sum = [0f32; PIECE];
         y.chunks_mut(PIECE).enumerate().for_each(|(piece, y)| {
             let sum = &mut sum[..y.len()];
-            rows::vectorised(|| {
-                sum.fill(0.0);
-                for (i, &w) in weights.iter().enumerate() {
-                    let x = &x[i * inner + piece * PIECE..][..y.len()];
-                    sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += w * x.to_f32());
-                }
-                convert(sum, y);
-            });
+            weigh(weights, &x[piece * PIECE..], inner, sum);
+            rows::vectorised(|| convert(sum, y));
         });
     });
+}
+
+wide! {
+    /// sum[j] = sum over rows i of `inner` values, weights[i] * x[i][j].
+    fn weigh<X: Element>(weights: &[f32], x: &[X], inner: usize, sum: &mut [f32]) {
+        sum.fill(0.0);
+        for (i, &w) in weights.iter().enumerate() {
+            let x = &x[i * inner..][..sum.len()];
+            sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += w * x.to_f32());
+        }
+    }
 }
 
 /// The values between the axes stay f32.
