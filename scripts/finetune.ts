@@ -58,7 +58,8 @@ export const command: Command = {
     lr: {
       type: "number",
       min: 0,
-      help: "peak learning rate (default 0.001 with --from, else 0.01; on primus 0.0001, 0.0003)",
+      help:
+        "peak learning rate (default 0.01, on primus 0.0003; with --from and 25,000 steps or more 0.001, 0.0001)",
     },
     seed: { type: "integer", min: 0, default: 0, help: "of new weights and crops" },
     device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
@@ -104,7 +105,8 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     steps: 0,
     of: flags.steps,
     batch: flags.batch,
-    lr: flags.lr ?? (from ? preset.tuning : preset.lr),
+    // The published rate after pretraining is a tenth, for schedules of 25,000 steps and more: short ones never arrive.
+    lr: flags.lr ?? (from && flags.steps >= 25_000 ? preset.tuning : preset.lr),
     train,
     ...(flags.labels === undefined ? {} : { draw: flags.draw }),
     ...(flags.from ? { from: flags.from } : {}),
