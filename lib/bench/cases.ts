@@ -41,8 +41,8 @@ export function convolutions(dtype: "f32" | "bf16"): Case[] {
       prepare() {
         const n = native();
         const layout = { grid: Grid.dense(1), side: [side, side, side] as const };
-        const x = Tensor.from(normals(side ** 3 * channels, 1), channels, layout);
-        const dy = Tensor.from(normals(side ** 3 * channels, 2), channels, layout);
+        const x = Tensor.from(normals(side ** 3 * channels, 1), channels, layout, dtype);
+        const dy = Tensor.from(normals(side ** 3 * channels, 2), channels, layout, dtype);
         const w = Tensor.from(
           normals(channels ** 2 * 27, 3).map((v) => v / Math.sqrt(27 * channels)),
           channels * 27,

@@ -184,7 +184,8 @@ pub fn backward(s: &Shape, [q, k, v, l, y, dy]: [&[f32]; 6], [dq, dk, dv]: [&mut
             for (i, (l_i, mean)) in row.iter_mut().enumerate().take(h.rows - from) {
                 *l_i = l[(h.first + from + i) * s.heads + h.head];
                 let terms = h.row(dy, from + i).iter().zip(h.row(y, from + i));
-                *mean = terms.map(|(g, y)| (g * y) as f64).sum::<f64>() as f32;
+                // Summed as `product` sums dy . v: where one token attends to itself alone, the two cancel exactly.
+                *mean = terms.fold(0.0, |sum, (g, y)| sum + g * y);
             }
             for j in 0..all / keys {
                 let block = j * width * keys..(j + 1) * width * keys;
