@@ -39,8 +39,11 @@ export interface Single {
   view: View;
 }
 
-/** What the published pairs do: boxes of the real-valued share (D09); the first view lower on every axis (D10). */
-export type PairDefect = "box" | "order";
+/**
+ * What the published pairs do: boxes of the real-valued share (D09); the first view lower on every axis (D10); both
+ * views at 0 of an axis that two crops do not fit, while the box still claims a part of it (D08).
+ */
+export type PairDefect = "box" | "order" | "fallback";
 
 /** What drawing needs to know of a volume. */
 export interface Extent {
@@ -107,14 +110,14 @@ export function makeView(start: number[], patch: Triple, centre: number[], { fli
  * w ~ Dirichlet(1, 1, 1): t^w (methods.md 3.1). Two patches must fit the volume on every axis, so shares
  * that do not fit are drawn again; where no draw fits, the axes give in proportion to the room they have (D08).
  */
-function drawOverlap(rng: Rng, shape: Triple, patch: Triple): number[] {
+function drawOverlap(rng: Rng, shape: Triple, patch: Triple, fit: boolean): number[] {
   const least = AXES.map((d) => Math.min(1, Math.max(2 * patch[d] - shape[d], 1) / patch[d]));
   const t = rng.uniform(0.4, 0.8);
   let sides: number[] | undefined;
   for (let tries = 0; tries < 64; tries++) {
     const e = AXES.map(() => -Math.log(1 - rng.uniform()));
     const f = e.map((v) => t ** (v / (e[0] + e[1] + e[2])));
-    if (f.every((v, d) => v >= least[d])) {
+    if (!fit || f.every((v, d) => v >= least[d])) {
       sides = f;
       break;
     }
@@ -126,6 +129,13 @@ function drawOverlap(rng: Rng, shape: Triple, patch: Triple): number[] {
 /** First voxel of a span of `side` in an axis of `length`: uniform where it fits, else the axis is in its middle. */
 export function drawStart(rng: Rng, length: number, side: number): number {
   return side <= length ? rng.integer(length - side + 1) : Math.floor((length - side) / 2);
+}
+
+/** Whether the published code finds room for two crops that share `share` of an axis (methods.md 3.1). */
+function foundRoom(share: number, length: number, side: number): boolean {
+  const o = Math.floor(share * side);
+  const half = Math.floor(o / 2);
+  return length - (side - o) - half - 1 > half + (side - o) + 1;
 }
 
 /** `box` (in the volume, before any turn) as fractions of a view. Exact: integers over the side of the patch. */
@@ -152,29 +162,33 @@ export function drawPair(
   const rng = new Rng(seed, "pair", index);
   const { id, shape } = volumes[rng.integer(volumes.length)];
   const change = drawChange(rng, Math.PI, augment);
-  const shares = drawOverlap(rng, shape, patch);
+  const falls = defects.includes("fallback");
+  const shares = drawOverlap(rng, shape, patch, !falls);
+  const fallen = AXES.map((d) => falls && !foundRoom(shares[d], shape[d], patch[d]));
   const sides = shares.map((f, d) => {
+    if (fallen[d]) return patch[d];
     const [exact, least] = [f * patch[d], Math.max(2 * patch[d] - shape[d], 1)];
     if (defects.includes("box")) return 2 * Math.max(Math.floor(Math.floor(exact) / 2), Math.ceil(least / 2));
     return Math.min(patch[d], Math.max(least, Math.round(exact)));
   });
   const union = sides.map((o, d) => 2 * patch[d] - o);
-  const low = union.map((side, d) => drawStart(rng, shape[d], side));
+  const low = union.map((side, d) => drawStart(rng, shape[d], side)).map((s, d) =>
+    fallen[d] ? Math.min(s, 0) : s
+  );
   const high = low.map((s, d) => s + patch[d] - sides[d]);
   const lower = AXES.map(() => rng.uniform() < 0.5 || defects.includes("order"));
   const centre = low.map((s, d) => s + union[d] / 2);
   const a = makeView(AXES.map((d) => lower[d] ? low[d] : high[d]), patch, centre, change);
   const b = makeView(AXES.map((d) => lower[d] ? high[d] : low[d]), patch, centre, change);
   const common = [...high, ...low.map((s, d) => s + patch[d])];
-  const published = (first: boolean): Box => {
-    const ends = AXES.map((d) =>
-      (first === lower[d]) !== change.flip[d] ? [1 - shares[d], 1] : [0, shares[d]]
-    );
-    return [...ends.map((e) => e[0]), ...ends.map((e) => e[1])] as Box;
+  const boxOf = (view: View, first: boolean): Box => {
+    const box = fractions(common, view, change.flip);
+    for (const d of AXES.filter((d) => fallen[d] || defects.includes("box"))) {
+      [box[d], box[d + 3]] = (first === lower[d]) !== change.flip[d] ? [1 - shares[d], 1] : [0, shares[d]];
+    }
+    return box;
   };
-  const overlap = defects.includes("box")
-    ? { a: published(true), b: published(false) }
-    : { a: fractions(common, a, change.flip), b: fractions(common, b, change.flip) };
+  const overlap = { a: boxOf(a, true), b: boxOf(b, false) };
   return { seed, index, volume: id, a, b, overlap };
 }
 

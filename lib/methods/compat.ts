@@ -18,6 +18,11 @@ export const switches = {
     "the box of the overlap is its real-valued share, the crops overlap by up to 2 voxels less",
   ],
   "nnssl-pair-order": ["D10", "the first view is the lower one on every axis"],
+  "nnssl-pair-fallback": [
+    "D08",
+    "where two crops do not fit an axis both start at 0, and the box still claims a part",
+  ],
+  "nnssl-teacher-restart": ["D13", "a resumed run starts its teacher anew from the student"],
   "nnssl-sparse-input": ["D04", "the first convolution of the sparse encoder reads hidden voxels"],
   "nnssl-gram-for-cosine": ["D12", "the cosine term is the Gram term, at the cosine term's weight"],
   "amaes-hidden-mean": ["D19", "the loss on hidden voxels is divided by the number of all voxels"],
@@ -57,6 +62,7 @@ export function pairDefects(compat: readonly Compat[] = []): PairDefect[] {
   return [
     ...(compat.includes("nnssl-box") ? ["box" as const] : []),
     ...(compat.includes("nnssl-pair-order") ? ["order" as const] : []),
+    ...(compat.includes("nnssl-pair-fallback") ? ["fallback" as const] : []),
   ];
 }
 

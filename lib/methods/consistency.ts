@@ -10,7 +10,7 @@ import type { Network } from "../nn/network.ts";
 import { adaptivePool } from "../ops/adaptive_pool.ts";
 import { align as sample, type AlignDefect } from "../ops/align.ts";
 import { concat } from "../ops/concat.ts";
-import { cosineLoss, rollHalf } from "../ops/cosine.ts";
+import { cosineLoss, rollHalf, spread } from "../ops/cosine.ts";
 import { add, scale } from "../ops/elementwise.ts";
 import { gramLoss } from "../ops/gram.ts";
 import { ntXent } from "../ops/ntxent.ts";
@@ -67,6 +67,8 @@ const COMPAT: readonly Compat[] = [
   "nnssl-teacher-statistics",
   "nnssl-box",
   "nnssl-pair-order",
+  "nnssl-pair-fallback",
+  "nnssl-teacher-restart",
   "nnssl-gram-for-cosine",
 ];
 
@@ -248,9 +250,9 @@ function bind(context: Context<Family>): Learner {
     predictors.get(plan.heads[latent] ?? "")?.(x) ?? x;
   const teacher = makeTeacher(context, plan);
 
-  const align = (p: Tensor, z: Tensor): Tensor => {
-    if (kind === "gram") return gramLoss(p, z, volume(plan.out));
-    return kind === "infonce" ? ntXent(p, z, o.temperature) : cosineLoss(p, z);
+  const align = (p: Tensor, z: Tensor): { loss: Tensor; accuracy?: Tensor } => {
+    if (kind === "infonce") return ntXent(p, z, o.temperature);
+    return { loss: kind === "gram" ? gramLoss(p, z, volume(plan.out)) : cosineLoss(p, z) };
   };
   /** The student's features and maps for the latents, after the output. */
   const features = (pyramid: Tensor[], random: Rng) =>
@@ -271,12 +273,16 @@ function bind(context: Context<Family>): Learner {
       let loss = scale(reconstruction, o.reconstruction);
       if (target.patch) {
         const latents = predict("patch", student.patch(o.source === "decoder" ? maps : seen));
-        terms.alignment = align(overlapOf(latents, overlap, plan), target.patch);
-        loss = add(loss, scale(terms.alignment, o.alignment));
+        const { loss: alignment, accuracy } = align(overlapOf(latents, overlap, plan), target.patch);
+        loss = add(loss, scale(alignment, o.alignment));
+        Object.assign(terms, { alignment, patch_spread: spread(target.patch) });
+        if (accuracy) terms.alignment_accuracy = accuracy;
       }
       if (target.image) {
-        terms.contrastive = ntXent(predict("image", student.image(seen)), target.image, o.temperature);
-        loss = add(loss, scale(terms.contrastive, o.contrastive));
+        const found = ntXent(predict("image", student.image(seen)), target.image, o.temperature);
+        loss = add(loss, scale(found.loss, o.contrastive));
+        const more = { contrastive_accuracy: found.accuracy, image_spread: spread(target.image) };
+        Object.assign(terms, { contrastive: found.loss }, more);
       }
       return { loss, terms, output, hidden };
     },

@@ -43,6 +43,16 @@ export function cosineLoss(p: Tensor, z: Tensor): Tensor {
 }
 
 /**
+ * How evenly rows `[rows][c]` point: sqrt(c) times the mean over channels of the standard deviation of the unit rows.
+ * About 1 where all directions occur, 0 where they have collapsed to one (methods.md 3.6). A scalar with no gradient.
+ */
+export function spread(x: Tensor): Tensor {
+  const n = native();
+  const unit = new Tensor(n.vx_normalize(x.handle, x.rows, x.channels, EPS), x.rows, x.channels);
+  return new Tensor(n.vx_spread(unit.handle, x.rows, x.channels), 1, 1);
+}
+
+/**
  * Rolls a batch by half, so that row k of the teacher meets the other view of the same image: the batch is
  * [all first views; all second views].
  * @param x `[n * k rows][c]`, n samples of k rows

@@ -10,10 +10,14 @@ import { normalize } from "./cosine.ts";
  * here. All four rows of one image are positive, self or left out. Memory: (2n)^2 values.
  * @param student `[n][c]`, first views then second views
  * @param teacher `[n][c]`, rolled by half the batch (`rollHalf`), so that row k is the other view; no gradient
- * @returns mean over the 2n rows, a scalar
+ * @returns `loss`: mean over the 2n rows, a scalar; `accuracy`: share of the rows whose positive is the most similar
  * @throws UserError when n is odd or below 4
  */
-export function ntXent(student: Tensor, teacher: Tensor, temperature = 0.5): Tensor {
+export function ntXent(
+  student: Tensor,
+  teacher: Tensor,
+  temperature = 0.5,
+): { loss: Tensor; accuracy: Tensor } {
   const [n, c] = [student.rows, student.channels];
   if (n < 4 || n % 2) {
     throw new UserError(
@@ -29,11 +33,12 @@ export function ntXent(student: Tensor, teacher: Tensor, temperature = 0.5): Ten
     2 * n,
   );
   const loss = new Tensor(lib.vx_ntxent_loss(similarity.handle, n), 1, 1);
-  return record(loss, [s], (dy) => [
+  record(loss, [s], (dy) => [
     new Tensor(
       lib.vx_ntxent_grad(dy.handle, similarity.handle, s.handle, t.handle, n, c, temperature),
       n,
       c,
     ),
   ]);
+  return { loss, accuracy: new Tensor(lib.vx_ntxent_accuracy(similarity.handle, n), 1, 1) };
 }

@@ -143,7 +143,7 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
   const compat = readCompat(flags.compat, chosen.name, chosen.compat);
   if (flags.pairs !== undefined && pairDefects(compat).length) {
     throw new UsageError(
-      "--pairs: given pairs have their boxes; --compat nnssl-box and nnssl-pair-order draw them here",
+      "--pairs: given pairs have their boxes; --compat nnssl-box, nnssl-pair-order and nnssl-pair-fallback draw them here",
     );
   }
   const store = flags.estimate && !given

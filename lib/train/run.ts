@@ -33,8 +33,9 @@ const sizes = (trainer: Trainer) => ({
   encoder_parameters: trainer.encoderParameters,
 });
 
-/** Times 20 steps. Writes nothing. */
-export async function estimateRun(plan: Plan): Promise<Record<string, unknown>> {
+/** Times 20 steps, of either stage where there are two. Writes nothing. */
+export async function estimateRun(plan: Plan): Promise<{ seconds: number } & Record<string, unknown>> {
+  const before = plan.first && await estimateRun(plan.first);
   using trainer = new Trainer(plan.arch, plan.method, plan.config);
   const source = loaderOf(plan, 0);
   const seconds = await estimate(trainer, () => source.next());
@@ -45,9 +46,10 @@ export async function estimateRun(plan: Plan): Promise<Record<string, unknown>> 
     ...sizes(trainer),
     seconds_per_step: seconds,
     steps,
-    seconds: seconds * steps,
+    seconds: seconds * steps + (before?.seconds ?? 0),
     peak_memory_bytes,
     device: "cpu",
+    ...(before && { stage_1: before }),
   };
 }
 
@@ -74,6 +76,7 @@ export async function pretrain(
   const folder = await RunFolder.open(path, config, resume);
   try {
     if (folder.step) await folder.load(trainer.parameters, trainer.state());
+    if (config.compat?.includes("nnssl-teacher-restart")) trainer.learner.start?.();
     const source = loaderOf(plan, folder.step, plan.pairs);
     const steps = await train(trainer, folder, () => source.next());
     // A stopped run ends at once: its report comes with its last step.

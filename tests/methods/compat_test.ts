@@ -37,7 +37,7 @@ Deno.test(
         const defects = alignDefects(new Set(switches));
         const p = align(volume(.7, .1), boxes, [2, 2, 2], 2, defects);
         const z = rollHalf(align(volume(1.3, .4), boxes, [2, 2, 2], 2, defects), 8);
-        return [gramLoss(p, z, 8), cosineLoss(p, z), ntXent(p, z)].map((loss) => loss.read()[0]);
+        return [gramLoss(p, z, 8), cosineLoss(p, z), ntXent(p, z).loss].map((loss) => loss.read()[0]);
       };
       const near = (got: number[], want: number[]) =>
         want.forEach((value, i) => assertAlmostEquals(got[i], value, 2e-5));
@@ -88,6 +88,23 @@ Deno.test("compat nnssl-box, nnssl-pair-order: boxes up to 2 voxels too large, t
     );
   }
   assert(most > 1);
+});
+
+Deno.test("compat nnssl-pair-fallback: an axis without room has both crops at 0 and a box that claims a part, D08", () => {
+  // Where the crop is as long as the volume there is never room for two.
+  const [patch, shape]: Triple[] = [[32, 32, 8], [40, 40, 8]];
+  let fallen = 0;
+  for (let index = 0; index < 300; index++) {
+    const defects = pairDefects(["nnssl-pair-fallback"]);
+    const { a, b, overlap } = drawPair(1, index, [{ id: "v", shape }], patch, false, defects);
+    assertEquals([a.box[2], b.box[2]], [0, 0]);
+    const claimed = overlap.a[5] - overlap.a[2];
+    assert(claimed < 1 && claimed > 0, `${claimed}`);
+    fallen += Number(a.box[1] === 0 && b.box[1] === 0);
+    const right = drawPair(1, index, [{ id: "v", shape }], patch, false).overlap.a;
+    assertEquals([right[2], right[5]], [0, 1]);
+  }
+  assert(fallen > 0, "no pair falls back on an axis that has little room");
 });
 
 Deno.test(

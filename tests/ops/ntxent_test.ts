@@ -13,14 +13,14 @@ const teacher = () => Tensor.from(wave(30, 1.3, .4), 5);
 
 Deno.test(
   "ntXent: value and gradient as torch",
-  leakFree(() => scope(() => judge("ntxent", student(), (p) => ntXent(p, teacher())))),
+  leakFree(() => scope(() => judge("ntxent", student(), (p) => ntXent(p, teacher()).loss))),
 );
 
 Deno.test(
   "ntXent: golden vector of teacher masking",
   leakFree(() =>
     scope(() => {
-      const loss = ntXent(Tensor.from(wave(12, 1, 1), 3), Tensor.from(wave(12, .7, .3), 3));
+      const { loss } = ntXent(Tensor.from(wave(12, 1, 1), 3), Tensor.from(wave(12, .7, .3), 3));
       assertAlmostEquals(loss.read()[0], 3.0419660242, 1e-5);
     })
   ),
@@ -43,7 +43,7 @@ Deno.test(
   leakFree(() =>
     scope(() => {
       const [s, t] = [student(), teacher()];
-      const { tape, result } = Tape.record([s, t], () => ntXent(s, t));
+      const { tape, result } = Tape.record([s, t], () => ntXent(s, t).loss);
       const gradients = tape.backward(result);
       assert(gradients.has(s) && !gradients.has(t));
     })
@@ -93,9 +93,27 @@ Deno.test(
       const p = align(volume(.7, .1), b, [2, 2, 2], 2, "published");
       const z = rollHalf(align(volume(1.3, .4), b, [2, 2, 2], 2, "published"), 8);
       assertAlmostEquals(gramLoss(p, z, 8).read()[0], 2.654149, 1e-5);
-      assertAlmostEquals(ntXent(p, z).read()[0], 4.603186, 1e-5);
-      const image = ntXent(Tensor.from(wave(20, .9, .2), 5), rollHalf(Tensor.from(wave(20, 1.1, .5), 5), 1));
+      assertAlmostEquals(ntXent(p, z).loss.read()[0], 4.603186, 1e-5);
+      const { loss: image } = ntXent(
+        Tensor.from(wave(20, .9, .2), 5),
+        rollHalf(Tensor.from(wave(20, 1.1, .5), 5), 1),
+      );
       assertAlmostEquals(image.read()[0], 1.603531, 1e-5);
+    })
+  ),
+);
+
+Deno.test(
+  "ntXent: accuracy counts the rows whose positive is more similar than every negative",
+  leakFree(() =>
+    scope(() => {
+      // Two images: students point where their teachers do, then where the teachers of the other image do.
+      const [e, f] = [[1, 0, 0], [0, 1, 0]];
+      const rows = (...all: number[][]) => Tensor.from(Float32Array.from(all.flat()), 3);
+      assertAlmostEquals(ntXent(rows(e, f, e, f), rows(e, f, e, f)).accuracy.read()[0], 1);
+      assertAlmostEquals(ntXent(rows(f, e, f, e), rows(e, f, e, f)).accuracy.read()[0], 0);
+      // The student of the first crop alone is wrong: its row, and that of its teacher, are not found.
+      assertAlmostEquals(ntXent(rows([0, .8, .6], f, e, f), rows(e, f, e, f)).accuracy.read()[0], 6 / 8);
     })
   ),
 );

@@ -4,6 +4,7 @@ import { join } from "@std/path";
 import { parse } from "../../lib/config.ts";
 import { decode } from "../../lib/data/safetensors.ts";
 import { StoreWriter } from "../../lib/data/store.ts";
+import { drawPair } from "../../lib/data/views.ts";
 import { UserError } from "../../lib/errors.ts";
 import { plan } from "../../lib/train/plan.ts";
 import { pretrain, pretrainStages } from "../../lib/train/run.ts";
@@ -15,18 +16,56 @@ async function weights(run: string) {
   return decode(await Deno.readFile(file), file).tensors;
 }
 
+/** A store with one volume of 40^3 in `folder`. */
+async function oneVolume(folder: string): Promise<string> {
+  const path = join(folder, "store");
+  const writer = await StoreWriter.open(path);
+  const affine = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
+  const bits = Uint16Array.from({ length: 64000 }, (_, i) => (i * 7 + (i >> 5) * 977) % 15000);
+  const line = { id: "one", source: "one.nii.gz", status: "stored" as const, reason: "", affine };
+  writer.put({ ...line, shape: [40, 40, 40], array: StoreWriter.arrayOf("one") }, bits);
+  return path;
+}
+
+Deno.test(
+  "compat nnssl-teacher-restart: a run that resumes loses its teacher; without it no step differs, D13",
+  leakFree(async () => {
+    const folder = await Deno.makeTempDir();
+    const store = await oneVolume(folder);
+    const step2 = async (compat: string[], cut: boolean) => {
+      const args = [store, "--arch", "resenc-s", "--patch", "32", "--method", "cva", "--steps", "2"];
+      const planned = await plan(parse(command, [...args, ...compat.flatMap((c) => ["--compat", c])]));
+      // Momentum 0.5: one step away the teacher differs from the student visibly.
+      planned.config.options.momentum = 0.5;
+      const volumes = [{ id: "one", shape: [40, 40, 40] as [number, number, number] }];
+      const pairs = async function* (count: number) {
+        for (let index = 0; index < count; index++) yield await drawPair(0, index, volumes, [32, 32, 32]);
+      };
+      const path = join(folder, `run${compat.length}${cut}`);
+      if (cut) {
+        // A pipe that ends after one step leaves a checkpoint to resume from.
+        await assertRejects(
+          () => pretrain({ ...planned, pairs: pairs(2) }, path, { resume: false }),
+          UserError,
+        );
+      }
+      return (await pretrain({ ...planned, pairs: pairs(4) }, path, { resume: cut })).loss;
+    };
+    const whole = await step2([], false);
+    assertEquals(await step2([], true), whole);
+    assertNotEquals(await step2(["nnssl-teacher-restart"], true), whole);
+    await Deno.remove(folder, { recursive: true });
+  }),
+);
+
 Deno.test(
   "two-stage: one command gives the bits of its two; stage 2 starts its voxel head fresh; other weights are refused",
   leakFree(async () => {
     const folder = await Deno.makeTempDir();
     const at = (name: string) => join(folder, name);
-    const writer = await StoreWriter.open(at("store"));
-    const affine = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
-    const bits = Uint16Array.from({ length: 64000 }, (_, i) => (i * 7 + (i >> 5) * 977) % 15000);
-    const line = { id: "one", source: "one.nii.gz", status: "stored" as const, reason: "", affine };
-    writer.put({ ...line, shape: [40, 40, 40], array: StoreWriter.arrayOf("one") }, bits);
+    const store = await oneVolume(folder);
     const planned = (...args: string[]) =>
-      plan(parse(command, [at("store"), "--arch", "resenc-s", "--patch", "32", "--seed", "7", ...args]));
+      plan(parse(command, [store, "--arch", "resenc-s", "--patch", "32", "--seed", "7", ...args]));
     const fresh = { resume: false };
 
     const whole = await planned(
@@ -52,7 +91,7 @@ Deno.test(
 
     const head = "decoder.seg_layers.3.weight";
     assertNotEquals((await weights(at("two"))).get(head)!.data, (await weights(at("one"))).get(head)!.data);
-    const other = await plan(parse(command, [at("store"), "--arch", "unet-b", "--patch", "32"]));
+    const other = await plan(parse(command, [store, "--arch", "unet-b", "--patch", "32"]));
     await assertRejects(
       () => pretrain(other, at("three"), { ...fresh, from: at("one") }),
       UserError,

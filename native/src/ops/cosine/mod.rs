@@ -20,7 +20,30 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     parts.iter().sum()
 }
 
+/// sqrt(c) times the mean over the channels of the standard deviation over rows (n - 1) of unit rows: about 1 where
+/// directions are spread evenly, 0 where all rows have collapsed to one (methods.md 3.6, "cw_std").
+fn spread(y: &[f32], rows: usize, c: usize) -> f64 {
+    let mut moments = vec![(0f64, 0f64); c];
+    for row in y.chunks_exact(c) {
+        moments.iter_mut().zip(row).for_each(|(m, &v)| *m = (m.0 + v as f64, m.1 + v as f64 * v as f64));
+    }
+    let n = rows as f64;
+    let deviation = |&(sum, squares): &(f64, f64)| ((squares - sum * sum / n).max(0.0) / (n - 1.0)).sqrt();
+    moments.iter().map(deviation).sum::<f64>() / (c as f64).sqrt()
+}
+
 exports! {
+    /// How evenly unit rows point: 1 in all directions, 0 all in one. One value.
+    fn vx_spread(y: u32, rows: u32, c: u32) {
+        let (rows, c) = (rows as usize, c as usize);
+        if rows < 2 {
+            return Err(format!("the spread of {rows} rows: two are needed"));
+        }
+        let y = tensor::get(y, rows * c, "unit rows")?;
+        let (s, handle) = tensor::make(1);
+        queue::enqueue(move || { s.values_mut()[0] = spread(y.values(), rows, c) as f32; Ok(()) });
+        Ok(handle)
+    }
     /// Rows divided by their norm, or by eps where that is larger.
     fn vx_normalize(x: u32, rows: u32, c: u32, eps: f32) {
         let (rows, c) = (rows as usize, c as usize);

@@ -53,6 +53,16 @@ pub fn loss(s: &[f32], n: usize) -> f64 {
     (0..2 * n).map(|i| sums[i] - s[i * 2 * n + (i + n) % (2 * n)] as f64).sum::<f64>() / (2 * n) as f64
 }
 
+/// Share of the rows whose positive is more similar than every negative.
+pub fn accuracy(s: &[f32], n: usize) -> f64 {
+    let found = |&i: &usize| {
+        let row = &s[i * 2 * n..][..2 * n];
+        let (positive, out) = ((i + n) % (2 * n), left_out(i, n));
+        (0..2 * n).all(|j| j == positive || out.contains(&j) || row[j] < row[positive])
+    };
+    (0..2 * n).into_par_iter().filter(found).count() as f64 / (2 * n) as f64
+}
+
 /// ds: row k of the student is row n + k of R; factor carries dy / (2n temperature).
 pub fn gradient(s: &[f32], rows: &[f32], n: usize, c: usize, factor: f64, ds: &mut [f32]) {
     let sums = log_sums(s, n);

@@ -44,6 +44,14 @@ exports! {
         queue::enqueue(move || { y.values_mut()[0] = cpu::loss(s.values(), n) as f32; Ok(()) });
         Ok(handle)
     }
+    /// Share of the 2n rows whose most similar row of those that count is the positive, from S. One value.
+    fn vx_ntxent_accuracy(similarity: u32, n: u32) {
+        let (n, _) = checked(n, 1)?;
+        let s = tensor::get(similarity, 4 * n * n, "similarity")?;
+        let (y, handle) = tensor::make(1);
+        queue::enqueue(move || { y.values_mut()[0] = cpu::accuracy(s.values(), n) as f32; Ok(()) });
+        Ok(handle)
+    }
     /// Gradient of the student from that of the loss.
     fn vx_ntxent_grad(dy: u32, similarity: u32, student: u32, teacher: u32, n: u32, c: u32, temperature: f32) {
         let (n, c) = checked(n, c)?;
