@@ -3,6 +3,7 @@
  * crop is mirrored, some are rotated and scaled, and intensities vary. All of it is a function of the random numbers.
  */
 import type { Case } from "../data/cases.ts";
+import { rotation } from "../data/views.ts";
 import type { Rng } from "../rng.ts";
 import { type Side, volume } from "../tensor.ts";
 
@@ -51,18 +52,7 @@ function warp(rng: Rng): number[] {
   const angle = () => rng.uniform(-Math.PI / 6, Math.PI / 6);
   const [a, b, c] = rng.uniform() < 0.2 ? [angle(), angle(), angle()] : [0, 0, 0];
   const s = rng.uniform() < 0.2 ? (rng.uniform() < 0.5 ? rng.uniform(0.7, 1) : rng.uniform(1, 1.4)) : 1;
-  const [sa, ca, sb, cb, sc, cc] = [a, b, c].flatMap((v) => [Math.sin(v), Math.cos(v)]);
-  const turn = [
-    cb * cc,
-    sa * sb * cc - ca * sc,
-    ca * sb * cc + sa * sc,
-    cb * sc,
-    sa * sb * sc + ca * cc,
-    ca * sb * sc - sa * cc,
-    -sb,
-    sa * cb,
-    ca * cb,
-  ];
+  const turn = rotation([a, b, c]).flat();
   const flips = [0, 1, 2].map(() => rng.uniform() < 0.5 ? -1 : 1);
   return turn.map((v, i) => v * s * flips[i % 3]);
 }
