@@ -3,6 +3,7 @@ import { applyIntensity, drawIntensity } from "../../lib/data/augment.ts";
 import { sampleView } from "../../lib/data/sample.ts";
 import { decode } from "../../lib/data/safetensors.ts";
 import { drawPair, type Triple, type View } from "../../lib/data/views.ts";
+import { native } from "../../lib/native/library.ts";
 import { Rng } from "../../lib/rng.ts";
 import { UserError } from "../../lib/errors.ts";
 
@@ -15,8 +16,8 @@ function near(got: Float32Array, expected: Float32Array, tolerance: number, what
   assert(worst <= tolerance && got.length === expected.length, `${what}: ${worst}`);
 }
 
-Deno.test("sampling: turned and scaled views are those of scipy.ndimage.affine_transform to 1e-4", async () => {
-  for (const name of ["turned", "wide", "long"]) {
+async function likeSciPy(): Promise<void> {
+  for (const name of ["turned", "wide", "long", "large"]) {
     const volume = tensors.get(`${name}.volume`)!;
     const flat = tensors.get(`${name}.affine`)!.data;
     for (const order of [1, 3] as const) {
@@ -27,6 +28,19 @@ Deno.test("sampling: turned and scaled views are those of scipy.ndimage.affine_t
       const got = await sampleView(volume.data, volume.shape as Triple, view, undefined, order);
       near(got, data, 1e-4, `${name}, order ${order}`);
     }
+  }
+}
+
+Deno.test("sampling: turned and scaled views are those of scipy.ndimage.affine_transform to 1e-4", async () => {
+  await likeSciPy();
+  const best = native().vx_force_isa(0);
+  try {
+    for (let level = 1; level < best; level++) {
+      native().vx_force_isa(level);
+      await likeSciPy();
+    }
+  } finally {
+    native().vx_force_isa(0);
   }
 });
 

@@ -1,7 +1,8 @@
 //! Intensity changes of augmentation (methods.md section 1, table). Parameters are drawn by the caller; noise is a pure
 //! function of (seed, voxel), sums run over chunks of fixed size in order: the bits do not depend on the cores.
 
-use super::{check, kspace, spline, taps};
+use super::interpolate::{Field, taps};
+use super::{check, kspace, spline};
 use crate::abi::Result;
 use rayon::prelude::*;
 
@@ -184,7 +185,9 @@ fn low_resolution(values: &mut [f32], shape: [usize; 3], zoom: [f64; 3]) {
             coarse.extend((0..small[2]).map(|x| values[base + nearest(2, x)]));
         }
     }
-    spline::prefilter(&mut coarse, small);
+    let mut coefficients = vec![0.0; coarse.len()];
+    spline::prefilter(&coarse, small, [0; 3], small, &mut coefficients);
     let affine = std::array::from_fn(|r| std::array::from_fn(|c| if r == c { 1.0 / ratio[r] } else { 0.0 }));
-    taps::<4>(&coarse, small, [0; 3], small, &affine, None, shape, None, values);
+    let (coefficients, size, low) = (&coefficients[..], small, [0; 3]);
+    taps::<4>(&Field { coefficients, size, low, shape: small, affine: &affine, bend: None, fill: None }, shape, values);
 }
