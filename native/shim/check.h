@@ -63,6 +63,17 @@ inline std::vector<bf16> noise16(size_t n) {
     for (float x : noise(n)) v.push_back(to_bf16(x));
     return v;
 }
+/// Either type, for kernels that have both.
+template <class T> std::vector<T> noise_of(size_t n) {
+    if constexpr (std::is_same_v<T, float>) return noise(n);
+    else return noise16(n);
+}
+template <class T> std::vector<T> unfilled_of(size_t n) {
+    std::vector<T> v(n);
+    std::memset(v.data(), 0xff, n * sizeof(T));
+    return v;
+}
+
 /// Memory that a kernel has to fill: NaN everywhere.
 inline std::vector<bf16> unfilled16(size_t n) { return std::vector<bf16>(n, 0xffff); }
 inline std::vector<float> unfilled(size_t n) { return std::vector<float>(n, NAN); }
@@ -97,6 +108,16 @@ template <class T> void close(const char* name, const std::vector<T>& got, const
 
 /// Stored bf16 is off by half a unit of its 8 bits, at most 2^-8; sums in f32 by a few roundings. Operands are exact.
 constexpr double STORED = 1.0 / 256, SUMMED = 2e-5;
+
+/// What sums and the storage of a result cost.
+template <class T> constexpr double tolerance_of = std::is_same_v<T, float> ? SUMMED : STORED;
+
+/// RUN of the kernel for f32 or bf16, by the type.
+#define RUN_OF(T, kernel, ...)                                  \
+    do {                                                        \
+        if constexpr (std::is_same_v<T, float>) RUN(kernel##_f32, __VA_ARGS__); \
+        else RUN(kernel, __VA_ARGS__);                          \
+    } while (0)
 
 /// Runs `launches` under every schedule; all must give the same bits in `outputs`, which are cleared before.
 /// ONE_SCHEDULE takes one per case, in turn: for kernels that are slow under sanitizers, which look at addresses, and no

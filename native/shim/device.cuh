@@ -21,11 +21,51 @@ struct Budget {
 
 __device__ inline float from_bf16(bf16 v) { return float_of_bits((unsigned)v << 16); }
 
+/// Stored numbers of either type, as kernels compute with them.
+__device__ inline float number(float v) { return v; }
+__device__ inline float number(bf16 v) { return from_bf16(v); }
+__device__ inline void store(float* to, float v) { *to = v; }
+__device__ inline void store(bf16* to, float v) { *to = to_bf16(v); }
+
 /// Two 16-bit numbers in one register; `low` comes first in memory.
 __device__ inline unsigned pair(bf16 low, bf16 high) { return low | (unsigned)high << 16; }
+
+/// Two neighbours at once; `to` is aligned for both together.
+__device__ inline void store_pair(bf16* to, float low, float high) {
+    *reinterpret_cast<unsigned*>(to) = pair(to_bf16(low), to_bf16(high));
+}
+__device__ inline void store_pair(float* to, float low, float high) {
+    to[0] = low;
+    to[1] = high;
+}
 
 /// Sum over the 32 lanes of a warp, the same bits in each lane: a tree of fixed order.
 __device__ inline float warp_sum(float v) {
     for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
     return v;
+}
+
+/// out[channel] = sum of f(row, channel) over rows first .. last - 1, in a fixed order. 256 threads, lanes are the 32
+/// channels of blockIdx.z, each warp takes every eighth row; shared memory: 8 x 32 values.
+template <class F> __device__ inline void sum_of_rows(int first, int last, int c, float* out, F f) {
+    SHARED(float, sums);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = blockIdx.z * 32 + lane;
+    float sum = 0.0f;
+    if (channel < c) {
+        for (int row = first + warp; row < last; row += 8) sum += f(row, channel);
+    }
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    if (warp == 0 && channel < c) {
+        sum = 0.0f;
+        for (int w = 0; w < 8; w++) sum += sums[w * 32 + lane];
+        out[channel] = sum;
+    }
+}
+
+/// The sample of a row: `starts` holds the first row of each sample.
+__device__ inline int sample_of(const int* starts, int row) {
+    int n = 0;
+    while (row >= starts[n + 1]) n++;
+    return n;
 }
