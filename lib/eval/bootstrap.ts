@@ -72,6 +72,13 @@ function* enumerate(sizes: readonly number[]): Generator<Uint32Array[]> {
   }
 }
 
+/** counts[index[i]] for every i. */
+function pick(counts: Uint32Array, index: Uint32Array): Uint32Array {
+  const out = new Uint32Array(index.length);
+  for (let i = 0; i < index.length; i++) out[i] = counts[index[i]];
+  return out;
+}
+
 function sample(
   sizes: readonly number[],
   names: readonly string[],
@@ -82,8 +89,8 @@ function sample(
     const counts = new Uint32Array(n);
     if (n === 1) counts[0] = 1;
     else {
-      const pick = stream(`${seed}|${replicate}|${names[d]}`);
-      for (let i = 0; i < n; i++) counts[pick(n)]++;
+      const draw = stream(`${seed}|${replicate}|${names[d]}`);
+      for (let i = 0; i < n; i++) counts[draw(n)]++;
     }
     return counts;
   });
@@ -115,7 +122,7 @@ export function bootstrap(
   for (const counts of draws) {
     const draw: Draw = level === "datasets" ? { datasets: counts[0], cases: none } : {
       datasets: once,
-      cases: datasets.map((d, i) => Uint32Array.from(d.subject, (s) => counts[i][s])),
+      cases: datasets.map((d, i) => pick(counts[i], d.subject)),
     };
     places.push(plan.run(draw).places);
     plan.units.forEach((u, i) => {
@@ -123,7 +130,8 @@ export function bootstrap(
       const blockCounts = u.dataset < 0
         ? Array.from(u.blockDatasets, (d) => draw.datasets[d])
         : draw.cases[u.dataset] ?? undefined;
-      u.scores(blockCounts).forEach((v, m) => Number.isNaN(v) || scores[i][m].push(v));
+      const found = u.scores(blockCounts);
+      for (let m = 0; m < found.length; m++) if (!Number.isNaN(found[m])) scores[i][m].push(found[m]);
     });
   }
   return {

@@ -11,20 +11,25 @@ export const settle = (v: number): number => Math.sign(v) * Math.round(Math.abs(
  */
 export function rank(values: ArrayLike<number>, ties: Ties = "average", worst = false): Float64Array {
   const k = values.length, out = new Float64Array(k).fill(NaN);
-  const settled = Array.from(values, settle);
-  const order = settled.map((_, i) => i).filter((i) => !Number.isNaN(settled[i])).sort((a, b) =>
-    settled[b] - settled[a]
-  );
+  const settled = new Float64Array(k), order = new Uint32Array(k);
+  let present = 0;
+  for (let i = 0; i < k; i++) {
+    const value = settled[i] = settle(values[i]);
+    if (Number.isNaN(value)) continue;
+    let at = present++; // few methods: each is moved to its place
+    for (; at > 0 && settled[order[at - 1]] < value; at--) order[at] = order[at - 1];
+    order[at] = i;
+  }
   const place = (from: number, to: number, level: number) =>
     ties === "average" ? (from + to + 1) / 2 : ties === "min" ? from + 1 : ties === "max" ? to : level;
   let level = 0;
-  for (let from = 0, to = 0; from < order.length; from = to) {
-    while (to < order.length && settled[order[to]] === settled[order[from]]) to++;
+  for (let from = 0, to = 0; from < present; from = to) {
+    while (to < present && settled[order[to]] === settled[order[from]]) to++;
     level++;
     for (let i = from; i < to; i++) out[order[i]] = place(from, to, level);
   }
-  if (worst && order.length < k) {
-    const shared = place(order.length, k, level + 1);
+  if (worst && present < k) {
+    const shared = place(present, k, level + 1);
     for (let i = 0; i < k; i++) if (Number.isNaN(out[i])) out[i] = shared;
   }
   return out;
@@ -43,10 +48,12 @@ export function show(value: number | null | undefined, digits = 2): string {
 
 /** Kendall's tau-b of two rankings; null when one of them is all ties. */
 export function kendall(a: ArrayLike<number>, b: ArrayLike<number>): number | null {
+  // The sign of a settled difference.
+  const sign = (v: number) => v * 1e9 >= 0.5 ? 1 : v * 1e9 <= -0.5 ? -1 : v - v;
   let agree = 0, inA = 0, inB = 0;
   for (let i = 0; i < a.length; i++) {
     for (let j = 0; j < i; j++) {
-      const x = Math.sign(settle(a[i] - a[j])), y = Math.sign(settle(b[i] - b[j]));
+      const x = sign(a[i] - a[j]), y = sign(b[i] - b[j]);
       agree += x * y;
       inA += x * x;
       inB += y * y;

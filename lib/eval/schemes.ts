@@ -87,18 +87,25 @@ function summaries({ rows, values }: Blocks, k: number, median: boolean): Evalua
         return NaN;
       });
   }
+  const flat = new Float64Array(values.length * k);
+  values.forEach((row, b) => flat.set(row, b * k));
+  const whole = !flat.some(Number.isNaN);
   return (counts) => {
     const sum = new Float64Array(k), n = new Float64Array(k);
+    let drawn = 0;
     for (let b = 0; b < rows.length; b++) {
-      const count = counts ? counts[rows[b]] : 1, row = values[b];
+      const count = counts ? counts[rows[b]] : 1;
       if (count === 0) continue;
-      for (let m = 0; m < k; m++) {
-        if (Number.isNaN(row[m])) continue;
-        sum[m] += count * row[m];
-        n[m] += count;
+      drawn += count;
+      for (let m = 0, at = b * k; m < k; m++, at++) {
+        if (!whole && Number.isNaN(flat[at])) continue;
+        sum[m] += count * flat[at];
+        if (!whole) n[m] += count;
       }
     }
-    return sum.map((s, m) => s / (n[m] || NaN));
+    if (whole) n.fill(drawn);
+    for (let m = 0; m < k; m++) sum[m] /= n[m] || NaN;
+    return sum;
   };
 }
 
@@ -125,6 +132,15 @@ function wins({ rows, values }: Blocks, k: number, alpha: number, adjust: boolea
   };
 }
 
+/** `evaluate`, which is not asked again for the counts of the last time: ranks and scores of a draw share the summary. */
+function once(evaluate: Evaluate): Evaluate {
+  let last: { counts?: ArrayLike<number>; found: Float64Array } | undefined;
+  return (counts) => {
+    if (!last || last.counts !== counts) last = { counts, found: evaluate(counts) };
+    return last.found;
+  };
+}
+
 /** A part of the competition that is ranked by itself: a column, or one metric pooled over datasets of a table. */
 export interface Unit {
   name: string;
@@ -148,8 +164,12 @@ function unit(
   const { scheme, ties, missing } = settings, worst = missing.kind === "worst";
   const blocks = resolve(values, direction, meta.metric, missing, scheme === "rank-then-mean");
   const k = values[0].length;
-  const means = summaries(blocks, k, scheme === "median-then-rank");
-  const turn = (found: Float64Array) => found.map((v) => v * direction);
+  const means = once(summaries(blocks, k, scheme === "median-then-rank"));
+  const turn = (found: Float64Array) => {
+    const out = new Float64Array(k);
+    for (let m = 0; m < k; m++) out[m] = found[m] * direction;
+    return out;
+  };
   const scores: Evaluate = (counts) => turn(means(counts));
   if (scheme === "rank-then-mean") {
     const perBlock = blocks.values.map((row) => rank(row, ties, worst));

@@ -53,10 +53,10 @@ fn row_body<const T: usize, const LEVEL: u32>(of: &Field, z: usize, y: usize, ro
         let Places { within, first, weights } = &places;
         let mut at = [0u32; LANES];
         let mut inner = *within;
-        for d in 0..3 {
+        for (d, first) in first.iter().enumerate() {
             let (low, last) = (of.low[d] as i32, of.size[d] as i32 - T as i32);
             for l in 0..LANES {
-                let from = first[d][l] - low;
+                let from = first[l] - low;
                 inner[l] &= from >= 0 && from <= last;
                 at[l] = at[l].wrapping_mul(of.size[d] as u32).wrapping_add(from as u32);
             }
@@ -98,13 +98,13 @@ fn place<const T: usize>(of: &Field, z: usize, y: usize, x: usize, count: usize)
             }
         }
     }
-    for d in 0..3 {
+    for (d, moved) in moved.iter().enumerate() {
         let (a, last) = (&of.affine[d], (of.shape[d] as i64 - 1) << 32);
         let [z, y, x] = [z, y, x].map(|i| i as f64 + 0.5);
         let base = fixed(a[0] * z + a[1] * y + a[2] * x + a[3] - 0.5, FAR);
         let step = fixed(a[2], FAR / LANES as f64);
-        for l in 0..LANES {
-            let c = base + step * l as i64 + moved[d][l];
+        for (l, moved) in moved.iter().enumerate() {
+            let c = base + step * l as i64 + moved;
             out.within[l] &= c >= 0 && c <= last;
             let c = c.max(0).min(last);
             out.first[d][l] = (c >> 32) as i32 - (T as i32 / 2 - 1);
@@ -136,13 +136,13 @@ unsafe fn inside<const T: usize, const LEVEL: u32>(
     for l in 0..LANES {
         let from = unsafe { of.coefficients.as_ptr().add(at[l] as usize) };
         let mut total = [0f32; T];
-        for z in 0..T {
+        for (z, wz) in wz.iter().enumerate() {
             let mut sums = [0f32; T];
-            for y in 0..T {
+            for (y, wy) in wy.iter().enumerate() {
                 let taps = unsafe { &*(from.add(z * plane + y * line) as *const [f32; T]) };
-                (0..T).for_each(|k| sums[k] = fused::<LEVEL>(wy[y][l], taps[k], sums[k]));
+                (0..T).for_each(|k| sums[k] = fused::<LEVEL>(wy[l], taps[k], sums[k]));
             }
-            (0..T).for_each(|k| total[k] = fused::<LEVEL>(wz[z][l], sums[k], total[k]));
+            (0..T).for_each(|k| total[k] = fused::<LEVEL>(wz[l], sums[k], total[k]));
         }
         totals[l] = total;
     }
