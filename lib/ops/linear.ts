@@ -1,11 +1,11 @@
-/** The linear layer: a 1x1x1 convolution over rows. */
+/** The linear layer on rows. */
 import { needsGradient, record } from "../autograd.ts";
 import { native } from "../native/library.ts";
-import { Grid, Tensor } from "../tensor.ts";
+import { Tensor } from "../tensor.ts";
 
 /**
  * x * weight^T + bias.
- * @param x `[rows][in]`, a matrix or a volume tensor (whose layout the result keeps)
+ * @param x `[rows][in]`, f32 or bf16, a matrix or a volume tensor (whose layout the result keeps)
  * @param weight `[out][in]`
  * @param bias `[out]` or null
  * @returns `[rows][out]`
@@ -16,11 +16,9 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
     throw new Error(`linear: weight takes ${weight.channels} channels, the input has ${cIn}`);
   }
   const n = native();
-  const grid = Grid.dense(1);
-  // Rows along z: the kernels cut their work there.
-  const shape = [grid.handle, x.rows, 1, 1, cIn, cOut, 1, 1] as const;
+  const shape = [x.rows, cIn, cOut] as const;
   const y = new Tensor(
-    n.vx_conv3d(x.handle, weight.handle, bias?.handle ?? 0, ...shape),
+    n.vx_linear(x.handle, weight.handle, bias?.handle ?? 0, ...shape),
     x.rows,
     cOut,
     x.layout,
@@ -28,9 +26,9 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
   const wants = [x, weight, bias].map(needsGradient);
   return record(y, [x, weight, bias], (dy) => [
     wants[0]
-      ? new Tensor(n.vx_conv3d_grad_input(dy.handle, weight.handle, ...shape), x.rows, cIn, x.layout)
+      ? new Tensor(n.vx_linear_grad_input(dy.handle, weight.handle, ...shape), x.rows, cIn, x.layout)
       : null,
-    wants[1] ? new Tensor(n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape), cOut, cIn) : null,
+    wants[1] ? new Tensor(n.vx_linear_grad_weight(x.handle, dy.handle, ...shape), cOut, cIn) : null,
     wants[2] ? new Tensor(n.vx_sum_rows(dy.handle, dy.rows, cOut), 1, cOut) : null,
   ]);
 }

@@ -22,13 +22,16 @@ export function dense(x: Tensor): { n: number; side: Side } {
  * y[n,p,q,r,:] = sum of z[n][p,i] y[n][q,j] x[n][r,k] times x[n,i,j,k,:].
  * @param x dense `[n][z][y][x][c]`
  * @param matrices per sample the matrices of axes z, y, x, each `[out[d]][side[d]]`
- * @returns f32 `[n * out z * out y * out x][c]`, on a layout where `grid` is given (one block per sample)
+ * @param grid of the result's layout (one block per sample); absent: a matrix
+ * @param dtype of the result
+ * @returns `[n * out z * out y * out x][c]`
  */
 export function separable(
   x: Tensor,
   matrices: readonly (readonly [AxisMatrix, AxisMatrix, AxisMatrix])[],
   out: Side,
   grid?: Grid,
+  dtype: Dtype = "f32",
 ): Tensor {
   const { n, side } = dense(x);
   if (matrices.length !== n) {
@@ -39,7 +42,7 @@ export function separable(
     return native().vx_separable(from.handle, weights, weights.length, ...shape);
   };
   const y = new Tensor(
-    apply(x, pack(matrices), side, out, "f32"),
+    apply(x, pack(matrices), side, out, dtype),
     n * volume(out),
     x.channels,
     grid && { grid, side: out },

@@ -13,6 +13,7 @@ pub mod gram;
 pub mod lattice;
 pub mod layer_norm;
 pub mod layer_scale;
+pub mod linear;
 pub mod maxpool;
 pub mod norm;
 pub mod ntxent;

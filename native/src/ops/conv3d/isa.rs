@@ -54,8 +54,12 @@ pub fn force(isa: Option<Isa>) {
     FORCED.store(isa.map_or(0, |isa| isa as u32), Relaxed);
 }
 
+/// Held by tests that force.
+#[cfg(test)]
+pub static FORCING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 exports! {
-    /// Forces the convolutions to an instruction set (1 portable, 2 AVX2, 3 AVX-512, 4 AVX-512 with bf16; 0: the best).
+    /// Forces the convolutions and linear layers to an instruction set (1 portable, 2 AVX2, 3 AVX-512, 4 AVX-512 with bf16; 0: the best).
     fn vx_force_isa(level: u32) {
         if level != 0 && !available().any(|isa| isa as u32 == level) {
             return Err(format!("instruction set {level} is not offered by this processor; the best is {}", best() as u32));

@@ -112,6 +112,7 @@ fn check_up<E: Element>(isa: Isa) {
 
 #[test]
 fn every_path_equals_the_loop_nest() {
+    let _forcing = isa::FORCING.lock();
     for isa in isa::available() {
         isa::force(Some(isa));
         check::<f32>(isa);

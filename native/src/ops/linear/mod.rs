@@ -1,0 +1,99 @@
+//! The linear layer on rows.
+//!
+//! Contract. x `[rows][c_in]`, y `[rows][c_out]`, weight `[c_out][c_in]`, bias `[c_out]`. y = x weight^T + bias;
+//! dx = dy weight; dweight = dy^T x. x, y and their gradients are f32 or bf16, parameters and their gradients f32. bf16
+//! rows are multiplied as bf16 where the processor can (the weight is rounded then), and sums are f32.
+
+mod kernel;
+mod pack;
+pub mod product;
+#[cfg(test)]
+mod tests;
+
+use super::conv3d::kernels::in_pairs;
+use crate::element::Element;
+use crate::{queue, tensor};
+use pack::Factor;
+use product::product;
+
+/// Multiplies in what the processor multiplies for stored values of type `E`.
+macro_rules! by_group {
+    ($E:ty, $G:ident => $body:expr) => {
+        if in_pairs::<$E>() {
+            const $G: usize = 2;
+            $body
+        } else {
+            const $G: usize = 1;
+            $body
+        }
+    };
+}
+
+/// y = x w^T + bias.
+pub fn forward<E: Element>(c: [usize; 2], x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
+    let [c_in, c_out] = c;
+    let (a, b) = (Factor::rows(x, c_in), Factor::rows(w, c_in));
+    by_group!(E, G => product::<G, E, f32, E>([x.len() / c_in, c_out, c_in], a, b, bias, y))
+}
+
+/// dx = dy w.
+pub fn grad_input<E: Element>(c: [usize; 2], dy: &[E], w: &[f32], dx: &mut [E]) {
+    let [c_in, c_out] = c;
+    let (a, b) = (Factor::rows(dy, c_out), Factor::columns(w, c_in));
+    by_group!(E, G => product::<G, E, f32, E>([dy.len() / c_out, c_in, c_out], a, b, None, dx))
+}
+
+/// dw = dy^T x, in f32.
+pub fn grad_weight<E: Element>(c: [usize; 2], x: &[E], dy: &[E], dw: &mut [f32]) {
+    let [c_in, c_out] = c;
+    let (a, b) = (Factor::columns(dy, c_out), Factor::columns(x, c_in));
+    by_group!(E, G => product::<G, E, E, f32>([c_out, c_in, x.len() / c_in], a, b, None, dw))
+}
+
+fn sizes(rows: u32, c_in: u32, c_out: u32) -> crate::abi::Result<(usize, [usize; 2])> {
+    if c_in == 0 || c_out == 0 {
+        return Err("linear: a width is 0".into());
+    }
+    Ok((rows as usize, [c_in as usize, c_out as usize]))
+}
+
+exports! {
+    /// y = x weight^T + bias; bias 0 means none.
+    fn vx_linear(x: u32, weight: u32, bias: u32, rows: u32, c_in: u32, c_out: u32) {
+        let (rows, c) = sizes(rows, c_in, c_out)?;
+        let x = tensor::either(x, rows * c[0], "linear input")?;
+        let weight = tensor::get(weight, c[0] * c[1], "linear weight")?;
+        let bias = if bias == 0 { None } else { Some(tensor::get(bias, c[1], "linear bias")?) };
+        let (y, handle) = tensor::make_as(rows * c[1], x.dtype);
+        queue::enqueue(move || {
+            let bias = bias.as_ref().map(|b| b.values());
+            by_dtype!(x.dtype, E => forward(c, x.of::<E>(), weight.values(), bias, y.of_mut()));
+            Ok(())
+        });
+        Ok(handle)
+    }
+    /// Gradient of the input from that of the output.
+    fn vx_linear_grad_input(dy: u32, weight: u32, rows: u32, c_in: u32, c_out: u32) {
+        let (rows, c) = sizes(rows, c_in, c_out)?;
+        let dy = tensor::either(dy, rows * c[1], "linear output gradient")?;
+        let weight = tensor::get(weight, c[0] * c[1], "linear weight")?;
+        let (dx, handle) = tensor::make_as(rows * c[0], dy.dtype);
+        queue::enqueue(move || {
+            by_dtype!(dy.dtype, E => grad_input(c, dy.of::<E>(), weight.values(), dx.of_mut()));
+            Ok(())
+        });
+        Ok(handle)
+    }
+    /// Gradient of the weight, f32.
+    fn vx_linear_grad_weight(x: u32, dy: u32, rows: u32, c_in: u32, c_out: u32) {
+        let (rows, c) = sizes(rows, c_in, c_out)?;
+        let x = tensor::either(x, rows * c[0], "linear input")?;
+        let dy = tensor::get_as(dy, rows * c[1], "linear output gradient", x.dtype)?;
+        let (dw, handle) = tensor::make(c[0] * c[1]);
+        queue::enqueue(move || {
+            by_dtype!(x.dtype, E => grad_weight(c, x.of::<E>(), dy.of(), dw.values_mut()));
+            Ok(())
+        });
+        Ok(handle)
+    }
+}

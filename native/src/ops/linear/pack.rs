@@ -1,0 +1,186 @@
+//! Factors of a product as panels that the inner loop reads in order: `[panel][lane][R]`, a lane being what one
+//! multiplication takes of the summed index: an f32 value, or a pair of bf16 (group G = 1 or 2). Missing values are zeros.
+
+use crate::element::{Dtype, Element, convert};
+use crate::ops::conv3d::isa::{Isa, isa};
+use half::bf16;
+use std::ops::Range;
+
+/// Values (i, k) at `i * row + k * column`, one of the two strides being 1.
+#[derive(Clone, Copy)]
+pub struct Factor<'a, E> {
+    values: &'a [E],
+    row: usize,
+    column: usize,
+}
+
+impl<'a, E: Element> Factor<'a, E> {
+    /// `[i][k]`, `width` values of k.
+    pub fn rows(values: &'a [E], width: usize) -> Self {
+        Factor { values, row: width, column: 1 }
+    }
+    /// `[k][i]`, `width` values of i.
+    pub fn columns(values: &'a [E], width: usize) -> Self {
+        Factor { values, row: 1, column: width }
+    }
+    /// Panels of R rows of `rows`, of the summed indices `depth`.
+    pub fn pack<const G: usize, const R: usize>(&self, rows: Range<usize>, depth: Range<usize>, out: &mut [u32]) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if isa() >= Isa::Avx512 {
+                return unsafe { avx512::<E, G, R>(self, rows, depth, out) };
+            }
+            if isa() == Isa::Avx2 {
+                return unsafe { avx2::<E, G, R>(self, rows, depth, out) };
+            }
+        }
+        plain::<E, G, R, false>(self, rows, depth, out)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn avx512<E: Element, const G: usize, const R: usize>(
+    f: &Factor<E>,
+    rows: Range<usize>,
+    depth: Range<usize>,
+    out: &mut [u32],
+) {
+    plain::<E, G, R, true>(f, rows, depth, out)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn avx2<E: Element, const G: usize, const R: usize>(
+    f: &Factor<E>,
+    rows: Range<usize>,
+    depth: Range<usize>,
+    out: &mut [u32],
+) {
+    plain::<E, G, R, false>(f, rows, depth, out)
+}
+
+#[inline(always)]
+fn plain<E: Element, const G: usize, const R: usize, const WIDE: bool>(
+    f: &Factor<E>,
+    rows: Range<usize>,
+    depth: Range<usize>,
+    out: &mut [u32],
+) {
+    let lanes = depth.len().div_ceil(G);
+    if f.column == 1 {
+        for (panel, out) in out.chunks_exact_mut(lanes * R).enumerate() {
+            let first = rows.start + panel * R;
+            for strip in (0..R).step_by(16) {
+                let live = rows.end.saturating_sub(first + strip).min(R - strip).min(16);
+                for q in (0..lanes).step_by(16) {
+                    let mut block = [[0u32; 16]; 16];
+                    for (i, to) in block.iter_mut().enumerate().take(live) {
+                        let row = (first + strip + i) * f.row;
+                        group::<E, G>(&f.values[row + depth.start + q * G..row + depth.end], to);
+                    }
+                    turn::<WIDE>(&mut block);
+                    let width = const { if R < 16 { R } else { 16 } };
+                    for (to, from) in out[q * R..].chunks_exact_mut(R).zip(&block) {
+                        to[strip..strip + width].copy_from_slice(&from[..width]);
+                    }
+                }
+            }
+        }
+        return;
+    }
+    for q in 0..lanes {
+        let k = depth.start + q * G;
+        let low = &f.values[k * f.column..][rows.clone()];
+        let high = if G == 2 && k + 1 < depth.end { &f.values[(k + 1) * f.column..][rows.clone()] } else { &[] };
+        for (panel, out) in out.chunks_exact_mut(lanes * R).enumerate() {
+            let to: &mut [u32; R] = (&mut out[q * R..][..R]).try_into().expect("R values");
+            if (panel + 1) * R <= low.len() && (G == 1 || !high.is_empty()) {
+                let low: &[E; R] = low[panel * R..][..R].try_into().expect("R values");
+                if G == 1 {
+                    to.iter_mut().zip(low).for_each(|(to, v)| *to = v.to_f32().to_bits());
+                } else {
+                    let high: &[E; R] = high[panel * R..][..R].try_into().expect("R values");
+                    to.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (l, h))| *to = pair(*l, *h));
+                }
+                continue;
+            }
+            for (i, to) in to.iter_mut().enumerate() {
+                let at = |from: &[E]| from.get(panel * R + i).copied().unwrap_or_default();
+                *to = if G == 1 { at(low).to_f32().to_bits() } else { pair(at(low), at(high)) };
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn pair<E: Element>(low: E, high: E) -> u32 {
+    let bits = |v: E| <bf16 as Element>::from_f32(v.to_f32()).to_bits() as u32;
+    bits(low) | bits(high) << 16
+}
+
+/// Up to 16 lanes of neighbouring values.
+#[inline(always)]
+fn group<E: Element, const G: usize>(from: &[E], to: &mut [u32; 16]) {
+    if from.len() >= 16 * G {
+        if G == 1 {
+            to.iter_mut().zip(from).for_each(|(to, v)| *to = v.to_f32().to_bits());
+        } else if E::DTYPE == Dtype::Bf16 {
+            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr() as *const u8, to.as_mut_ptr() as *mut u8, 64) };
+        } else {
+            let mut halves = [bf16::ZERO; 32];
+            convert(&from[..32], &mut halves);
+            *to = unsafe { std::mem::transmute::<[bf16; 32], [u32; 16]>(halves) };
+        }
+        return;
+    }
+    for (to, from) in to.iter_mut().zip(from.chunks(G)) {
+        *to = if G == 1 { from[0].to_f32().to_bits() } else { pair(from[0], from.get(1).copied().unwrap_or_default()) };
+    }
+}
+
+/// The transpose.
+#[inline(always)]
+fn turn<const WIDE: bool>(block: &mut [[u32; 16]; 16]) {
+    #[cfg(target_arch = "x86_64")]
+    if WIDE {
+        return unsafe { turn_avx512(block) };
+    }
+    for i in 0..16 {
+        for j in 0..i {
+            (block[i][j], block[j][i]) = (block[j][i], block[i][j]);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn turn_avx512(block: &mut [[u32; 16]; 16]) {
+    use std::arch::x86_64::*;
+    let mut r = [_mm512_setzero_si512(); 16];
+    for (r, row) in r.iter_mut().zip(&*block) {
+        *r = unsafe { _mm512_loadu_si512(row.as_ptr() as *const __m512i) };
+    }
+    let mut t = r;
+    for i in 0..8 {
+        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    // Quarter L of q[4i + j] holds column 4L + j of rows 4i..4i + 4.
+    let mut q = t;
+    for i in 0..8 {
+        let from = 4 * (i / 2) + i % 2;
+        q[2 * i] = _mm512_unpacklo_epi64(t[from], t[from + 2]);
+        q[2 * i + 1] = _mm512_unpackhi_epi64(t[from], t[from + 2]);
+    }
+    for j in 0..4 {
+        let even = |a, b| _mm512_shuffle_i32x4::<0x88>(a, b);
+        let odd = |a, b| _mm512_shuffle_i32x4::<0xdd>(a, b);
+        let (a, b) = (even(q[j], q[4 + j]), even(q[8 + j], q[12 + j]));
+        let (c, d) = (odd(q[j], q[4 + j]), odd(q[8 + j], q[12 + j]));
+        for (row, value) in [(j, even(a, b)), (4 + j, even(c, d)), (8 + j, odd(a, b)), (12 + j, odd(c, d))] {
+            unsafe { _mm512_storeu_si512(block[row].as_mut_ptr() as *mut __m512i, value) };
+        }
+    }
+}

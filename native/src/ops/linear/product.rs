@@ -1,0 +1,136 @@
+//! c = a b^T + bias, cut so that what the inner loop reads again lies in a cache: of the right factor a strip of one panel
+//! in the first, of the left factor the rows of a task in the second, of the right factor all of a stretch of the summed
+//! index in the third. The cuts depend on the shape alone, and so does the order of every sum.
+
+use super::kernel::{M, N, tile};
+use super::pack::Factor;
+use crate::element::{Dtype, Element};
+use crate::memory::Scratch;
+use crate::ops::conv3d::direct::Shared;
+use crate::wide;
+use rayon::prelude::*;
+
+/// Bytes of a row of one stretch of the summed index.
+const DEPTH: usize = 9 << 10;
+/// Bytes of the left factor that a task reads again and again.
+const LEFT: usize = 384 << 10;
+/// Lanes of a strip of the right factor.
+const STRIP: usize = 192;
+/// Tasks that a product is cut into where it has as many tiles.
+const TASKS: usize = 16;
+/// Panels of the right factor that one task packs.
+const PANELS: usize = 4;
+
+/// c `[m][n]` = sum over `depth` of a(i, k) b(j, k), plus bias j. A lane is `G` values.
+pub fn product<const G: usize, A: Element, B: Element, C: Element>(
+    [m, n, depth]: [usize; 3],
+    a: Factor<A>,
+    b: Factor<B>,
+    bias: Option<&[f32]>,
+    c: &mut [C],
+) {
+    assert_eq!(c.len(), m * n, "a product writes outside its result");
+    if m == 0 || n == 0 {
+        return;
+    }
+    let stretches = depth.div_ceil(DEPTH / 4 * G).max(1);
+    let step = depth.div_ceil(stretches).next_multiple_of(G).max(G);
+    let panels = n.div_ceil(N);
+    let mut start = Scratch::<f32>::zeros(panels * N);
+    if let Some(bias) = bias {
+        start[..n].copy_from_slice(bias);
+    }
+    // Sums of more than one stretch wait in f32.
+    let mut waiting = Scratch::<f32>::new(if stretches > 1 && C::DTYPE != Dtype::F32 { m * n } else { 0 });
+    let waiting = Shared(waiting.as_mut_ptr());
+    let out = Shared(c.as_mut_ptr());
+    let tile = tile(G);
+    for stretch in 0..stretches {
+        let span = stretch * step..depth.min((stretch + 1) * step);
+        let lanes = span.len().div_ceil(G);
+        let mut right = Scratch::<u32>::new(panels * lanes * N);
+        right.par_chunks_mut((PANELS * lanes * N).max(1)).enumerate().for_each(|(i, right)| {
+            let first = i * PANELS * N;
+            b.pack::<G, N>(first..n.min(first + PANELS * N), span.clone(), right);
+        });
+        let cut = Cut::new(m, panels, lanes);
+        (0..cut.tasks()).into_par_iter().for_each(|task| {
+            let (rows, columns) = cut.task(task, m, panels);
+            let mut left = Scratch::<u32>::new(rows.len().div_ceil(M) * lanes * M);
+            a.pack::<G, M>(rows.clone(), span.clone(), &mut left);
+            let mut sums = Scratch::<f32>::zeros(rows.len().div_ceil(M) * M * N);
+            for panel in columns {
+                for lane in (0..lanes).step_by(STRIP) {
+                    let count = STRIP.min(lanes - lane);
+                    let strip = unsafe { right.as_ptr().add((panel * lanes + lane) * N) };
+                    for (i, sums) in sums.chunks_exact_mut(M * N).enumerate() {
+                        unsafe {
+                            tile(left.as_ptr().add((i * lanes + lane) * M), strip, count, sums.as_mut_ptr(), lane > 0)
+                        };
+                    }
+                }
+                let (first, width) = (rows.start * n + panel * N, N.min(n - panel * N));
+                let sums = &sums[..rows.len() * N];
+                unsafe {
+                    // What the sums of this stretch are added to: the bias, or those of the stretches before.
+                    let (start, row) = match (stretch, C::DTYPE) {
+                        (0, _) => (start.as_ptr().add(panel * N), 0),
+                        (_, Dtype::F32) => (out.at(first) as *const f32, n),
+                        _ => (waiting.at(first) as *const f32, n),
+                    };
+                    if C::DTYPE == Dtype::F32 || stretch == stretches - 1 {
+                        put(sums, start, row, width, out.at(first), n);
+                    } else {
+                        put(sums, start, row, width, waiting.at(first), n);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// How the result is cut into tasks: rows by panels of columns.
+struct Cut {
+    rows: usize,
+    columns: usize,
+    across: usize,
+    down: usize,
+}
+
+impl Cut {
+    fn new(m: usize, panels: usize, lanes: usize) -> Cut {
+        let tiles = m.div_ceil(M);
+        let most = (LEFT / (4 * M * lanes.max(1))).clamp(1, 16);
+        let tall = tiles.div_ceil(TASKS).min(most);
+        let down = tiles.div_ceil(tall);
+        let columns = panels.div_ceil((TASKS / down).clamp(1, panels));
+        Cut { rows: tall * M, columns, down, across: panels.div_ceil(columns) }
+    }
+    fn tasks(&self) -> usize {
+        self.down * self.across
+    }
+    fn task(&self, task: usize, m: usize, panels: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let (row, column) = (task / self.across * self.rows, task % self.across * self.columns);
+        (row..m.min(row + self.rows), column..panels.min(column + self.columns))
+    }
+}
+
+wide! {
+    /// Rows of `N` sums, plus rows of `start` that are `row` apart, to rows of c that are `n` apart.
+    fn put<C: Element>(sums: &[f32], start: *const f32, row: usize, width: usize, c: *mut C, n: usize) {
+        for (i, sums) in sums.chunks_exact(N).enumerate() {
+            let (start, c) = (start.wrapping_add(i * row), c.wrapping_add(i * n));
+            if width == N {
+                let mut values = [C::default(); N];
+                for j in 0..N {
+                    values[j] = C::from_f32(sums[j] + unsafe { *start.add(j) });
+                }
+                unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), c, N) };
+            } else {
+                for j in 0..width {
+                    unsafe { *c.add(j) = C::from_f32(sums[j] + *start.add(j)) };
+                }
+            }
+        }
+    }
+}
