@@ -7,6 +7,7 @@
 use super::Affine;
 use super::orient::{determinant, norms};
 use crate::abi::Result;
+use crate::ops::rows;
 use flate2::bufread::GzDecoder;
 use nifti::{NiftiHeader, NiftiType};
 use rayon::prelude::*;
@@ -37,7 +38,7 @@ pub struct Header {
     pub affine: Affine,
 }
 
-/// A decoded file: header and the bytes of its voxels.
+/// A decoded file: header and the bytes up to the end of its voxels.
 #[derive(Debug)]
 pub struct Decoded {
     pub header: Header,
@@ -144,7 +145,6 @@ pub fn decode(bytes: &[u8], image: &[u8]) -> Result<Decoded> {
         return Err(cut(announced, all.len()));
     }
     all.truncate(end);
-    all.drain(..header.offset);
     Ok(Decoded { header, bytes: all })
 }
 
@@ -341,9 +341,20 @@ impl Decoded {
         macro_rules! read {
             ($t:ty) => {{
                 const N: usize = size_of::<$t>();
-                let bytes = &self.bytes[channel * voxels * N..][..voxels * N];
-                let value = |b: &[u8]| (number!($t, b, h.little) as f64 * h.slope + h.inter) as f32;
-                bytes.par_chunks(N).with_min_len(1 << 16).map(value).collect()
+                let bytes = &self.bytes[h.offset + channel * voxels * N..][..voxels * N];
+                let mut data = vec![0f32; voxels];
+                rows::each(&mut data, |first, part| {
+                    let bytes = bytes[first * N..].chunks_exact(N);
+                    // Two loops, so that each knows the order.
+                    if h.little {
+                        let value = |b: &[u8]| (number!($t, b, true) as f64 * h.slope + h.inter) as f32;
+                        part.iter_mut().zip(bytes).for_each(|(v, b)| *v = value(b));
+                    } else {
+                        let value = |b: &[u8]| (number!($t, b, false) as f64 * h.slope + h.inter) as f32;
+                        part.iter_mut().zip(bytes).for_each(|(v, b)| *v = value(b));
+                    }
+                });
+                data
             }};
         }
         let data: Vec<f32> = match h.kind {
@@ -358,11 +369,12 @@ impl Decoded {
             NiftiType::Int64 => read!(i64),
             NiftiType::Uint64 => read!(u64),
             _ => {
-                let bytes = &self.bytes[channel * voxels * 16..][..voxels * 16];
+                let bytes = &self.bytes[h.offset + channel * voxels * 16..][..voxels * 16];
                 bytes.chunks(16).map(|b| (long_double(b, h.little) * h.slope + h.inter) as f32).collect()
             }
         };
-        let bad = data.par_iter().with_min_len(1 << 16).filter(|v| !v.is_finite()).count();
+        let bad = |part: &[f32]| part.iter().map(|v| !v.is_finite() as u32).sum::<u32>() as usize;
+        let bad: usize = data.par_chunks(1 << 16).map(|part| rows::vectorised(|| bad(part))).sum();
         if bad > 0 {
             return Err(format!("{bad} of {voxels} voxels are NaN, infinite or beyond float32; replace them first"));
         }

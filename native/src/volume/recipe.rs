@@ -2,9 +2,11 @@
 
 use super::decode::Decoded;
 use super::orient::to_ras;
-use super::resample::{Border, resize, resized, separate_axis};
+use super::resample::{Border, extremes, resize, resized, separate_axis};
 use super::{INFO, Volume};
 use crate::abi::Result;
+use crate::ops::rows;
+use rayon::prelude::*;
 
 /// Target spacing of both recipes, mm.
 const TARGET: f64 = 1.0;
@@ -68,14 +70,18 @@ pub fn prepare(file: &Decoded, channel: usize, recipe: Recipe, limit: f64) -> Re
     let [mean, std, min, max] = stats;
     match recipe {
         Recipe::OneMmIso => {
-            let scale = std.max(1e-8);
-            volume.data.iter_mut().for_each(|v| *v = ((*v as f64 - mean) / scale) as f32);
+            let scale = 1.0 / std.max(1e-8);
+            rows::each(&mut volume.data, |_, part| {
+                part.iter_mut().for_each(|v| *v = ((*v as f64 - mean) * scale) as f32);
+            });
         }
         Recipe::Amaes => {
             let foreground: Vec<f32> = volume.data.iter().copied().filter(|&v| v as f64 != min).collect();
             let top = if foreground.is_empty() { max } else { percentile(foreground, 0.99) };
             let range = (top - min).max(1e-8);
-            volume.data.iter_mut().for_each(|v| *v = (((*v as f64).min(top) - min) / range) as f32);
+            rows::each(&mut volume.data, |_, part| {
+                part.iter_mut().for_each(|v| *v = (((*v as f64).min(top) - min) / range) as f32);
+            });
         }
     }
     Ok(Prepared { volume: to_target(volume, recipe, limit)?, source_shape, source_spacing, low, high, stats })
@@ -143,14 +149,26 @@ fn crop(volume: Volume, low: [usize; 3], high: [usize; 3]) -> Volume {
     Volume { shape, data, affine }
 }
 
+/// Sum of f over all values, in an order that no number of cores changes.
+fn total(data: &[f32], f: impl Fn(f64) -> f64 + Sync) -> f64 {
+    let part = |part: &[f32]| {
+        let (mut lanes, (groups, rest)) = ([0f64; 16], part.as_chunks::<16>());
+        for group in groups {
+            (0..16).for_each(|l| lanes[l] += f(group[l] as f64));
+        }
+        lanes.iter().sum::<f64>() + rest.iter().map(|&v| f(v as f64)).sum::<f64>()
+    };
+    let parts: Vec<f64> = data.par_chunks(1 << 14).map(|values| rows::vectorised(|| part(values))).collect();
+    parts.iter().sum()
+}
+
 /// Mean, population standard deviation, minimum, maximum.
 fn statistics(data: &[f32]) -> [f64; 4] {
     let n = data.len() as f64;
-    let mean = data.iter().map(|&v| v as f64).sum::<f64>() / n;
-    let square = data.iter().map(|&v| (v as f64 - mean).powi(2)).sum::<f64>() / n;
-    let min = data.iter().copied().fold(f32::INFINITY, f32::min) as f64;
-    let max = data.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-    [mean, square.sqrt(), min, max]
+    let mean = total(data, |v| v) / n;
+    let square = total(data, |v| (v - mean) * (v - mean)) / n;
+    let (min, max) = extremes(data);
+    [mean, square.sqrt(), min as f64, max as f64]
 }
 
 /// Quantile with linear interpolation between order statistics (NumPy's default).
