@@ -128,8 +128,9 @@ export const symbols = {
   // Gradient of the weight of the transposed convolution.
   // (x, dy, blocks, bz, by, bx, c_in, c_out)
   vx_upconv3d_grad_weight: { parameters: ["u32", "u32", "u32", "u32", "u32", "u32", "u32", "u32"], result: "f64" },
-  // How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule, 1: directly, 2: by Winograd where
-  // possible, 3: the same, multiplying bf16 tensors as bf16 where the processor can.
+  // How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule, with f32 operands but in the weight
+  // gradient of bf16 tensors; 1: directly; 2: by Winograd where possible; 3: the same, multiplying bf16 tensors as bf16
+  // where the processor can; 4: by the measured rule, multiplying bf16 tensors as bf16 in all directions.
   // (choice)
   vx_conv3d_algorithm: { parameters: ["u32"], result: "f64" },
   // Forces the convolutions and linear layers to an instruction set (1 portable, 2 AVX2, 3 AVX-512, 4 AVX-512 with bf16; 0: the best).

@@ -12,9 +12,14 @@ use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
 use crate::memory::Scratch;
 
+/// Words of one matrix of weights of a panel; one line more than they need, or the 64 of them would share cache sets.
+fn matrix_len(c_in: usize, per_word: usize) -> usize {
+    c_in.div_ceil(per_word) * PANEL + 16
+}
+
 /// Words of the transformed weights: `[z 4][panel of 32 outputs][y x 16][c_in / operands per word][32]`.
 pub fn weights_len(c_in: usize, c_out: usize, operands: Operands) -> usize {
-    64 * c_out.div_ceil(PANEL) * c_in.div_ceil(operands.per_word()) * PANEL
+    64 * c_out.div_ceil(PANEL) * matrix_len(c_in, operands.per_word())
 }
 
 /// Input channels whose weights are transformed together: their taps share cache lines.
@@ -37,57 +42,58 @@ impl Kernel for Weights<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         let panels = self.c_out.div_ceil(PANEL);
-        let depth = self.c_in.div_ceil(O::PER_WORD);
+        let matrix = matrix_len(self.c_in, O::PER_WORD);
+        let words = self.c_in.div_ceil(O::PER_WORD);
+        let strip = STRIP / O::PER_WORD;
         for panel in 0..panels {
-            for c in index * STRIP..((index + 1) * STRIP).min(depth * O::PER_WORD) {
-                let mut g = [[0f32; PANEL]; 27];
-                let columns = if c < self.c_in { PANEL.min(self.c_out - panel * PANEL) } else { 0 };
-                for co in 0..columns {
-                    let from = c * self.stride.0 + (panel * PANEL + co) * self.stride.1;
-                    for (t, value) in self.w[from..from + 27].iter().enumerate() {
-                        g[if self.flip { 26 - t } else { t }][co] = *value;
+            for word in index * strip..((index + 1) * strip).min(words) {
+                for j in (0..PANEL).step_by(V::LANES) {
+                    let first = panel * PANEL + j;
+                    let mut values = [[unsafe { V::splat(0.0) }; 64]; 2];
+                    for (half, values) in values.iter_mut().enumerate().take(O::PER_WORD) {
+                        let c = word * O::PER_WORD + half;
+                        if c < self.c_in && first < self.c_out {
+                            let from = self.w[c * self.stride.0 + first * self.stride.1..].as_ptr();
+                            let n = self.c_out - first;
+                            unsafe { transform::<V>(from, self.stride.1, n, self.flip, values) };
+                        }
+                    }
+                    let to = self.to.wrapping_add(panel * 16 * matrix + word * PANEL + j);
+                    for m in 0..64 {
+                        let to = to.wrapping_add((m / 16 * panels * 16 + m % 16) * matrix);
+                        unsafe { O::put_words([values[0][m], values[1][m]], to) };
                     }
                 }
-                let to = self.to.wrapping_add((panel * 16 * depth + c / O::PER_WORD) * PANEL);
-                unsafe { transform::<V, O>(&g, c % O::PER_WORD, to, depth * PANEL, panels * 16) };
             }
         }
     }
 }
 
-/// G along the three axes of 32 columns `g[tap]`, to operand `half` of a row of each matrix. `matrix`: words between
-/// matrices; `z`: matrices between z indices.
+/// G along the three axes of a vector of output channels, `stride` apart: 64 values `[z][y][x]`.
 #[inline(always)]
-unsafe fn transform<V: Vector, O: Operand<V>>(
-    g: &[[f32; PANEL]; 27],
-    half: usize,
-    to: *mut f32,
-    matrix: usize,
-    z: usize,
-) {
-    for j in (0..PANEL).step_by(V::LANES) {
-        unsafe {
-            let tap = |t: usize| g[t].as_ptr().add(j);
-            let mut a = [[V::splat(0.0); 9]; 4]; // [z][y x]
-            for yx in 0..9 {
-                let q = taps([V::load(tap(yx)), V::load(tap(9 + yx)), V::load(tap(18 + yx))]);
-                for z in 0..4 {
-                    a[z][yx] = q[z];
+unsafe fn transform<V: Vector>(from: *const f32, stride: usize, n: usize, flip: bool, out: &mut [V; 64]) {
+    unsafe {
+        let mut g = super::taps::load::<V>(from, stride, n);
+        if flip {
+            g.reverse();
+        }
+        let mut a = [[V::splat(0.0); 9]; 4]; // [z][y x]
+        for yx in 0..9 {
+            let q = taps([g[yx], g[9 + yx], g[18 + yx]]);
+            for z in 0..4 {
+                a[z][yx] = q[z];
+            }
+        }
+        for z in 0..4 {
+            let mut b = [[V::splat(0.0); 3]; 4]; // [y][x]
+            for x in 0..3 {
+                let q = taps([a[z][x], a[z][3 + x], a[z][6 + x]]);
+                for y in 0..4 {
+                    b[y][x] = q[y];
                 }
             }
-            for (zi, a) in a.iter().enumerate() {
-                let mut b = [[V::splat(0.0); 3]; 4]; // [y][x]
-                for x in 0..3 {
-                    let q = taps([a[x], a[3 + x], a[6 + x]]);
-                    for y in 0..4 {
-                        b[y][x] = q[y];
-                    }
-                }
-                for (y, b) in b.iter().enumerate() {
-                    for (x, value) in taps(*b).iter().enumerate() {
-                        O::put_half(*value, half, to.add((zi * z + y * 4 + x) * matrix + j));
-                    }
-                }
+            for y in 0..4 {
+                out[16 * z + 4 * y..][..4].copy_from_slice(&taps(b[y]));
             }
         }
     }
@@ -189,7 +195,8 @@ impl<E: Element> Forward<'_, E> {
             for panel in 0..panels {
                 let columns = (self.c_out - panel * PANEL).min(PANEL);
                 let width = if columns > 16 { 32 } else { 16 };
-                let weights = self.weights.add((Z * panels + panel) * 16 * depth * PANEL);
+                let matrix = matrix_len(self.c_in, O::PER_WORD);
+                let weights = self.weights.add((Z * panels + panel) * 16 * matrix);
                 for first in (0..group.tiles).step_by(ROWS) {
                     for m in 0..16 {
                         ahead.fetch();
@@ -197,7 +204,7 @@ impl<E: Element> Forward<'_, E> {
                             input.at.add(m * input.matrix + first * input.tile),
                             (input.tile, 1),
                             depth,
-                            weights.add(m * depth * PANEL),
+                            weights.add(m * matrix),
                             group.products.add(m * ROWS * PANEL),
                             width,
                         );

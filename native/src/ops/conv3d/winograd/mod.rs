@@ -27,6 +27,7 @@
 
 mod forward;
 mod product;
+mod taps;
 mod tiles;
 mod transform;
 mod vector;
@@ -50,18 +51,31 @@ pub enum Direction {
     GradWeight,
 }
 
+/// Choices of `vx_conv3d_algorithm`.
+const RULE: u32 = 0;
+const WINOGRAD: u32 = 2;
+const WINOGRAD_PAIRS: u32 = 3;
+const RULE_PAIRS: u32 = 4;
+
 /// See `vx_conv3d_algorithm`.
-static CHOICE: AtomicU32 = AtomicU32::new(0);
+static CHOICE: AtomicU32 = AtomicU32::new(RULE);
 
 exports! {
-    /// How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule, 1: directly, 2: by Winograd where
-    /// possible, 3: the same, multiplying bf16 tensors as bf16 where the processor can.
-    fn vx_conv3d_algorithm(choice: u32) { CHOICE.store(choice, Relaxed); Ok(0.0) }
+    /// How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule, with f32 operands but in the weight
+    /// gradient of bf16 tensors; 1: directly; 2: by Winograd where possible; 3: the same, multiplying bf16 tensors as bf16
+    /// where the processor can; 4: by the measured rule, multiplying bf16 tensors as bf16 in all directions.
+    fn vx_conv3d_algorithm(choice: u32) {
+        if choice > RULE_PAIRS {
+            return Err(format!("conv3d algorithm {choice} is not offered; use 0 to {RULE_PAIRS}"));
+        }
+        CHOICE.store(choice, Relaxed);
+        Ok(0.0)
+    }
 }
 
 /// Whether the way of computing follows from measurements alone, not forced.
 pub fn free() -> bool {
-    CHOICE.load(Relaxed) == 0
+    matches!(CHOICE.load(Relaxed), RULE | RULE_PAIRS)
 }
 
 /// Whether this path can compute the shape: 3x3x3, stride 1, even block sides.
@@ -86,8 +100,8 @@ pub fn choose<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Optio
             // Rows of bf16 that end inside a vector are slow.
             Dtype::Bf16 => s.c_in.is_multiple_of(16) && s.c_out.is_multiple_of(16),
         };
-    let wins = choice >= 2 || choice == 0 && pays;
-    let pairs = E::DTYPE == Dtype::Bf16 && (choice == 3 || choice == 0 && weight);
+    let wins = matches!(choice, WINOGRAD | WINOGRAD_PAIRS) || free() && pays;
+    let pairs = E::DTYPE == Dtype::Bf16 && (matches!(choice, WINOGRAD_PAIRS | RULE_PAIRS) || choice == RULE && weight);
     (wins && applies(s)).then(|| Path::new(isa(), pairs))
 }
 

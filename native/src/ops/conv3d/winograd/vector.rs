@@ -28,6 +28,10 @@ pub trait Vector: Copy {
     unsafe fn mul(self, other: Self) -> Self;
     /// self * factor + term
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// Rows as columns, for vectors of 16 lanes.
+    unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
+        rows
+    }
 }
 
 /// Loads a vector of stored values, or its first `n` lanes where a row of channels ends inside it.
@@ -104,6 +108,8 @@ pub trait Operand<V: Vector> {
     const PER_WORD: usize;
     /// Stores a vector as neighbouring operands.
     unsafe fn put(value: V, to: *mut f32);
+    /// Stores `PER_WORD` vectors as the operands of as many words as they have lanes.
+    unsafe fn put_words(values: [V; 2], to: *mut f32);
     /// Stores a vector as operand `half` of as many words; half 0 comes first and clears the other.
     unsafe fn put_half(value: V, half: usize, to: *mut f32);
     /// sum + the products of the operands of a word (the same in all lanes) and of `columns`.
@@ -118,6 +124,10 @@ impl<V: Vector> Operand<V> for Single {
     #[inline(always)]
     unsafe fn put(value: V, to: *mut f32) {
         unsafe { value.store(to) }
+    }
+    #[inline(always)]
+    unsafe fn put_words(values: [V; 2], to: *mut f32) {
+        unsafe { values[0].store(to) }
     }
     #[inline(always)]
     unsafe fn put_half(value: V, _: usize, to: *mut f32) {
@@ -250,6 +260,24 @@ mod x86 {
             unsafe { _mm256_storeu_si256(to as *mut __m256i, rounded(value)) }
         }
         #[inline(always)]
+        unsafe fn put_words([low, high]: [__m512; 2], to: *mut f32) {
+            /// Low and high halves in turn.
+            const IN_TURN: [u16; 32] = {
+                let mut at = [0u16; 32];
+                let mut i = 0;
+                while i < 32 {
+                    at[i] = (i / 2 + i % 2 * 16) as u16;
+                    i += 1;
+                }
+                at
+            };
+            unsafe {
+                let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                let order = _mm512_loadu_si512(IN_TURN.as_ptr() as *const __m512i);
+                _mm512_storeu_si512(to as *mut __m512i, _mm512_permutexvar_epi16(order, both));
+            }
+        }
+        #[inline(always)]
         unsafe fn put_half(value: __m512, half: usize, to: *mut f32) {
             unsafe {
                 let mut words = _mm512_cvtepu16_epi32(rounded(value));
@@ -271,7 +299,8 @@ mod x86 {
     /// All methods but the masked ones are one intrinsic each.
     macro_rules! intrinsics {
         ($vector:ty, $lanes:literal, $rows:literal, $set1:ident, $load:ident, $store:ident, $add:ident, $sub:ident,
-         $mul:ident, $fma:ident, $load_first:expr, $store_first:expr, $load_bf16:expr, $store_bf16:expr) => {
+         $mul:ident, $fma:ident, $load_first:expr, $store_first:expr, $load_bf16:expr, $store_bf16:expr
+         $(, $transposed:ident)?) => {
             impl Vector for $vector {
                 const LANES: usize = $lanes;
                 const ROWS: usize = $rows;
@@ -319,6 +348,10 @@ mod x86 {
                 unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
                     unsafe { $fma(self, factor, term) }
                 }
+                $(#[inline(always)]
+                unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
+                    unsafe { $transposed(rows) }
+                })?
             }
         };
     }
@@ -348,6 +381,37 @@ mod x86 {
     #[inline(always)]
     unsafe fn store8(to: *mut f32, n: usize, value: __m256) {
         unsafe { _mm256_maskstore_ps(to, first8(n), value) }
+    }
+
+    #[inline(always)]
+    unsafe fn transposed16(rows: [__m512; 16]) -> [__m512; 16] {
+        unsafe {
+            let mut a = rows; // pairs of rows, then fours
+            for i in (0..16).step_by(2) {
+                (a[i], a[i + 1]) = (_mm512_unpacklo_ps(rows[i], rows[i + 1]), _mm512_unpackhi_ps(rows[i], rows[i + 1]));
+            }
+            let pd = |v: __m512| _mm512_castps_pd(v);
+            let ps = |v: __m512d| _mm512_castpd_ps(v);
+            let mut b = a;
+            for i in (0..16).step_by(4) {
+                b[i] = ps(_mm512_unpacklo_pd(pd(a[i]), pd(a[i + 2])));
+                b[i + 1] = ps(_mm512_unpackhi_pd(pd(a[i]), pd(a[i + 2])));
+                b[i + 2] = ps(_mm512_unpacklo_pd(pd(a[i + 1]), pd(a[i + 3])));
+                b[i + 3] = ps(_mm512_unpackhi_pd(pd(a[i + 1]), pd(a[i + 3])));
+            }
+            // Vector 4 k + j holds columns j, 4 + j, 8 + j, 12 + j of rows 4 k to 4 k + 3.
+            for j in 0..4 {
+                let even = _mm512_shuffle_f32x4::<0x88>(b[j], b[4 + j]);
+                let odd = _mm512_shuffle_f32x4::<0xdd>(b[j], b[4 + j]);
+                let even_below = _mm512_shuffle_f32x4::<0x88>(b[8 + j], b[12 + j]);
+                let odd_below = _mm512_shuffle_f32x4::<0xdd>(b[8 + j], b[12 + j]);
+                a[j] = _mm512_shuffle_f32x4::<0x88>(even, even_below);
+                a[4 + j] = _mm512_shuffle_f32x4::<0x88>(odd, odd_below);
+                a[8 + j] = _mm512_shuffle_f32x4::<0xdd>(even, even_below);
+                a[12 + j] = _mm512_shuffle_f32x4::<0xdd>(odd, odd_below);
+            }
+            a
+        }
     }
 
     #[inline(always)]
@@ -404,7 +468,8 @@ mod x86 {
         load16,
         store16,
         load16_bf16,
-        store16_bf16
+        store16_bf16,
+        transposed16
     );
     intrinsics!(
         __m256,

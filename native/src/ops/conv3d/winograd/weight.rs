@@ -5,6 +5,7 @@
 //! `[c_out/32][c_in/8][16][8][32]` over its tiles; the last step adds the stretches in turn and applies G^T.
 
 use super::product::{PANEL, ROWS, product};
+use super::taps::{self, TAPS};
 use super::tiles::{Ahead, TileRow, Tiles};
 use super::transform::{PLANES, Place, gradient_row, input_row, taps_back};
 use super::vector::{Kernel, Operand, Vector};
@@ -144,7 +145,6 @@ impl Kernel for Finish<'_> {
         let per_z = sums_len(self.c_in, self.c_out) / 4;
         let columns = PANEL.min(self.c_out - panel * PANEL);
         for r in 0..ROWS.min(self.c_in - first) {
-            let mut g = [[0f32; PANEL]; 27];
             for j in (0..columns).step_by(V::LANES) {
                 unsafe {
                     let mut b = [[V::splat(0.0); 9]; 4]; // [z][y x]
@@ -169,18 +169,15 @@ impl Kernel for Finish<'_> {
                             }
                         }
                     }
+                    let mut g = [V::splat(0.0); TAPS];
                     for yx in 0..9 {
                         let q = taps_back([b[0][yx], b[1][yx], b[2][yx], b[3][yx]]);
                         for z in 0..3 {
-                            q[z].store(g[z * 9 + yx].as_mut_ptr().add(j));
+                            g[z * 9 + yx] = q[z];
                         }
                     }
-                }
-            }
-            for co in 0..columns {
-                let to = ((panel * PANEL + co) * self.c_in + first + r) * 27;
-                for (t, g) in g.iter().enumerate() {
-                    unsafe { *self.dw.add(to + t) = g[co] };
+                    let to = ((panel * PANEL + j) * self.c_in + first + r) * TAPS;
+                    taps::store(&g, self.dw.add(to), self.c_in * TAPS, columns - j);
                 }
             }
         }
