@@ -39,6 +39,13 @@ __device__ inline void store_pair(float* to, float low, float high) {
     to[1] = high;
 }
 
+/// A matrix in shared memory as wgmma takes it, without swizzle: pieces of 8 rows of 16 bytes, each piece 128 bytes in
+/// one; `down` bytes from a piece to the one of the next 8 rows, `along` bytes to the one of the next 8 columns.
+__device__ inline unsigned long long matrix_at(const bf16* first, int along, int down) {
+    return (unsigned long long)(shared_place(first) >> 4 & 0x3fff) | (unsigned long long)(along >> 4) << 16 |
+           (unsigned long long)(down >> 4) << 32;
+}
+
 /// Sum over the 32 lanes of a warp, the same bits in each lane: a tree of fixed order.
 __device__ inline float warp_sum(float v) {
     for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);

@@ -104,6 +104,14 @@ struct Copy {
     void arrive() const { from ? std::memcpy(to, from, 16) : std::memset(to, 0, 16); }
 };
 
+/// A product of Hopper's wgmma that has begun: where its sums are, and the descriptions of its factors.
+struct Product {
+    float* sums;
+    unsigned long long a, b;
+    int columns;
+    void finish(int thread) const;
+};
+
 struct Fiber {
     Context context;
     dim3 thread;
@@ -112,6 +120,9 @@ struct Fiber {
     const unsigned* waits = nullptr;  // a generation that must move on from `seen` before this fiber can
     unsigned seen = 0;
     std::vector<Copy> copies;
+    bool unseen = false;  // it wrote to shared memory what wgmma may not see yet
+    bool open = false;    // between wgmma_begin and wgmma_end
+    std::vector<Product> products;
 };
 
 /// What the lanes of a warp hand in, and the results, which the last lane to arrive writes. Two sets, in turn: no lane
@@ -184,6 +195,7 @@ template <class Give, class Finish> auto& meet(unsigned mask, Give give, Finish 
 inline void entry() {
     body();
     if (!current->copies.empty()) die("the kernel ended with an asynchronous copy that nobody waited for");
+    if (current->open) die("the kernel ended with a product that nobody waited for");
     current->done = true;
     --alive;
     if (alive && waiting == alive) die("some threads ended while the others wait at __syncthreads");
@@ -352,7 +364,49 @@ inline void copy16(bf16* to, const bf16* from, bool ok) {
 
 inline void copies_wait() {
     for (const auto& copy : shim::current->copies) copy.arrive();
+    shim::current->unseen = true;
     shim::current->copies.clear();
+}
+
+inline unsigned shared_place(const bf16* at) { return (unsigned)((const unsigned char*)at - shim::shared); }
+inline void show_to_wgmma() { shim::current->unseen = false; }
+
+inline void wgmma_begin() {
+    for (const auto& fiber : shim::fibers) {
+        if (!fiber.done && fiber.unseen) shim::die("wgmma reads what a thread has copied and not shown to it");
+    }
+    shim::current->open = true;
+}
+
+/// Each thread adds up what its own part of the result is: of the four warps warp w has rows 16 w on, d[4 n + 2 h + j] is
+/// row lane / 4 + 8 h, column 8 n + 2 (lane % 4) + j.
+inline void shim::Product::finish(int thread) const {
+    auto at = [](unsigned long long matrix, int row, int column) {
+        const unsigned first = (matrix & 0x3fff) << 4, along = (matrix >> 16 & 0x3fff) << 4, down = (matrix >> 32 & 0x3fff) << 4;
+        bf16 v;
+        std::memcpy(&v, shared + first + row / 8 * down + row % 8 * 16 + column / 8 * along + column % 8 * 2, 2);
+        return float_of_bits((unsigned)v << 16);
+    };
+    for (int i = 0; i < columns / 2; i++) {
+        const int row = thread % 128 / 32 * 16 + thread % 32 / 4 + 8 * (i >> 1 & 1);
+        const int column = i / 4 * 8 + thread % 4 * 2 + (i & 1);
+        for (int k = 0; k < 16; k++) sums[i] += at(a, row, k) * at(b, column, k);
+    }
+}
+
+inline void wgmma96(float (&d)[48], unsigned long long a, unsigned long long b) {
+    if (!shim::current->open) shim::die("wgmma outside of wgmma_begin and wgmma_end");
+    const shim::Product product{d, a, b, 96};
+    const auto when = shim::schedule.copies;
+    const bool early = when == shim::Copies::early || (when == shim::Copies::at_random && shim::chance() & 1);
+    if (early && shim::current->products.empty()) product.finish(shim::current->index);
+    else shim::current->products.push_back(product);
+}
+
+inline void wgmma_end() {
+    for (const auto& product : shim::current->products) product.finish(shim::current->index);
+    shim::current->products.clear();
+    shim::current->open = false;
 }
 
 /// Fibers leave their stacks at other places than they entered them.
