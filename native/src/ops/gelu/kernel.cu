@@ -1,18 +1,42 @@
-// GELU in its exact form; the contract is that of mod.rs, f32. Any grid of 256 threads.
+// GELU in its exact form; the contract is that of mod.rs. Any grid of 256 threads.
 #include "device.cuh"
 
 /// Normal distribution at v. erfc keeps the digits of the far left.
 __device__ inline float normal_share(float v) { return 0.5f * erfcf(-v * 0.70710678f); }
 
+template <class E> __device__ inline void softened(const E* x, long long len, E* y) {
+    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < len; i += gridDim.x * 256LL) {
+        store(y + i, number(x[i]) * normal_share(number(x[i])));
+    }
+}
+
+template <class E> __device__ inline void softened_back(const E* x, const E* dy, long long len, E* dx) {
+    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < len; i += gridDim.x * 256LL) {
+        const float v = number(x[i]), density = 0.3989423f * expf(-0.5f * v * v);
+        store(dx + i, number(dy[i]) * (normal_share(v) + v * density));
+    }
+}
+
 BUDGET(gelu, 40, 0);
-extern "C" __global__ void __launch_bounds__(256) gelu(const float* x, long long len, float* y) {
-    for (long long i = blockIdx.x * 256 + threadIdx.x; i < len; i += gridDim.x * 256) y[i] = x[i] * normal_share(x[i]);
+extern "C" __global__ void __launch_bounds__(256)
+gelu(const bf16* x, long long len, bf16* y) {
+    softened(x, len, y);
+}
+
+BUDGET(gelu_f32, 40, 0);
+extern "C" __global__ void __launch_bounds__(256)
+gelu_f32(const float* x, long long len, float* y) {
+    softened(x, len, y);
 }
 
 BUDGET(gelu_grad, 40, 0);
-extern "C" __global__ void __launch_bounds__(256) gelu_grad(const float* x, const float* dy, long long len, float* dx) {
-    for (long long i = blockIdx.x * 256 + threadIdx.x; i < len; i += gridDim.x * 256) {
-        const float density = 0.3989423f * expf(-0.5f * x[i] * x[i]);
-        dx[i] = dy[i] * (normal_share(x[i]) + x[i] * density);
-    }
+extern "C" __global__ void __launch_bounds__(256)
+gelu_grad(const bf16* x, const bf16* dy, long long len, bf16* dx) {
+    softened_back(x, dy, len, dx);
+}
+
+BUDGET(gelu_grad_f32, 40, 0);
+extern "C" __global__ void __launch_bounds__(256)
+gelu_grad_f32(const float* x, const float* dy, long long len, float* dx) {
+    softened_back(x, dy, len, dx);
 }
