@@ -1,6 +1,7 @@
 //! Artefacts that a scanner makes in k-space. Both multiply the spectrum along one axis, which is a circular convolution
 //! along that axis: the filter is transformed, not the volume.
 
+use crate::ops::rows;
 use rayon::prelude::*;
 use std::f64::consts::TAU;
 
@@ -26,19 +27,21 @@ fn apply(values: &mut [f32], shape: [usize; 3], axis: usize, filter: &[f64]) {
     let width = if inner == 1 { n } else { inner };
     values.par_chunks_mut(width).enumerate().for_each(|(row, out)| {
         let (mut re, mut im) = (vec![0f32; width], vec![0f32; width]);
-        if inner == 1 {
-            for (j, &v) in source[row * n..][..n].iter().enumerate() {
-                re.iter_mut().zip(&real[n - j..]).for_each(|(s, r)| *s += r * v);
-                im.iter_mut().zip(&imaginary[n - j..]).for_each(|(s, r)| *s += r * v);
+        rows::vectorised(|| {
+            if inner == 1 {
+                for (j, &v) in source[row * n..][..n].iter().enumerate() {
+                    re.iter_mut().zip(&real[n - j..]).for_each(|(s, r)| *s += r * v);
+                    im.iter_mut().zip(&imaginary[n - j..]).for_each(|(s, r)| *s += r * v);
+                }
+            } else {
+                for j in 0..n {
+                    let (k, line) = (row % n + n - j, &source[(row / n * n + j) * inner..]);
+                    re.iter_mut().zip(line).for_each(|(s, v)| *s += real[k] * v);
+                    im.iter_mut().zip(line).for_each(|(s, v)| *s += imaginary[k] * v);
+                }
             }
-        } else {
-            for j in 0..n {
-                let (k, line) = (row % n + n - j, &source[(row / n * n + j) * inner..]);
-                re.iter_mut().zip(line).for_each(|(s, v)| *s += real[k] * v);
-                im.iter_mut().zip(line).for_each(|(s, v)| *s += imaginary[k] * v);
-            }
-        }
-        out.iter_mut().zip(&re).zip(&im).for_each(|((out, re), im)| *out = re.hypot(*im));
+        });
+        out.iter_mut().zip(&re).zip(&im).for_each(|((out, re), im)| *out = (re * re + im * im).sqrt());
     });
 }
 

@@ -39,7 +39,7 @@ exports! {
             return Err(format!("sample: elastic sigma {sigma} and alpha {alpha}; they must be positive"));
         }
         let bend = (alpha > 0.0).then(|| Bend::new(patch, sigma, alpha, seed));
-        let fill = if least { intensity::least(volume) } else { 0.0 };
+        let fill = if least { crate::volume::statistics::extremes(volume).0 } else { 0.0 };
         let copied = crop(&affine).filter(|_| bend.is_none());
         let (affine, bend, fill) = (&affine, bend.as_ref(), Some(fill));
         match (copied, order) {

@@ -6,6 +6,7 @@ pub mod decode;
 pub mod orient;
 pub mod recipe;
 pub mod resample;
+pub mod statistics;
 
 use crate::abi::Result;
 use crate::tensor::Slots;

@@ -2,11 +2,11 @@
 
 use super::decode::Decoded;
 use super::orient::to_ras;
-use super::resample::{Border, extremes, resize, resized, separate_axis};
+use super::resample::{Border, resize, resized, separate_axis};
+use super::statistics::{extremes, moments};
 use super::{INFO, Volume};
 use crate::abi::Result;
 use crate::ops::rows;
-use rayon::prelude::*;
 
 /// Target spacing of both recipes, mm.
 const TARGET: f64 = 1.0;
@@ -66,8 +66,10 @@ pub fn prepare(file: &Decoded, channel: usize, recipe: Recipe, limit: f64) -> Re
         }
     };
     let mut volume = crop(source, low, high);
-    let stats = statistics(&volume.data);
-    let [mean, std, min, max] = stats;
+    let (mean, std) = moments(&volume.data);
+    let (min, max) = extremes(&volume.data);
+    let (min, max) = (min as f64, max as f64);
+    let stats = [mean, std, min, max];
     match recipe {
         Recipe::OneMmIso => {
             let scale = 1.0 / std.max(1e-8);
@@ -147,28 +149,6 @@ fn crop(volume: Volume, low: [usize; 3], high: [usize; 3]) -> Volume {
         row[3] += (0..3).map(|axis| row[axis] * low[2 - axis] as f64).sum::<f64>();
     }
     Volume { shape, data, affine }
-}
-
-/// Sum of f over all values, in an order that no number of cores changes.
-fn total(data: &[f32], f: impl Fn(f64) -> f64 + Sync) -> f64 {
-    let part = |part: &[f32]| {
-        let (mut lanes, (groups, rest)) = ([0f64; 16], part.as_chunks::<16>());
-        for group in groups {
-            (0..16).for_each(|l| lanes[l] += f(group[l] as f64));
-        }
-        lanes.iter().sum::<f64>() + rest.iter().map(|&v| f(v as f64)).sum::<f64>()
-    };
-    let parts: Vec<f64> = data.par_chunks(1 << 14).map(|values| rows::vectorised(|| part(values))).collect();
-    parts.iter().sum()
-}
-
-/// Mean, population standard deviation, minimum, maximum.
-fn statistics(data: &[f32]) -> [f64; 4] {
-    let n = data.len() as f64;
-    let mean = total(data, |v| v) / n;
-    let square = total(data, |v| (v - mean) * (v - mean)) / n;
-    let (min, max) = extremes(data);
-    [mean, square.sqrt(), min as f64, max as f64]
 }
 
 /// Quantile with linear interpolation between order statistics (NumPy's default).

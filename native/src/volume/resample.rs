@@ -1,6 +1,6 @@
 //! Resizing with the semantics of skimage.transform.resize at order 3, one axis at a time, f64 inside.
 
-use crate::ops::rows;
+use super::statistics::{NONE, extremes, join};
 use rayon::prelude::*;
 
 /// Square root of 3 less 2: the pole of the cubic B-spline.
@@ -76,25 +76,6 @@ pub fn resize(
 /// (outer, inner) extents around an axis.
 fn around(shape: [usize; 3], axis: usize) -> (usize, usize) {
     (shape[..axis].iter().product(), shape[axis + 1..].iter().product())
-}
-
-/// Nothing is below or above it.
-const NONE: (f32, f32) = (f32::INFINITY, f32::NEG_INFINITY);
-
-fn join(a: (f32, f32), b: (f32, f32)) -> (f32, f32) {
-    (a.0.min(b.0), a.1.max(b.1))
-}
-
-/// Least and greatest value.
-pub fn extremes(data: &[f32]) -> (f32, f32) {
-    let part = |part: &[f32]| {
-        let (mut lanes, (groups, rest)) = ([NONE; 16], part.as_chunks::<16>());
-        for group in groups {
-            (0..16).for_each(|l| lanes[l] = join(lanes[l], (group[l], group[l])));
-        }
-        rest.iter().fold(lanes.into_iter().fold(NONE, join), |all, &v| join(all, (v, v)))
-    };
-    data.par_chunks(1 << 14).map(|values| rows::vectorised(|| part(values))).reduce(|| NONE, join)
 }
 
 fn ranges(data: &[f32], shape: [usize; 3], apart: Option<usize>) -> Vec<(f32, f32)> {
