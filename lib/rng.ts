@@ -29,6 +29,11 @@ export class Rng {
     return t;
   }
 
+  /** The state as four numbers of 32 bits, for draws in the native library. */
+  state(): [number, number, number, number] {
+    return [this.#a >>> 0, this.#b >>> 0, this.#c >>> 0, this.#d >>> 0];
+  }
+
   /** Uniform in [low, high), 32 bits of resolution. */
   uniform(low = 0, high = 1): number {
     return low + (high - low) * ((this.bits() >>> 0) / 4294967296);

@@ -7,6 +7,7 @@
  * Free tensors with `using`, or let `scope` free everything made inside it.
  */
 import { native } from "./native/library.ts";
+import type { Rng } from "./rng.ts";
 
 /** z, y, x. */
 export type Side = readonly [number, number, number];
@@ -131,6 +132,12 @@ export class Tensor implements Disposable {
     return new Tensor(handle, rows, channels, layout);
   }
 
+  /** What `rng.uniform(low, high)` would draw next. */
+  static uniform(rng: Rng, low: number, high: number, rows: number, channels: number): Tensor {
+    const handle = native().vx_tensor_uniform(rows * channels, ...rng.state(), low, high);
+    return new Tensor(handle, rows, channels);
+  }
+
   get handle(): number {
     if (!this.#handle) throw new Error("a freed tensor is used");
     return this.#handle;
@@ -197,6 +204,12 @@ export function cancellable<T>(body: () => T): T {
 /** Drops cancellable work that has not started: a step then happens whole or not at all. */
 export function cancel(yes = true): void {
   native().vx_queue_cancel(yes);
+}
+
+/** While planning, work is dropped and its tensors are counted, not made; the peak counts anew at either end. */
+export function planning(on: boolean): void {
+  native().vx_plan(on);
+  native().vx_peak_reset();
 }
 
 /** What native memory holds now and held at most: tensors, bytes, peak bytes. */

@@ -30,7 +30,10 @@ export interface Row {
   rate: number;
   unit: string;
   share_of_peak?: number;
+  /** Of our tensors. */
   peak_bytes?: number;
+  /** Of our whole process (resident set), as `peer_peak_bytes` is the peer's. */
+  resident_bytes?: number;
   peer_seconds?: number;
   peer_best_seconds?: number;
   peer_variant?: string;
@@ -56,9 +59,13 @@ export async function measure(
   native().vx_pool_empty();
   native().vx_peak_reset();
   const { run, free } = await of.prepare();
+  let resident = 0;
   const time = async () => {
+    // Calls wait for native work, so that the timer comes to its turn.
+    const timer = setInterval(() => resident = Math.max(resident, Deno.memoryUsage().rss), 10);
     const begin = performance.now();
     await run();
+    clearInterval(timer);
     return (performance.now() - begin) / 1000;
   };
   await time();
@@ -99,7 +106,7 @@ export async function measure(
     rate: of.work / seconds,
     unit: of.unit,
     ...(of.peak && peak[of.peak] ? { share_of_peak: of.work / seconds / peak[of.peak] } : {}),
-    ...(of.group === "step" ? { peak_bytes: bytes } : {}),
+    ...(of.group === "step" ? { peak_bytes: bytes, resident_bytes: resident } : {}),
     ...(variant
       ? {
         peer_seconds: median(theirs),

@@ -32,6 +32,7 @@ export function markdown(head: Head, rows: BenchRow[]): string {
     }; ${head.threads} threads; ${head.precision}; Deno ${head.deno}` +
     (peer ? `; peer: ${peer}, in turn with ours, best of its layouts.` : "; no peer."),
     "Seconds are medians. Share: of the peak of all threads measured just before. Ratio: the peer's seconds over ours.",
+    "Memory: our tensors; our whole process (resident), in the units of the peer's.",
   ];
   for (const [group, of] of Map.groupBy(rows, (row) => row.group)) {
     lines.push("", `## ${group}`, "", "| work | s | rate | share | memory | peer s | peer memory | ratio |");
@@ -43,7 +44,7 @@ export function markdown(head: Head, rows: BenchRow[]): string {
         digits(row.seconds),
         rate(row),
         row.share_of_peak ? `${(100 * row.share_of_peak).toFixed(0)} %` : "",
-        gib(row.peak_bytes),
+        [gib(row.peak_bytes), gib(row.resident_bytes)].filter(Boolean).join("; "),
         row.peer_seconds
           ? `${digits(row.peer_seconds)}${row.peer_variant ? ` (${row.peer_variant})` : ""}`
           : "",

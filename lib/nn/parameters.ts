@@ -19,12 +19,23 @@ export class Parameters implements Disposable {
 
   /** Makes a parameter; rows are the first axis. `value` draws one initial value. */
   add(name: string, shape: number[], value: (rng: Rng) => number): Tensor {
+    return this.#made(name, shape, (rng, rows, channels) => {
+      const data = new Float32Array(rows * channels);
+      for (let i = 0; i < data.length; i++) data[i] = value(rng);
+      return Tensor.from(data, channels);
+    });
+  }
+
+  /** Makes a parameter of values from U(-bound, bound). */
+  uniform(name: string, shape: number[], bound: number): Tensor {
+    return this.#made(name, shape, (rng, ...size) => Tensor.uniform(rng, -bound, bound, ...size));
+  }
+
+  #made(name: string, shape: number[], make: (rng: Rng, rows: number, channels: number) => Tensor): Tensor {
     if (this.tensors.has(name)) throw new Error(`parameter ${name} exists`);
-    const rng = new Rng(this.seed, "init", name);
     const length = shape.reduce((a, b) => a * b, 1);
-    const data = new Float32Array(length);
-    for (let i = 0; i < length; i++) data[i] = value(rng);
-    const tensor = Tensor.from(data, shape.length > 1 ? length / shape[0] : length);
+    const rows = shape.length > 1 ? shape[0] : 1;
+    const tensor = make(new Rng(this.seed, "init", name), rows, length / rows);
     this.tensors.set(name, tensor);
     this.shapes.set(name, shape);
     return tensor;
@@ -39,10 +50,9 @@ export class Parameters implements Disposable {
     bias = true,
   ): { weight: Tensor; bias: Tensor | null } {
     const bound = 1 / Math.sqrt(fan);
-    const draw = (rng: Rng) => rng.uniform(-bound, bound);
     return {
-      weight: this.add(`${name}.weight`, shape, draw),
-      bias: bias ? this.add(`${name}.bias`, [outputs], draw) : null,
+      weight: this.uniform(`${name}.weight`, shape, bound),
+      bias: bias ? this.uniform(`${name}.bias`, [outputs], bound) : null,
     };
   }
 

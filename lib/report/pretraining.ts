@@ -73,6 +73,9 @@ export async function writeReport(
       encoder_parameters: trainer.encoderParameters,
       seconds: Number(metrics.reduce((sum, m) => sum + m.seconds, 0).toFixed(1)),
       seconds_waiting_for_data: Number(waited.toFixed(2)),
+      waiting_for_data_percent: Number(
+        (100 * waited / (waited + metrics.reduce((sum, m) => sum + m.seconds, 1e-9))).toFixed(1),
+      ),
     },
   });
   await writeWhole(join(run.path, "report.html"), html);

@@ -11,7 +11,7 @@ import { inPrecision } from "../nn/precision.ts";
 import { Parameters } from "../nn/parameters.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
 import { Rng } from "../rng.ts";
-import { cancel, cancellable, memory, scope, type Tensor, wait } from "../tensor.ts";
+import { cancel, cancellable, memory, planning, scope, type Tensor, wait } from "../tensor.ts";
 import { type Preset, presetOf } from "./presets.ts";
 import { Progress } from "./progress.ts";
 import type { Metric, RunConfig, RunFolder } from "./run_folder.ts";
@@ -75,6 +75,39 @@ export class Trainer implements Disposable {
     const epoch = Math.min(250, Math.max(1, Math.round(steps / 100)));
     const epochs = Math.ceil(steps / epoch);
     return poly(lr, Math.floor(step / epoch), epochs, Math.round(warmup * epochs));
+  }
+
+  /**
+   * Bytes at the peak of a step, found by going through one without computing: tensors are counted, not made. The working
+   * memory of single operations comes on top.
+   */
+  async plan(): Promise<number> {
+    const { patch, batch, seed } = this.config;
+    const count = batch * this.method.views;
+    const images = new Float32Array(count * patch[0] * patch[1] * patch[2]);
+    const whole = Array.from({ length: count }, () => [0, 0, 0, 1, 1, 1]).flat();
+    const blank: Batch = {
+      images,
+      inputs: this.method.reversal ? images : undefined,
+      overlap: Float32Array.from(this.method.views === 2 ? whole : []),
+      ids: new Array(count).fill(""),
+    };
+    await wait();
+    planning(true);
+    try {
+      await scope(() => {
+        const random = new Rng(seed, "mask", 0);
+        const { tape, result } = Tape.record(
+          this.parameters.tensors.values(),
+          () => this.learner.loss({ batch: blank, random }),
+          this.config.recompute,
+        );
+        tape.backward(result.loss, Object.values(result.terms));
+      });
+      return memory().peakBytes;
+    } finally {
+      planning(false);
+    }
   }
 
   /** One training step (from 0). Undefined when it was cancelled, and then nothing has changed. */

@@ -3,8 +3,10 @@ import { join } from "@std/path";
 import { log } from "../config.ts";
 import { Loader } from "../data/loader.ts";
 import type { Pair } from "../data/views.ts";
+import { UserError } from "../errors.ts";
 import { pairDefects } from "../methods/compat.ts";
 import { writeReport } from "../report/pretraining.ts";
+import { native } from "../native/library.ts";
 import { memory, wait } from "../tensor.ts";
 import type { Plan } from "./plan.ts";
 import { estimate, train, Trainer } from "./pretrain.ts";
@@ -28,6 +30,28 @@ function loaderOf({ config, method, store }: Plan, start: number, pairs?: AsyncI
   });
 }
 
+const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+
+/** Says what a step will need, before the first one. @throws UserError where this machine has less */
+async function announce(trainer: Trainer): Promise<number> {
+  const [bytes, machine] = [await trainer.plan(), native().vx_machine_bytes()];
+  log(`memory: tensors take ${gib(bytes)} at the peak of a step${machine ? `, of ${gib(machine)}` : ""}`);
+  if (machine && bytes > machine) {
+    throw new UserError(
+      `a step needs ${gib(bytes)} of memory, this machine has ${
+        gib(machine)
+      }: lower --patch or --batch, or give --precision bf16 or --recompute`,
+    );
+  }
+  return bytes;
+}
+
+/** What waiting for data took of a run. */
+const waiting = (waited: number, seconds: number) => ({
+  seconds_waiting_for_data: Number(waited.toFixed(2)),
+  waiting_for_data_percent: Number((100 * waited / Math.max(seconds + waited, 1e-9)).toFixed(1)),
+});
+
 const sizes = (trainer: Trainer) => ({
   parameters: trainer.networkParameters,
   encoder_parameters: trainer.encoderParameters,
@@ -37,6 +61,7 @@ const sizes = (trainer: Trainer) => ({
 export async function estimateRun(plan: Plan): Promise<{ seconds: number } & Record<string, unknown>> {
   const before = plan.first && await estimateRun(plan.first);
   using trainer = new Trainer(plan.arch, plan.method, plan.config);
+  const planned_memory_bytes = await announce(trainer);
   const source = loaderOf(plan, 0);
   const seconds = await estimate(trainer, () => source.next());
   source.close();
@@ -47,6 +72,7 @@ export async function estimateRun(plan: Plan): Promise<{ seconds: number } & Rec
     seconds_per_step: seconds,
     steps,
     seconds: seconds * steps + (before?.seconds ?? 0),
+    planned_memory_bytes,
     peak_memory_bytes,
     device: "cpu",
     ...(before && { stage_1: before }),
@@ -77,6 +103,7 @@ export async function pretrain(
   try {
     if (folder.step) await folder.load(trainer.parameters, trainer.state());
     if (config.compat?.includes("nnssl-teacher-restart")) trainer.learner.start?.();
+    const planned_memory_bytes = await announce(trainer);
     const source = loaderOf(plan, folder.step, plan.pairs);
     const steps = await train(trainer, folder, () => source.next());
     // A stopped run ends at once: its report comes with its last step.
@@ -95,7 +122,8 @@ export async function pretrain(
       loss: folder.metrics.at(-1)?.loss ?? null,
       seconds: Number(seconds.toFixed(2)),
       steps_per_second: times.length ? Number((1 / times[times.length >> 1]).toFixed(3)) : null,
-      seconds_waiting_for_data: Number(source.waited.toFixed(2)),
+      ...waiting(source.waited, times.reduce((sum, s) => sum + s, 0)),
+      planned_memory_bytes,
       peak_memory_bytes: memory().peakBytes,
       live_bytes: memory().bytes,
       device: "cpu",

@@ -118,6 +118,8 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::tensor::ABI);
     list.push(crate::grid::ABI);
     list.push(crate::queue::ABI);
+    list.push(crate::memory::ABI);
+    list.push(crate::random::ABI);
     list.push(crate::device::ABI);
     list.push(crate::peak::ABI);
     list.push(crate::volume::ABI);

@@ -11,6 +11,7 @@ pub mod memory;
 pub mod ops;
 pub mod peak;
 pub mod queue;
+pub mod random;
 pub mod sample;
 pub mod tensor;
 pub mod volume;

@@ -2,20 +2,58 @@
 //!
 //! The sizes of a training step repeat in the next, or nearly (masked batches vary), so freed memory waits in a pool of
 //! eight classes per power of two and may serve a request up to a quarter smaller. Large pieces ask for huge pages:
-//! the system then clears 2 MiB at a time instead of faulting on every 4 KiB.
+//! the system then clears 2 MiB at a time instead of faulting on every 4 KiB. What waits in the pool is bounded by what was
+//! in use at once: a piece that does not fit makes others go.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
 static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
-static POOL: Mutex<BTreeMap<usize, Vec<Piece>>> = Mutex::new(BTreeMap::new());
+static PLANNING: AtomicBool = AtomicBool::new(false);
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), held: 0, used: 0, most: 0 });
 
 const HUGE: usize = 2 << 20;
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// Freed pieces by class, and the bytes of all pieces: of the system, in use, most in use so far.
+struct Pool {
+    free: BTreeMap<usize, Vec<Piece>>,
+    held: usize,
+    used: usize,
+    most: usize,
+}
+
+impl Pool {
+    /// A piece of `class` or a little more. Free pieces of other sizes, the largest first, go back to the system where a new
+    /// one would else make the process larger than an eighth above what was ever in use.
+    fn take(&mut self, class: usize) -> Piece {
+        let found = self.free.range_mut(class..=class + class / 4).find_map(|(_, list)| list.pop());
+        let piece = found.unwrap_or_else(|| {
+            let most = self.most.max(self.used + class);
+            while self.held + class > most + most / 8 {
+                let Some(piece) = self.free.values_mut().rev().find_map(Vec::pop) else { break };
+                self.held -= piece.class;
+                piece.give_back();
+            }
+            let piece = Piece::fresh(class, self.held + class);
+            self.held += class;
+            piece
+        });
+        self.used += piece.class;
+        self.most = self.most.max(self.used);
+        piece
+    }
+}
+
+/// The pool; an allocation that failed has left it whole.
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Memory of a class, as the system gave it.
 struct Piece {
@@ -36,7 +74,15 @@ fn layout(class: usize) -> Layout {
 }
 
 impl Piece {
-    fn fresh(class: usize) -> Piece {
+    /// New memory; `held` are the bytes that there are with it.
+    fn fresh(class: usize, held: usize) -> Piece {
+        let machine = machine_bytes();
+        assert!(
+            held <= machine,
+            "out of memory: {:.1} GiB are needed and this machine has {:.1} GiB; take a smaller --patch or --batch, --precision bf16 or --recompute",
+            held as f64 / GIB,
+            machine as f64 / GIB
+        );
         let at = unsafe { alloc(layout(class)) };
         assert!(!at.is_null(), "out of memory: {} MiB more are needed", class >> 20);
         #[cfg(target_os = "linux")]
@@ -49,6 +95,26 @@ impl Piece {
         }
         Piece { at, class }
     }
+    fn give_back(self) {
+        unsafe { dealloc(self.at, layout(self.class)) };
+    }
+}
+
+/// Memory of this machine, from the system call that opens no file; usize::MAX where there is none.
+pub fn machine_bytes() -> usize {
+    #[cfg(target_os = "linux")]
+    {
+        unsafe extern "C" {
+            fn sysconf(name: i32) -> i64;
+        }
+        const PAGE_SIZE: i32 = 30;
+        const PHYSICAL_PAGES: i32 = 85;
+        let (page, pages) = unsafe { (sysconf(PAGE_SIZE), sysconf(PHYSICAL_PAGES)) };
+        if page > 0 && pages > 0 {
+            return page as usize * pages as usize;
+        }
+    }
+    usize::MAX
 }
 
 /// `bytes` bytes, returned to the pool when dropped. Their content is whatever was there.
@@ -59,13 +125,9 @@ pub struct Memory {
 
 impl Memory {
     pub fn take(bytes: usize) -> Memory {
-        let live = LIVE_BYTES.fetch_add(bytes, Relaxed) + bytes;
-        PEAK_BYTES.fetch_max(live, Relaxed);
-        let class = class(bytes);
-        let mut pool = POOL.lock().unwrap();
-        let found = pool.range_mut(class..=class + class / 4).find_map(|(_, list)| list.pop());
-        drop(pool);
-        Memory { piece: Some(found.unwrap_or_else(|| Piece::fresh(class))), bytes }
+        let piece = Some(pool().take(class(bytes)));
+        count(bytes);
+        Memory { piece, bytes }
     }
     pub fn at(&self) -> *mut u8 {
         self.piece.as_ref().expect("present until the drop").at
@@ -76,7 +138,9 @@ impl Drop for Memory {
     fn drop(&mut self) {
         LIVE_BYTES.fetch_sub(self.bytes, Relaxed);
         if let Some(piece) = self.piece.take() {
-            POOL.lock().unwrap().entry(piece.class).or_default().push(piece);
+            let mut pool = pool();
+            pool.used -= piece.class;
+            pool.free.entry(piece.class).or_default().push(piece);
         }
     }
 }
@@ -121,9 +185,48 @@ impl<T: Plain> DerefMut for Scratch<T> {
 
 /// Gives pooled memory back to the system.
 pub fn empty_pool() {
-    for piece in std::mem::take(&mut *POOL.lock().unwrap()).into_values().flatten() {
-        unsafe { dealloc(piece.at, layout(piece.class)) };
+    let mut pool = pool();
+    for piece in std::mem::take(&mut pool.free).into_values().flatten() {
+        pool.held -= piece.class;
+        piece.give_back();
     }
+    pool.most = pool.used;
+}
+
+fn count(bytes: usize) {
+    let live = LIVE_BYTES.fetch_add(bytes, Relaxed) + bytes;
+    PEAK_BYTES.fetch_max(live, Relaxed);
+}
+
+/// Bytes that a tensor would take, counted as if it did: a step can be planned before it is made.
+pub struct Planned(usize);
+
+impl Planned {
+    /// Counts `bytes`, while planning.
+    pub fn new(bytes: usize) -> Option<Planned> {
+        PLANNING.load(Relaxed).then(|| {
+            count(bytes);
+            Planned(bytes)
+        })
+    }
+}
+
+impl Drop for Planned {
+    fn drop(&mut self) {
+        LIVE_BYTES.fetch_sub(self.0, Relaxed);
+    }
+}
+
+/// Whether work is dropped and its tensors are counted only.
+pub fn planning() -> bool {
+    PLANNING.load(Relaxed)
+}
+
+exports! {
+    /// From now on work is dropped at once, and tensors count without having memory: what a step will need.
+    fn vx_plan(on: bool) { PLANNING.store(on, Relaxed); Ok(0.0) }
+    /// Bytes of memory that this machine has; 0 where that is not known.
+    fn vx_machine_bytes() { Ok(match machine_bytes() { usize::MAX => 0.0, bytes => bytes as f64 }) }
 }
 
 pub fn live_bytes() -> usize {

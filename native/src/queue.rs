@@ -35,6 +35,9 @@ fn worker() -> &'static Sender<Job> {
 
 /// Enqueues tensor work. After a failure, later work is dropped until the failure is reported by a wait.
 pub fn enqueue(job: impl FnOnce() -> Result<()> + Send + 'static) {
+    if crate::memory::planning() {
+        return;
+    }
     let cancellable = CANCELLABLE.load(SeqCst);
     let run = move || {
         if cancellable && CANCEL.load(SeqCst) {

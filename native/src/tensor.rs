@@ -5,7 +5,7 @@
 
 use crate::abi::Result;
 use crate::element::{Dtype, Element, convert};
-use crate::memory::{self, Memory};
+use crate::memory::{self, Memory, Planned};
 use crate::ops::rows;
 use crate::queue;
 use std::cell::UnsafeCell;
@@ -16,6 +16,8 @@ pub struct Buffer {
     pub len: usize,
     pub dtype: Dtype,
     memory: UnsafeCell<Option<Memory>>,
+    /// Keeps the count of a planned tensor.
+    _planned: Option<Planned>,
 }
 unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
@@ -25,7 +27,7 @@ pub type Tensor = Arc<Buffer>;
 
 impl Buffer {
     pub fn with_len(len: usize, dtype: Dtype) -> Tensor {
-        Arc::new(Buffer { len, dtype, memory: UnsafeCell::new(None) })
+        Arc::new(Buffer { len, dtype, memory: UnsafeCell::new(None), _planned: Planned::new(len * dtype.bytes()) })
     }
     fn at<E: Element>(&self) -> *mut E {
         assert!(self.dtype == E::DTYPE, "a {} tensor is read as {}", self.dtype.name(), E::DTYPE.name());

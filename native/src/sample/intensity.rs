@@ -39,7 +39,8 @@ fn apply(values: &mut [f32], shape: [usize; 3], kind: u32, parameters: &[f32], s
         0 => each(values, |i, v| v + a * normal(seed, 2 * i)),
         1 => each(values, |i, v| {
             let (p, q) = (v + a * normal(seed, 2 * i), a * normal(seed, 2 * i + 1));
-            if v == 0.0 { 0.0 } else { (p * p + q * q).sqrt().copysign(v) }
+            let sign = (v > 0.0) as i32 - (v < 0.0) as i32;
+            (p * p + q * q).sqrt() * sign as f32
         }),
         2 => blur(values, shape, a),
         3 => each(values, |_, v| v * a),

@@ -105,18 +105,22 @@ fn copy(
         let j = if sign[d] > 0 { start[d] + i as i64 } else { start[d] - 1 - i as i64 };
         (j >= 0 && j < shape[d] as i64).then_some(j as usize)
     };
-    let columns: Vec<Option<usize>> = (0..patch[2]).map(|i| at(2, i)).collect();
-    out.par_chunks_mut(patch[1] * patch[2]).enumerate().for_each(|(z, plane)| {
-        for (y, row) in plane.chunks_mut(patch[2]).enumerate() {
-            match (at(0, z), at(1, y)) {
-                (Some(sz), Some(sy)) => {
-                    let base = (sz * shape[1] + sy) * shape[2];
-                    for (value, column) in row.iter_mut().zip(&columns) {
-                        *value = column.map_or(fill, |c| volume[base + c]);
-                    }
-                }
-                _ => row.fill(fill),
-            }
+    let inside: Vec<usize> = (0..patch[2]).filter(|&x| at(2, x).is_some()).collect();
+    let (first, count) = (inside.first().copied().unwrap_or(0), inside.len());
+    out.par_chunks_mut(patch[2]).enumerate().with_min_len(64).for_each(|(row, values)| {
+        let (Some(z), Some(y), 1..) = (at(0, row / patch[1]), at(1, row % patch[1]), count) else {
+            return values.fill(fill);
+        };
+        let line = &volume[(z * shape[1] + y) * shape[2]..][..shape[2]];
+        let (a, b) = (at(2, first).unwrap_or(0), at(2, first + count - 1).unwrap_or(0));
+        let (before, rest) = values.split_at_mut(first);
+        let (middle, after) = rest.split_at_mut(count);
+        before.fill(fill);
+        after.fill(fill);
+        if sign[2] > 0 {
+            middle.copy_from_slice(&line[a..=b]);
+        } else {
+            middle.iter_mut().zip(line[b..=a].iter().rev()).for_each(|(v, from)| *v = *from);
         }
     });
 }

@@ -67,6 +67,10 @@ pub fn weights<const T: usize>(t: f32) -> [f32; T] {
 /// Index `i` of an axis of `n` voxels, mirrored about the centres of the outermost ones.
 pub fn mirror(i: i64, n: usize) -> usize {
     let n = n as i64;
+    let j = if i < 0 { -i } else { i.min(2 * n - 2 - i) };
+    if j >= 0 && j < n {
+        return j as usize; // one reflection is nearly always enough
+    }
     if n == 1 {
         return 0;
     }
