@@ -230,3 +230,48 @@ fn border<const T: usize>(of: &Field, first: [i64; 3], [wz, wy, wx]: &[[f32; T];
     }
     total
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows_equal_single_voxels<const T: usize>() {
+        let (shape, patch) = ([9, 8, 40], [7, 6, 37]);
+        let volume: Vec<f32> = (0..9 * 8 * 40u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 1e7).collect();
+        let mut coefficients = vec![0.0; volume.len()];
+        spline::prefilter(&volume, shape, [0; 3], shape, &mut coefficients);
+        let affine = [[0.9, 0.06, -0.03, 0.9], [-0.05, 0.92, 0.02, 0.6], [0.04, -0.02, 0.97, 1.3]];
+        for fill in [Some(0.5), None] {
+            let of = Field {
+                coefficients: &coefficients,
+                size: shape,
+                low: [0; 3],
+                shape,
+                affine: &affine,
+                bend: None,
+                fill,
+            };
+            let mut out = vec![0.0; patch.iter().product()];
+            taps::<T>(&of, patch, &mut out);
+            let mut row = vec![0.0; patch[2]];
+            for (i, fast) in out.chunks(patch[2]).enumerate() {
+                let (z, y) = (i / patch[1], i % patch[1]);
+                row_body::<T, 1>(&of, z, y, &mut row);
+                for x in 0..patch[2] {
+                    let p = place::<T>(&of, z, y, x, 1);
+                    let want = match fill {
+                        Some(fill) if !p.within[0] => fill,
+                        _ => border(&of, p.first.map(|f| f[0] as i64), &p.weights.map(|w| w.map(|w| w[0]))),
+                    };
+                    assert!((fast[x] - want).abs() < 2e-4 && (row[x] - want).abs() < 2e-4, "{z} {y} {x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_sixteen_equal_single_voxels() {
+        rows_equal_single_voxels::<2>();
+        rows_equal_single_voxels::<4>();
+    }
+}

@@ -82,6 +82,30 @@ exports! {
         values.copy_from_slice(&self::volume(volume, values.len())?.volume.data);
         Ok(0.0)
     }
+    /// Puts a volume [z][y][x] together from its float16 chunks [cz][cy][cx], which stand in row-major order and reach beyond
+    /// the volume where its sides are no multiples of theirs.
+    fn vx_chunks_read_wait(chunks: slice[u16], cz: u32, cy: u32, cx: u32, values: slice_mut[f32], z: u32, y: u32, x: u32) {
+        let (chunk, shape) = ([cz, cy, cx].map(|n| n as usize), [z, y, x].map(|n| n as usize));
+        crate::sample::check("volume", values.len(), shape)?;
+        if chunk.contains(&0) {
+            return Err(format!("chunks of {chunk:?} voxels"));
+        }
+        let grid: [usize; 3] = std::array::from_fn(|d| shape[d].div_ceil(chunk[d]));
+        let voxels = chunk.iter().product::<usize>();
+        if chunks.len() != grid.iter().product::<usize>() * voxels {
+            return Err(format!("{} values in chunks of {chunk:?} for a volume of {shape:?}", chunks.len()));
+        }
+        values.par_chunks_mut(shape[1] * shape[2]).enumerate().for_each(|(z, plane)| {
+            for (y, row) in plane.chunks_mut(shape[2]).enumerate() {
+                for (i, part) in row.chunks_mut(chunk[2]).enumerate() {
+                    let block = ((z / chunk[0]) * grid[1] + y / chunk[1]) * grid[2] + i;
+                    let at = block * voxels + ((z % chunk[0]) * chunk[1] + y % chunk[1]) * chunk[2];
+                    chunks[at..at + part.len()].reinterpret_cast::<half::f16>().convert_to_f32_slice(part);
+                }
+            }
+        });
+        Ok(0.0)
+    }
     /// Frees a volume.
     fn vx_volume_free(volume: u32) { VOLUMES.lock().unwrap().remove(volume).map(|()| 0.0) }
     /// Number of decoded files and volumes alive.
