@@ -1,12 +1,15 @@
 /** Runs that start from other runs: two stages in one command, refusals of weights that do not fit. */
-import { assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import { parse } from "../../lib/config.ts";
 import { decode } from "../../lib/data/safetensors.ts";
+import { Loader } from "../../lib/data/loader.ts";
 import { StoreWriter } from "../../lib/data/store.ts";
 import { drawPair } from "../../lib/data/views.ts";
 import { UserError } from "../../lib/errors.ts";
+import { memory } from "../../lib/tensor.ts";
 import { plan } from "../../lib/train/plan.ts";
+import { Trainer } from "../../lib/train/pretrain.ts";
 import { pretrain, pretrainStages } from "../../lib/train/run.ts";
 import { command } from "../../scripts/pretrain.ts";
 import { leakFree } from "../ops/wave.ts";
@@ -98,6 +101,27 @@ Deno.test(
       "holds weights of resenc-s",
     );
     assertEquals((await planned("--from", at("one"))).arch.name, "resenc-s");
+    await Deno.remove(folder, { recursive: true });
+  }),
+);
+
+Deno.test(
+  "plan: what a step will need is known before the first one, within a quarter",
+  leakFree(async () => {
+    const folder = await Deno.makeTempDir();
+    const store = await oneVolume(folder);
+    for (const method of ["mae", "s3d", "amaes", "cva"]) {
+      const args = [store, "--arch", "resenc-s", "--patch", "32", "--method", method, "--steps", "2"];
+      const { arch, method: chosen, config, store: source } = await plan(parse(command, args));
+      using trainer = new Trainer(arch, chosen, config);
+      const planned = await trainer.plan();
+      const { views, reversal } = chosen;
+      const loader = new Loader({ store: source, patch: config.patch, batch: 2, seed: 0, views, reversal });
+      await trainer.step(0, await loader.next());
+      await loader.close();
+      const { peakBytes } = memory();
+      assert(planned > 0.75 * peakBytes && planned < 1.25 * peakBytes, `${method}: ${planned} ${peakBytes}`);
+    }
     await Deno.remove(folder, { recursive: true });
   }),
 );
