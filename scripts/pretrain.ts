@@ -51,7 +51,7 @@ export const command: Command = {
       type: "string",
       default: "f32",
       choices: ["f32", "bf16"],
-      help: "storage of activations; bf16 takes half the memory (resenc, unet)",
+      help: "storage of activations; bf16 takes half the memory",
     },
     recompute: {
       type: "boolean",

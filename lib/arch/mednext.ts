@@ -9,12 +9,12 @@ import type { Architecture, Network } from "../nn/network.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import { unetDecoder } from "../nn/unet_decoder.ts";
 import { divisible } from "../nn/unit.ts";
-import { conv3d } from "../ops/conv3d.ts";
 import { depthwise3d, depthwiseUp3d } from "../ops/depthwise.ts";
 import { add } from "../ops/elementwise.ts";
 import { gelu } from "../ops/activation.ts";
 import { gatherRows, plan, type Rows, transpose } from "../ops/gather.ts";
 import { lattice, place } from "../ops/lattice.ts";
+import { linear } from "../ops/linear.ts";
 import { instanceNorm } from "../ops/norm.ts";
 import type { Side, Tensor } from "../tensor.ts";
 
@@ -26,7 +26,7 @@ interface Depths {
 
 function pointwise(p: Parameters, name: string, cIn: number, cOut: number): (x: Tensor) => Tensor {
   const { weight, bias } = p.affine(name, [cOut, cIn, 1, 1, 1], cIn, cOut);
-  return (x) => conv3d(x, weight, bias);
+  return (x) => linear(x, weight, bias);
 }
 
 /** `cIn` -> `cOut` channels; with stride 2 a block that halves the sides and has a strided 1x1x1 shortcut. */
@@ -63,10 +63,10 @@ function up(p: Parameters, name: string, c: number, ratio: number): (x: Tensor) 
     const { grid, side } = x.space;
     const mixed = instanceNorm(depthwiseUp3d(x, depthwise.weight, depthwise.bias!), gamma, beta);
     // Both branches have their bias everywhere but on the low planes.
-    const fine = conv3d(gelu(expand(mixed)), project.weight, add(project.bias!, shortcut.bias!));
+    const fine = linear(gelu(expand(mixed)), project.weight, add(project.bias!, shortcut.bias!));
     const full = side.map((s) => 2 * s) as unknown as Side;
     const padded = gatherRows(fine, lowPlanes(grid.samples, full), { grid, side: full });
-    return add(padded, place(conv3d(x, transpose(shortcut.weight), null), 7));
+    return add(padded, place(linear(x, transpose(shortcut.weight)), 7));
   };
 }
 
@@ -97,7 +97,7 @@ function ownDecoder(p: Parameters, features: readonly number[], outputs: number,
       (x, level, i) => level.blocks.reduce((x, layer) => layer(x), add(pyramid[i], level.up(x))),
       pyramid[levels.length],
     );
-    return conv3d(x, transpose(head.weight), head.bias);
+    return linear(x, transpose(head.weight), head.bias);
   };
 }
 

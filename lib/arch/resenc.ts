@@ -62,7 +62,6 @@ export function resenc(name: string, features: number[], blocks: number[], headW
     stride: 2 ** (levels - 1),
     encoderPrefixes: ["encoder."],
     headWidth,
-    bf16: true,
     recomputes: true,
     light: true,
     build(p, inputs, outputs, { light = false } = {}): Network {

@@ -20,7 +20,6 @@ export function unet(name: string, width: number, depth = 5): Architecture {
     encoderPrefixes: ["encoder."],
     headWidth: 2048,
     light: true,
-    bf16: true,
     build(p, inputs, outputs, { light = false } = {}): Network {
       const levels = features.map((c, i) => {
         const prefix = i === 0 ? "encoder.in_conv" : `encoder.encoder_conv${i}`;

@@ -18,6 +18,7 @@ import { Rng } from "../rng.ts";
 import { Grid, Tensor, wait } from "../tensor.ts";
 import { Trainer } from "../train/pretrain.ts";
 import type { Case } from "./measure.ts";
+import type { Request } from "./peer.ts";
 
 /** Layouts in which PyTorch may be faster. */
 const LAYOUTS = ["first", "last"];
@@ -85,14 +86,16 @@ export function steps(
     const { name, views } = chosen;
     const batch = views === 2 ? Math.max(2, least) : least;
     const count = batch * views;
-    const peered = arch.name === "resenc-l" && ["mae", "s3d", "cva"].includes(name);
-    const request = { work: "step", method: name, patch: side, batch, dtype };
+    const peered: string[] = { "resenc-l": ["mae", "s3d", "cva"], "primus-m": ["mae"] }[arch.name] ?? [];
+    const request = { work: "step", method: name, arch: arch.name, patch: side, batch, dtype };
+    const requests: Request[] = LAYOUTS.map((layout) => ({ ...request, layout }));
+    if (arch.kind === "token") requests.push({ ...requests[0], compiled: true });
     return {
       group: "step",
       name: `${name} ${arch.name} ${side}^3 batch ${batch} ${dtype}`,
       work: count,
       unit: "crops",
-      peer: peered ? LAYOUTS.map((layout) => ({ ...request, layout })) : undefined,
+      peer: peered.includes(name) ? requests : undefined,
       prepare() {
         const patch: Triple = [side, side, side];
         const static75 = name === "s3d" ? { cell: 16, low: 0.75, high: 0.75 } : {};

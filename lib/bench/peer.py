@@ -131,6 +131,8 @@ def step_work(r):
     from torch import nn
     from torch.nn import functional as F
 
+    if r.get("arch") == "primus-m":
+        return token_step_work(r)
     method, side, batch = r["method"], r["patch"], r["batch"]
     Visible, Encoder, Decoder, Norm = networks()
     torch.manual_seed(0)
@@ -235,6 +237,119 @@ def step_work(r):
     return run
 
 
+def token_network(side, width=864, heads=12, depth=16, token=8):
+    """Primus-M for masked autoencoding: tokens of 8^3 voxels, pre-norm blocks with rotary positions and SwiGLU."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    grid, hidden = side // token, width * 8 // 3
+    bands = 10000.0 ** (-torch.arange(width // heads // 6) / (width // heads // 6))
+    places = torch.cartesian_prod(*[torch.arange(grid).float()] * 3)
+    angles = (places[:, :, None] * bands).flatten(1)
+
+    class Block(nn.Module):
+        def __init__(self, index, drop):
+            super().__init__()
+            self.drop = drop
+            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.query, self.key = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+            self.value, self.project = nn.Linear(width, width), nn.Linear(width, width)
+            self.gate, self.open, self.close = nn.Linear(width, hidden), nn.Linear(width, hidden), nn.Linear(hidden, width)
+            self.inner, self.middle = nn.LayerNorm(width), nn.LayerNorm(hidden)
+            self.gamma1, self.gamma2 = (nn.Parameter(torch.full((width,), 0.1)) for _ in range(2))
+
+        def path(self, x):
+            if self.drop == 0:
+                return x
+            return x * torch.empty(len(x), 1, 1, dtype=x.dtype).bernoulli_(1 - self.drop) / (1 - self.drop)
+
+        def forward(self, x, cos, sin):
+            n, t, _ = x.shape
+            a = self.norm1(x)
+            q, k, v = (f(a).view(n, t, heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
+
+            def turn(u):
+                even, odd = u[..., ::2], u[..., 1::2]
+                return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2).to(v.dtype)
+
+            seen = F.scaled_dot_product_attention(turn(q), turn(k), v).transpose(1, 2).reshape(n, t, width)
+            x = x + self.path(self.gamma1 * self.project(self.inner(seen)))
+            b = self.norm2(x)
+            return x + self.path(self.gamma2 * self.close(self.middle(F.silu(self.gate(b)) * self.open(b))))
+
+    class Trunk(nn.Module):
+        def __init__(self, depth):
+            super().__init__()
+            self.table = nn.Parameter(0.02 * torch.randn(1, grid**3, width))
+            self.blocks = nn.ModuleList(Block(i, 0.2 * i / (depth - 1)) for i in range(depth))
+            self.norm = nn.LayerNorm(width)
+
+        def forward(self, x, ids):
+            turned = angles[ids][:, None]
+            x = x + self.table[0][ids]
+            for block in self.blocks:
+                x = block(x, turned.cos(), turned.sin())
+            return self.norm(x)
+
+    class Channels(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Conv3d(1, width, token, token)
+            self.encoder, self.decoder = Trunk(depth), Trunk(2)
+            self.mask = nn.Parameter(1e-6 * torch.randn(1, 1, width))
+            a, b = 112, 16
+            self.up = nn.Sequential(
+                nn.ConvTranspose3d(width, a, 2, 2), Channels(a, 1e-6), nn.GELU(),
+                nn.ConvTranspose3d(a, b, 2, 2), Channels(b, 1e-6), nn.GELU(), nn.ConvTranspose3d(b, 1, 2, 2),
+            )
+
+        def forward(self, x, kept):
+            tokens = self.embed(x).flatten(2).transpose(1, 2)
+            wide = kept[:, :, None].expand(-1, -1, width)
+            tokens = self.encoder(tokens.gather(1, wide), kept)
+            full = self.mask.to(tokens.dtype).expand(len(x), grid**3, -1).scatter(1, wide, tokens)
+            full = self.decoder(full, torch.arange(grid**3).expand(len(x), -1))
+            return self.up(full.transpose(1, 2).reshape(len(x), width, grid, grid, grid))
+
+    return Network()
+
+
+def token_step_work(r):
+    """One step of masked autoencoding on tokens: the hidden three quarters are dropped before the first block."""
+    import torch
+    from torch.nn import functional as F
+
+    side, batch = r["patch"], r["batch"]
+    torch.manual_seed(0)
+    net = token_network(side)
+    parameters = list(net.parameters())
+    run_net = torch.compile(net) if r.get("compiled") else net
+    image = torch.randn(batch, 1, side, side, side)
+    if r["layout"] == "last":
+        image, net = image.contiguous(memory_format=torch.channels_last_3d), net.to(memory_format=torch.channels_last_3d)
+    optimizer = torch.optim.AdamW(parameters, 3e-4, (0.9, 0.98), weight_decay=5e-2, fused=True)
+    grid = side // 8
+
+    def run():
+        optimizer.zero_grad(set_to_none=True)
+        kept = torch.rand(batch, grid**3).argsort(1)[:, : grid**3 - int(RATIO * grid**3)]
+        cells = torch.ones(batch, grid**3).scatter_(1, kept, 0).view(batch, 1, grid, grid, grid)
+        hidden = F.interpolate(cells, (side,) * 3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=r["dtype"] == "bf16"):
+            out = run_net(image, kept)
+        (((out.float() - image) ** 2 * hidden).sum() / hidden.sum()).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1)
+        optimizer.step()
+
+    run.parameters = sum(p.numel() for p in parameters)
+    return run
+
+
 def preprocess_work(r):
     """NIfTI file -> z-scored volume at 1 mm as half floats, one core."""
     import nibabel
@@ -319,6 +434,7 @@ def main():
                 begin = time.perf_counter()
                 made[key]()
                 answer = {"seconds": time.perf_counter() - begin}
+                answer["parameters"] = getattr(made[key], "parameters", None)
                 answer["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         except Exception as error:  # the caller prints it and goes on
             answer = {"error": f"{type(error).__name__}: {error}"}

@@ -3,6 +3,7 @@ import type { Parameters } from "../nn/parameters.ts";
 import { silu } from "../ops/activation.ts";
 import { batchNorm } from "../ops/batchnorm.ts";
 import { scale } from "../ops/elementwise.ts";
+import { cast } from "../ops/cast.ts";
 import { linear } from "../ops/linear.ts";
 import { softmaxPool } from "../ops/softmax_pool.ts";
 import type { Tensor } from "../tensor.ts";
@@ -53,5 +54,5 @@ export function predictor(p: Parameters, name: string, width: number): Head {
 export function attentionPooling(p: Parameters, name: string, channels: number): Head {
   const weight = p.add(`${name}.weight`, [1, channels], (rng) => 0.02 * rng.normal());
   const bias = p.add(`${name}.bias`, [1], () => 0);
-  return (x) => softmaxPool(x, linear(x, weight, bias));
+  return (x) => softmaxPool(x, linear(cast(x, "f32"), weight, bias));
 }

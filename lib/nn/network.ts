@@ -69,8 +69,6 @@ export interface Architecture {
   readonly headWidth: number;
   /** The network builds a light decoder when asked. */
   readonly light?: true;
-  /** All its ops take bf16 activations. */
-  readonly bf16?: true;
   /** Its blocks may be computed again in the backward pass instead of kept (`recompute` of lib/autograd.ts). */
   readonly recomputes?: true;
   /** Optimizer, learning rate and warm-up of pretraining; absent: `cnn`. */

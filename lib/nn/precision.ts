@@ -1,21 +1,13 @@
 /** Networks whose activations and their gradients are stored in bf16: half the memory and memory traffic. */
-import { UserError } from "../errors.ts";
 import { cast } from "../ops/cast.ts";
 import type { Dtype } from "../tensor.ts";
 import type { Architecture } from "./network.ts";
-
-/** @throws UserError for a network that has no bf16 ops */
-export function checkPrecision(arch: Architecture, precision: Dtype): void {
-  if (precision === "f32" || arch.bf16) return;
-  throw new UserError(`--precision ${precision}: ${arch.name} computes in f32 only; leave --precision out`);
-}
 
 /**
  * `arch` with activations in `precision`: the input is rounded, the output comes back in f32. Parameters, their
  * gradients, statistics and losses stay f32, and so do sums inside ops.
  */
 export function inPrecision(arch: Architecture, precision: Dtype): Architecture {
-  checkPrecision(arch, precision);
   if (precision === "f32") return arch;
   return {
     ...arch,

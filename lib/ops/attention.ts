@@ -18,9 +18,9 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, heads: number): Tenso
   const inputs = [q.handle, k.handle, v.handle, statistics.handle] as const;
   const y = new Tensor(n.vx_attention(...inputs, ...tail), rows, c, layout);
   return record(y, [q, k, v], (dy) => {
-    const gradients = [q, k, v].map(() => Tensor.full(0, rows, c, layout));
+    const gradients = [q, k, v].map(() => Tensor.full(0, rows, c, layout, q.dtype));
     const [dq, dk, dv] = gradients.map((g) => g.handle);
-    n.vx_attention_grad(...inputs, y.handle, dy.handle, dq, dk, dv, ...tail);
+    n.vx_attention_grad(...inputs, dy.handle, dq, dk, dv, ...tail);
     return gradients;
   });
 }

@@ -1,13 +1,13 @@
 /** Attention pooling: the rows of a sample, weighed by a softmax of their scores. */
 import { record } from "../autograd.ts";
 import { native } from "../native/library.ts";
-import { Tensor, volume } from "../tensor.ts";
+import { dtypeNumber, Tensor, volume } from "../tensor.ts";
 
 /**
  * sum over the rows of a sample of softmax(scores) x.
- * @param x `[rows][c]` on a layout
- * @param scores `[rows][1]`
- * @returns `[samples][c]`
+ * @param x `[rows][c]` on a layout, f32 or bf16
+ * @param scores `[rows][1]`, f32
+ * @returns f32 `[samples][c]`
  */
 export function softmaxPool(x: Tensor, scores: Tensor): Tensor {
   const { grid, side } = x.space;
@@ -24,7 +24,7 @@ export function softmaxPool(x: Tensor, scores: Tensor): Tensor {
     const inputs = [dy.handle, x.handle, y.handle, weights.handle] as const;
     return [
       new Tensor(
-        n.vx_weighted_sum_grad(dy.handle, weights.handle, ...rows, x.channels),
+        n.vx_weighted_sum_grad(dy.handle, weights.handle, ...rows, x.channels, dtypeNumber(x.dtype)),
         x.rows,
         x.channels,
         x.layout,

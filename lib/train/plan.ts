@@ -13,7 +13,6 @@ import { fillOptions, type OptionValue, splitOption } from "../methods/options.t
 import { checkPair, loadMethod } from "../methods/registry.ts";
 import { type Architecture, checkPatch } from "../nn/network.ts";
 import { presetOf } from "./presets.ts";
-import { checkPrecision } from "../nn/precision.ts";
 import { blankStore, firstStore } from "./first_store.ts";
 import { aboutRun } from "./transfer.ts";
 import type { RunConfig } from "./run_folder.ts";
@@ -132,7 +131,6 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
   checkPair(chosen, arch);
   const patch = readPatch(flags.patch ?? (given ? "160" : "32"));
   checkPatch(arch, patch);
-  checkPrecision(arch, flags.precision);
   const recompute = flags.recompute === true;
   if (recompute && !arch.recomputes) {
     throw new UserError(

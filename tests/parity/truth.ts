@@ -49,11 +49,6 @@ function network(tiny: Tiny): Architecture {
   return unet(`unet ${tiny.width}`, tiny.width);
 }
 
-/** Whether the network of a case takes bf16 activations. */
-export function takesBf16(name: string): boolean {
-  return network(JSON.parse(fixture(`truth/${name}`).metadata.case).arch).bf16 ?? false;
-}
-
 /** Trains ten steps from the same initial weights, on the same batches and masks. */
 export async function compare(name: string, precision: "f32" | "bf16" = "f32"): Promise<Errors> {
   const { tensors, metadata } = fixture(`truth/${name}`);

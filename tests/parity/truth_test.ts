@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { methods } from "../../lib/methods/registry.ts";
 import { memory, wait } from "../../lib/tensor.ts";
 import { report } from "./report.ts";
-import { cases, compare, takesBf16 } from "./truth.ts";
+import { cases, compare } from "./truth.ts";
 
 for (const name of cases()) {
   Deno.test(`truth ${name}: ten steps as PyTorch`, async () => {
@@ -17,7 +17,7 @@ for (const name of cases()) {
   });
 }
 
-for (const name of cases().filter(takesBf16)) {
+for (const name of cases()) {
   Deno.test(`truth ${name} in bf16: ten losses within 2 % of PyTorch's in f64`, async () => {
     const { torch, arch, losses } = await compare(name, "bf16");
     report({ method: `${name}, ${arch}, bf16`, torch, losses });

@@ -1,4 +1,4 @@
-//! Small matrix products in registers: what the attention and the linear layers are made of.
+//! Small matrix products in registers: what the attention in windows and convolutions of few voxels are made of.
 
 use std::sync::OnceLock;
 
@@ -18,30 +18,6 @@ pub fn avx512() -> bool {
         false
     })
 }
-
-/// A function compiled for AVX-512 as well as for the baseline and chosen at run time; no sum changes its order and
-/// nothing is fused, so both give the same bits. Unlike a closure its body is sure to be inlined.
-macro_rules! widest {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $kind:ty),* $(,)?) $body:block) => {
-        $(#[$doc])*
-        fn $name($($arg: $kind),*) {
-            #[inline(always)]
-            fn body($($arg: $kind),*) $body
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-                fn wide($($arg: $kind),*) {
-                    body($($arg),*)
-                }
-                if $crate::ops::tile::avx512() {
-                    return unsafe { wide($($arg),*) };
-                }
-            }
-            body($($arg),*)
-        }
-    };
-}
-pub(crate) use widest;
 
 /// Where value (i, k) of the left factor lies: `i * row + k * column`.
 #[derive(Clone, Copy)]

@@ -4,6 +4,7 @@
 
 use super::super::rows;
 use super::Shape;
+use crate::element::{Element, convert};
 use crate::grid::Grid;
 use rayon::prelude::*;
 
@@ -42,7 +43,7 @@ struct Pass {
 }
 
 /// A source voxel and its tap.
-type Tap = (*const f32, usize);
+type Tap<E> = (*const E, usize);
 
 impl Pass {
     fn new(s: &Shape, up: bool) -> Pass {
@@ -64,14 +65,14 @@ impl Pass {
         grid.blocks.len() * self.to[0] * self.to[1]
     }
     /// Calls `body(run, taps of its first voxel)` for each run of output row `row` (block, z, y).
-    fn each(&self, grid: &Grid, source: &[f32], row: usize, mut body: impl FnMut(Run, &[Tap])) {
+    fn each<E: Element>(&self, grid: &Grid, source: &[E], row: usize, mut body: impl FnMut(Run, &[Tap<E>])) {
         let [sz, sy, sx] = self.from;
         let (block, z, y) = (row / self.to[1] / self.to[0], row / self.to[1] % self.to[0], row % self.to[1]);
         let place = |i: i64, n: usize| {
             let n = n as i64;
             ((i.div_euclid(n) + 1) as usize, i.rem_euclid(n) as usize)
         };
-        let mut taps: Vec<Tap> = Vec::with_capacity(27);
+        let mut taps: Vec<Tap<E>> = Vec::with_capacity(27);
         for &run in &self.runs {
             taps.clear();
             for (tz, iz) in axis(self.up, self.stride, z) {
@@ -100,7 +101,7 @@ fn by_tap(w: &[f32], c: usize) -> Vec<f32> {
 }
 
 /// y = bias + sum over taps of source * weight.
-pub fn apply(s: &Shape, grid: &Grid, up: bool, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn apply<E: Element>(s: &Shape, grid: &Grid, up: bool, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
     let (pass, w, c) = (Pass::new(s, up), by_tap(w, s.c), s.c);
     let zero = vec![0.0; c];
     let bias = bias.unwrap_or(&zero);
@@ -121,7 +122,7 @@ pub fn apply(s: &Shape, grid: &Grid, up: bool, x: &[f32], w: &[f32], bias: Optio
 /// # Safety
 /// Each tap points to `offset + y.len()` values.
 #[inline(always)]
-unsafe fn voxel(taps: &[Tap], offset: usize, w: &[f32], bias: &[f32], y: &mut [f32]) {
+unsafe fn voxel<E: Element>(taps: &[Tap<E>], offset: usize, w: &[f32], bias: &[f32], y: &mut [E]) {
     let c = y.len();
     let whole = c / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
@@ -129,19 +130,19 @@ unsafe fn voxel(taps: &[Tap], offset: usize, w: &[f32], bias: &[f32], y: &mut [f
         for &(x, t) in taps {
             let x = unsafe { std::slice::from_raw_parts(x.add(offset + at), LANES) };
             let w = &w[t * c + at..][..LANES];
-            (0..LANES).for_each(|i| sum[i] += x[i] * w[i]);
+            (0..LANES).for_each(|i| sum[i] += x[i].to_f32() * w[i]);
         }
-        y[at..at + LANES].copy_from_slice(&sum);
+        convert(&sum, &mut y[at..at + LANES]);
     }
     for at in whole..c {
-        let add = |sum: f32, &(x, t): &Tap| sum + unsafe { *x.add(offset + at) } * w[t * c + at];
-        y[at] = taps.iter().fold(bias[at], add);
+        let add = |sum: f32, &(x, t): &Tap<E>| sum + unsafe { *x.add(offset + at) }.to_f32() * w[t * c + at];
+        y[at] = E::from_f32(taps.iter().fold(bias[at], add));
     }
 }
 
 /// dw[t] = sum over coarse voxels o of fine[s*o - 1 + t] * coarse[o]: f32 along a row, f64 over rows, in at most 64
 /// stretches of rows and then those in turn, so that the order does not depend on the number of cores.
-pub fn grad_weight(s: &Shape, grid: &Grid, fine: &[f32], coarse: &[f32], dw: &mut [f32]) {
+pub fn grad_weight<E: Element>(s: &Shape, grid: &Grid, fine: &[E], coarse: &[E], dw: &mut [f32]) {
     let (pass, c) = (Pass::new(s, false), s.c);
     let rows = pass.rows(grid);
     let stretch = rows.div_ceil(64).max(1);
@@ -171,7 +172,7 @@ pub fn grad_weight(s: &Shape, grid: &Grid, fine: &[f32], coarse: &[f32], dw: &mu
 /// # Safety
 /// Each tap points to the values of the whole run.
 #[inline(always)]
-unsafe fn outer(pass: &Pass, run: Run, taps: &[Tap], dy: &[f32], sums: &mut [f32]) {
+unsafe fn outer<E: Element>(pass: &Pass, run: Run, taps: &[Tap<E>], dy: &[E], sums: &mut [f32]) {
     let c = pass.c;
     let mut at = 0;
     while at < c {
@@ -182,9 +183,9 @@ unsafe fn outer(pass: &Pass, run: Run, taps: &[Tap], dy: &[f32], sums: &mut [f32
                 let x = unsafe { std::slice::from_raw_parts(x.add(k * pass.step * c + at), lanes) };
                 let sums = &mut sums[t * c + at..][..lanes];
                 if lanes == LANES {
-                    (0..LANES).for_each(|i| sums[i] += x[i] * dy[i]);
+                    (0..LANES).for_each(|i| sums[i] += x[i].to_f32() * dy[i].to_f32());
                 } else {
-                    (0..lanes).for_each(|i| sums[i] += x[i] * dy[i]);
+                    (0..lanes).for_each(|i| sums[i] += x[i].to_f32() * dy[i].to_f32());
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Depthwise 3x3x3 convolution, one kernel per channel, with stride 1 or 2, and its transpose.
 //!
-//! Contract. fine `[block][z][y][x][c]`, coarse `[block][ceil(z/s)][ceil(y/s)][ceil(x/s)][c]` on one grid; weight
+//! Contract. Tensors f32 or bf16, sums f32. fine `[block][z][y][x][c]`, coarse `[block][ceil(z/s)][ceil(y/s)][ceil(x/s)][c]` on one grid; weight
 //! `[c, 1, 3, 3, 3]`, bias `[c]`. Down: coarse[o] = bias + sum over taps t of weight[t] * fine[s*o - 1 + t]. Up, its
 //! transpose: fine[p] = bias + sum over taps with s*o - 1 + t = p of weight[t] * coarse[o] (PyTorch: padding 1, no
 //! output padding). Voxels of blocks that the grid does not list read as zero and are not written. A side that the
@@ -54,12 +54,13 @@ exports! {
     fn vx_depthwise(x: u32, weight: u32, bias: u32, grid: u32, sz: u32, sy: u32, sx: u32, c: u32, stride: u32, up: bool) {
         let (grid, s) = parse(grid, [sz, sy, sx], c, stride)?;
         let (from, to) = if up { (s.coarse(), s.side) } else { (s.side, s.coarse()) };
-        let x = tensor::get(x, s.len(&grid, from), "depthwise input")?;
+        let x = tensor::either(x, s.len(&grid, from), "depthwise input")?;
         let weight = tensor::get(weight, 27 * s.c, "depthwise weight")?;
         let bias = if bias == 0 { None } else { Some(tensor::get(bias, s.c, "depthwise bias")?) };
-        let (y, handle) = tensor::make(s.len(&grid, to));
+        let (y, handle) = tensor::make_as(s.len(&grid, to), x.dtype);
         queue::enqueue(move || {
-            cpu::apply(&s, &grid, up, x.values(), weight.values(), bias.as_ref().map(|b| b.values()), y.values_mut());
+            let bias = bias.as_ref().map(|b| b.values());
+            by_dtype!(x.dtype, E => cpu::apply(&s, &grid, up, x.of::<E>(), weight.values(), bias, y.of_mut()));
             Ok(())
         });
         Ok(handle)
@@ -67,10 +68,13 @@ exports! {
     /// Gradient of the weight from the fine and the coarse tensor, one of them a gradient.
     fn vx_depthwise_grad_weight(fine: u32, coarse: u32, grid: u32, sz: u32, sy: u32, sx: u32, c: u32, stride: u32) {
         let (grid, s) = parse(grid, [sz, sy, sx], c, stride)?;
-        let fine = tensor::get(fine, s.len(&grid, s.side), "depthwise fine tensor")?;
-        let coarse = tensor::get(coarse, s.len(&grid, s.coarse()), "depthwise coarse tensor")?;
+        let fine = tensor::either(fine, s.len(&grid, s.side), "depthwise fine tensor")?;
+        let coarse = tensor::get_as(coarse, s.len(&grid, s.coarse()), "depthwise coarse tensor", fine.dtype)?;
         let (dw, handle) = tensor::make(27 * s.c);
-        queue::enqueue(move || { cpu::grad_weight(&s, &grid, fine.values(), coarse.values(), dw.values_mut()); Ok(()) });
+        queue::enqueue(move || {
+            by_dtype!(fine.dtype, E => cpu::grad_weight(&s, &grid, fine.of::<E>(), coarse.of(), dw.values_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
 }

@@ -18,17 +18,19 @@ exports! {
     /// Rows of x in the order of the index; -1 is a row of zeros.
     fn vx_gather_rows(x: u32, rows: u32, c: u32, index: slice[i32]) {
         let (index, c) = (checked(index, rows)?, c as usize);
-        let x = tensor::get(x, rows as usize * c, "gather input")?;
-        let (y, handle) = tensor::make(index.len() * c);
+        let x = tensor::either(x, rows as usize * c, "gather input")?;
+        let (y, handle) = tensor::make_as(index.len() * c, x.dtype);
         queue::enqueue(move || {
-            let x = x.values();
-            rows::fill(&rows::pieces(&[0, index.len()], c), c, y.values_mut(), |piece, y| {
-                for (y, &i) in y.chunks_exact_mut(c).zip(&index[piece.rows.clone()]) {
-                    match usize::try_from(i) {
-                        Ok(i) => y.copy_from_slice(&x[i * c..][..c]),
-                        Err(_) => y.fill(0.0),
+            by_dtype!(x.dtype, E => {
+                let x = x.of::<E>();
+                rows::fill(&rows::pieces(&[0, index.len()], c), c, y.of_mut::<E>(), |piece, y| {
+                    for (y, &i) in y.chunks_exact_mut(c).zip(&index[piece.rows.clone()]) {
+                        match usize::try_from(i) {
+                            Ok(i) => y.copy_from_slice(&x[i * c..][..c]),
+                            Err(_) => y.fill(E::default()),
+                        }
                     }
-                }
+                })
             });
             Ok(())
         });

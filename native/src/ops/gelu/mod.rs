@@ -5,6 +5,8 @@
 
 use super::activation::exp;
 use super::rows;
+use crate::element::Element;
+use crate::wide;
 use crate::{queue, tensor};
 
 /// erfc(a) * exp(a^2) as a polynomial in 1 / (1 + 0.4 a), fitted at Chebyshev nodes of 0 <= a <= 9.4: relative error
@@ -36,33 +38,45 @@ fn normal(x: f32) -> (f32, f32) {
     (if x > 0.0 { 1.0 - half } else { half }, 0.398_942_3 * e)
 }
 
+wide! {
+    fn gelu<E: Element>(x: &[E], y: &mut [E]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            let x = x.to_f32();
+            *y = E::from_f32(x * normal(x).0);
+        }
+    }
+}
+
+wide! {
+    fn gelu_grad<E: Element>(x: &[E], dy: &[E], dx: &mut [E]) {
+        for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
+            let x = x.to_f32();
+            let (share, density) = normal(x);
+            *dx = E::from_f32(dy.to_f32() * (share + x * density));
+        }
+    }
+}
+
 exports! {
     /// GELU.
     fn vx_gelu(x: u32, len: u32) {
-        let x = tensor::get(x, len as usize, "GELU input")?;
-        let (y, handle) = tensor::make(len as usize);
+        let x = tensor::either(x, len as usize, "GELU input")?;
+        let (y, handle) = tensor::make_as(len as usize, x.dtype);
         queue::enqueue(move || {
-            let x = x.values();
-            rows::each(y.values_mut(), |at, y| {
-                y.iter_mut().zip(&x[at..]).for_each(|(y, &x)| *y = x * normal(x).0);
-            });
+            by_dtype!(x.dtype, E => rows::each(y.of_mut::<E>(), |at, y| gelu(&x.of::<E>()[at..], y)));
             Ok(())
         });
         Ok(handle)
     }
     /// Gradient of GELU from its input.
     fn vx_gelu_grad(x: u32, dy: u32, len: u32) {
-        let x = tensor::get(x, len as usize, "GELU input")?;
-        let dy = tensor::get(dy, len as usize, "GELU gradient")?;
-        let (dx, handle) = tensor::make(len as usize);
+        let x = tensor::either(x, len as usize, "GELU input")?;
+        let dy = tensor::get_as(dy, len as usize, "GELU gradient", x.dtype)?;
+        let (dx, handle) = tensor::make_as(len as usize, x.dtype);
         queue::enqueue(move || {
-            let (x, dy) = (x.values(), dy.values());
-            rows::each(dx.values_mut(), |at, dx| {
-                for ((dx, &x), &dy) in dx.iter_mut().zip(&x[at..]).zip(&dy[at..]) {
-                    let (share, density) = normal(x);
-                    *dx = dy * (share + x * density);
-                }
-            });
+            by_dtype!(x.dtype, E => rows::each(dx.of_mut::<E>(), |at, dx| {
+                gelu_grad(&x.of::<E>()[at..], &dy.of::<E>()[at..], dx);
+            }));
             Ok(())
         });
         Ok(handle)

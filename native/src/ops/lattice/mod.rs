@@ -5,6 +5,7 @@
 //! was read. An offset may be listed twice; voxels at offsets not listed have gradient 0.
 
 use crate::abi::Result;
+use crate::element::Element;
 use crate::{queue, tensor};
 use rayon::prelude::*;
 
@@ -58,15 +59,17 @@ exports! {
     /// Sub-lattices of x beside each other; bz, by, bx: block side of y.
     fn vx_lattice(x: u32, blocks: u32, bz: u32, by: u32, bx: u32, c: u32, offsets: slice[u8], inner: bool) {
         let s = Shape::new(blocks, [bz, by, bx], c, offsets, inner)?;
-        let x = tensor::get(x, s.fine_len(), "lattice input")?;
-        let (y, handle) = tensor::make(s.coarse_len());
+        let x = tensor::either(x, s.fine_len(), "lattice input")?;
+        let (y, handle) = tensor::make_as(s.coarse_len(), x.dtype);
         queue::enqueue(move || {
-            let x = x.values();
-            y.values_mut().par_chunks_mut(s.width() * s.offsets.len()).enumerate().for_each(|(row, y)| {
-                for (k, &offset) in s.offsets.iter().enumerate() {
-                    let x = &x[s.fine(row, offset)..];
-                    s.each(k, |to, from| y[to] = x[from]);
-                }
+            by_dtype!(x.dtype, E => {
+                let x = x.of::<E>();
+                y.of_mut::<E>().par_chunks_mut(s.width() * s.offsets.len()).enumerate().for_each(|(row, y)| {
+                    for (k, &offset) in s.offsets.iter().enumerate() {
+                        let x = &x[s.fine(row, offset)..];
+                        s.each(k, |to, from| y[to] = x[from]);
+                    }
+                })
             });
             Ok(())
         });
@@ -75,22 +78,27 @@ exports! {
     /// Gradient of `vx_lattice`.
     fn vx_lattice_grad(dy: u32, blocks: u32, bz: u32, by: u32, bx: u32, c: u32, offsets: slice[u8], inner: bool) {
         let s = Shape::new(blocks, [bz, by, bx], c, offsets, inner)?;
-        let dy = tensor::get(dy, s.coarse_len(), "lattice output gradient")?;
-        let (dx, handle) = tensor::make(s.fine_len());
+        let dy = tensor::either(dy, s.coarse_len(), "lattice output gradient")?;
+        let (dx, handle) = tensor::make_as(s.fine_len(), dy.dtype);
         queue::enqueue(move || {
-            let dy = dy.values();
             // One fine row (block, z, y) per task: the offsets that read it are those with its parities.
-            dx.values_mut().par_chunks_mut(2 * s.width()).enumerate().for_each(|(line, dx)| {
-                dx.fill(0.0);
-                let (plane, y) = (line / (2 * s.side[1]), line % (2 * s.side[1]));
-                let row = plane / 2 * s.side[1] + y / 2;
-                let dy = &dy[row * s.width() * s.offsets.len()..];
-                for (k, &offset) in s.offsets.iter().enumerate() {
-                    if offset >> 1 == plane % 2 * 2 + y % 2 {
-                        let start = (offset & 1) * s.c;
-                        s.each(k, |from, to| dx[start + to] += dy[from]);
+            by_dtype!(dy.dtype, E => {
+                let dy = dy.of::<E>();
+                dx.of_mut::<E>().par_chunks_mut(2 * s.width()).enumerate().for_each(|(line, dx)| {
+                    dx.fill(E::default());
+                    let (plane, y) = (line / (2 * s.side[1]), line % (2 * s.side[1]));
+                    let row = plane / 2 * s.side[1] + y / 2;
+                    let dy = &dy[row * s.width() * s.offsets.len()..];
+                    for (k, &offset) in s.offsets.iter().enumerate() {
+                        if offset >> 1 == plane % 2 * 2 + y % 2 {
+                            let start = (offset & 1) * s.c;
+                            s.each(k, |from, to| {
+                                let dx = &mut dx[start + to];
+                                *dx = E::from_f32(dx.to_f32() + dy[from].to_f32());
+                            });
+                        }
                     }
-                }
+                })
             });
             Ok(())
         });

@@ -1,6 +1,8 @@
 //! The CPU path. Sums over a row run in 16 lanes that are added at its end: one order on every processor.
 
+use crate::element::Element;
 use crate::ops::rows::{self, Piece};
+use crate::wide;
 
 const LANES: usize = 16;
 
@@ -17,61 +19,98 @@ fn sum(c: usize, at: impl Fn(usize) -> f32) -> f32 {
     lanes.iter().sum()
 }
 
+/// The rows of a piece, of `width` values each.
+#[inline(always)]
+fn part<'a, T>(values: &'a [T], piece: &Piece, width: usize) -> &'a [T] {
+    &values[piece.rows.start * width..piece.rows.end * width]
+}
+
 fn pieces(c: usize, values: usize) -> Vec<Piece> {
     rows::pieces(&[0, values / c], c)
 }
 
-/// `[rows][2]`: mean, 1 / sqrt(variance + eps); the variance from differences to the mean.
-pub fn statistics(c: usize, x: &[f32], eps: f32, out: &mut [f32]) {
-    rows::fill(&pieces(c, x.len()), 2, out, |piece, out| {
-        for (out, x) in out.chunks_exact_mut(2).zip(x[piece.rows.start * c..].chunks_exact(c)) {
-            let mean = sum(c, |i| x[i]) / c as f32;
-            let variance = sum(c, |i| (x[i] - mean) * (x[i] - mean)) / c as f32;
+wide! {
+    /// Mean and 1 / sqrt(variance + eps) of rows of `c` values.
+    fn moments<E: Element>(c: usize, x: &[E], eps: f32, out: &mut [f32]) {
+        for (out, x) in out.chunks_exact_mut(2).zip(x.chunks_exact(c)) {
+            let mean = sum(c, |i| x[i].to_f32()) / c as f32;
+            let variance = sum(c, |i| (x[i].to_f32() - mean) * (x[i].to_f32() - mean)) / c as f32;
             out.copy_from_slice(&[mean, 1.0 / (variance + eps).sqrt()]);
         }
-    });
+    }
+}
+
+wide! {
+    /// Rows of gamma * xhat + beta.
+    fn affine<E: Element>(x: &[E], statistics: &[f32], gamma: &[f32], beta: &[f32], y: &mut [E]) {
+        let c = gamma.len();
+        let beta = &beta[..c];
+        let rows = x.chunks_exact(c).zip(statistics.chunks_exact(2));
+        for (y, (x, s)) in y.chunks_exact_mut(c).zip(rows) {
+            for i in 0..c {
+                y[i] = E::from_f32((x[i].to_f32() - s[0]) * s[1] * gamma[i] + beta[i]);
+            }
+        }
+    }
+}
+
+wide! {
+    /// Adds dy to beta and dy * xhat to gamma, row by row.
+    fn add_affine<E: Element>(x: &[E], statistics: &[f32], dy: &[E], beta: &mut [f64], gamma: &mut [f64]) {
+        let c = beta.len();
+        let gamma = &mut gamma[..c];
+        let rows = x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(statistics.chunks_exact(2));
+        for ((x, dy), s) in rows {
+            for i in 0..c {
+                let dy = dy[i].to_f32();
+                beta[i] += dy as f64;
+                gamma[i] += (dy * ((x[i].to_f32() - s[0]) * s[1])) as f64;
+            }
+        }
+    }
+}
+
+wide! {
+    /// Rows of rstd * (g - mean(g) - xhat * mean(g * xhat)).
+    fn slope<E: Element>(x: &[E], statistics: &[f32], gamma: &[f32], dy: &[E], dx: &mut [E]) {
+        let c = gamma.len();
+        let rows = x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(statistics.chunks_exact(2));
+        for (dx, ((x, dy), s)) in dx.chunks_exact_mut(c).zip(rows) {
+            let g = |i: usize| dy[i].to_f32() * gamma[i];
+            let xhat = |i: usize| (x[i].to_f32() - s[0]) * s[1];
+            let mean_g = sum(c, g) / c as f32;
+            let mean_gx = sum(c, |i| g(i) * xhat(i)) / c as f32;
+            for (i, dx) in dx.iter_mut().enumerate() {
+                *dx = E::from_f32(s[1] * (g(i) - mean_g - xhat(i) * mean_gx));
+            }
+        }
+    }
+}
+
+/// `[rows][2]`: mean, 1 / sqrt(variance + eps); the variance from differences to the mean.
+pub fn statistics<E: Element>(c: usize, x: &[E], eps: f32, out: &mut [f32]) {
+    rows::fill(&pieces(c, x.len()), 2, out, |piece, out| moments(c, part(x, piece, c), eps, out));
 }
 
 /// y = gamma * xhat + beta.
-pub fn forward(c: usize, x: &[f32], statistics: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32]) {
-    let (gamma, beta) = (&gamma[..c], &beta[..c]);
+pub fn forward<E: Element>(c: usize, x: &[E], statistics: &[f32], gamma: &[f32], beta: &[f32], y: &mut [E]) {
     rows::fill(&pieces(c, x.len()), c, y, |piece, y| {
-        let at = piece.rows.start;
-        let rows = x[at * c..].chunks_exact(c).zip(statistics[2 * at..].chunks_exact(2));
-        for (y, (x, s)) in y.chunks_exact_mut(c).zip(rows) {
-            for i in 0..c {
-                y[i] = (x[i] - s[0]) * s[1] * gamma[i] + beta[i];
-            }
-        }
+        affine(part(x, piece, c), part(statistics, piece, 2), &gamma[..c], beta, y);
     });
 }
 
 /// `[2][c]`: sums over rows of dy and of dy * xhat.
-pub fn grad_affine(c: usize, x: &[f32], statistics: &[f32], dy: &[f32], out: &mut [f32]) {
+pub fn grad_affine<E: Element>(c: usize, x: &[E], statistics: &[f32], dy: &[E], out: &mut [f32]) {
     let sums = rows::sums(&pieces(c, x.len()), 1, 2 * c, |piece, sums| {
         let (beta, gamma) = sums.split_at_mut(c);
-        for row in piece.rows.clone() {
-            let (x, dy, s) = (&x[row * c..][..c], &dy[row * c..][..c], &statistics[2 * row..][..2]);
-            for i in 0..c {
-                beta[i] += dy[i] as f64;
-                gamma[i] += (dy[i] * ((x[i] - s[0]) * s[1])) as f64;
-            }
-        }
+        add_affine(part(x, piece, c), part(statistics, piece, 2), part(dy, piece, c), beta, gamma);
     });
     out.iter_mut().zip(sums).for_each(|(o, s)| *o = s as f32);
 }
 
 /// dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), g = dy * gamma.
-pub fn grad_input(c: usize, x: &[f32], statistics: &[f32], gamma: &[f32], dy: &[f32], dx: &mut [f32]) {
-    let gamma = &gamma[..c];
+pub fn grad_input<E: Element>(c: usize, x: &[E], statistics: &[f32], gamma: &[f32], dy: &[E], dx: &mut [E]) {
     rows::fill(&pieces(c, x.len()), c, dx, |piece, dx| {
-        for (dx, row) in dx.chunks_exact_mut(c).zip(piece.rows.clone()) {
-            let (x, dy, s) = (&x[row * c..][..c], &dy[row * c..][..c], &statistics[2 * row..][..2]);
-            let mean_g = sum(c, |i| dy[i] * gamma[i]) / c as f32;
-            let mean_gx = sum(c, |i| dy[i] * gamma[i] * ((x[i] - s[0]) * s[1])) / c as f32;
-            for i in 0..c {
-                dx[i] = s[1] * (dy[i] * gamma[i] - mean_g - (x[i] - s[0]) * s[1] * mean_gx);
-            }
-        }
+        slope(part(x, piece, c), part(statistics, piece, 2), &gamma[..c], part(dy, piece, c), dx);
     });
 }

@@ -1,6 +1,6 @@
 //! Layer normalisation: over the channels of each row.
 //!
-//! Contract. x, y `[rows][c]`; gamma, beta `[c]`. mean, variance (biased): per row over its channels.
+//! Contract. x, y `[rows][c]`, f32 or bf16; gamma, beta `[c]`. mean, variance (biased): per row over its channels.
 //! xhat = (x - mean) / sqrt(variance + eps); y = gamma * xhat + beta. Backward, with g = dy * gamma and means over the
 //! channels of a row: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)); dgamma = sum dy * xhat, dbeta = sum dy over rows.
 
@@ -14,21 +14,25 @@ exports! {
     /// Mean and 1 / sqrt(variance + eps) of each row: `[rows][2]`.
     fn vx_layer_norm_statistics(x: u32, rows: u32, c: u32, eps: f32) {
         let (rows, c) = (rows as usize, c as usize);
-        let x = tensor::get(x, rows * c, "layer norm input")?;
+        let x = tensor::either(x, rows * c, "layer norm input")?;
         let (out, handle) = tensor::make(2 * rows);
-        queue::enqueue(move || { cpu::statistics(c, x.values(), eps, out.values_mut()); Ok(()) });
+        queue::enqueue(move || {
+            by_dtype!(x.dtype, E => cpu::statistics(c, x.of::<E>(), eps, out.values_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
     /// y from x and its statistics.
     fn vx_layer_norm(x: u32, statistics: u32, gamma: u32, beta: u32, rows: u32, c: u32) {
         let (rows, c) = (rows as usize, c as usize);
-        let x = tensor::get(x, rows * c, "layer norm input")?;
+        let x = tensor::either(x, rows * c, "layer norm input")?;
         let statistics = tensor::get(statistics, 2 * rows, "layer norm statistics")?;
         let gamma = tensor::get(gamma, c, "layer norm weight")?;
         let beta = tensor::get(beta, c, "layer norm bias")?;
-        let (y, handle) = tensor::make(rows * c);
+        let (y, handle) = tensor::make_as(rows * c, x.dtype);
         queue::enqueue(move || {
-            cpu::forward(c, x.values(), statistics.values(), gamma.values(), beta.values(), y.values_mut());
+            let (statistics, gamma, beta) = (statistics.values(), gamma.values(), beta.values());
+            by_dtype!(x.dtype, E => cpu::forward(c, x.of::<E>(), statistics, gamma, beta, y.of_mut()));
             Ok(())
         });
         Ok(handle)
@@ -36,12 +40,12 @@ exports! {
     /// Gradients of beta and gamma: `[2][c]`.
     fn vx_layer_norm_grad_affine(x: u32, statistics: u32, dy: u32, rows: u32, c: u32) {
         let (rows, c) = (rows as usize, c as usize);
-        let x = tensor::get(x, rows * c, "layer norm input")?;
+        let x = tensor::either(x, rows * c, "layer norm input")?;
         let statistics = tensor::get(statistics, 2 * rows, "layer norm statistics")?;
-        let dy = tensor::get(dy, rows * c, "layer norm gradient")?;
+        let dy = tensor::get_as(dy, rows * c, "layer norm gradient", x.dtype)?;
         let (out, handle) = tensor::make(2 * c);
         queue::enqueue(move || {
-            cpu::grad_affine(c, x.values(), statistics.values(), dy.values(), out.values_mut());
+            by_dtype!(x.dtype, E => cpu::grad_affine(c, x.of::<E>(), statistics.values(), dy.of(), out.values_mut()));
             Ok(())
         });
         Ok(handle)
@@ -49,13 +53,14 @@ exports! {
     /// Gradient of x.
     fn vx_layer_norm_grad_input(x: u32, statistics: u32, gamma: u32, dy: u32, rows: u32, c: u32) {
         let (rows, c) = (rows as usize, c as usize);
-        let x = tensor::get(x, rows * c, "layer norm input")?;
+        let x = tensor::either(x, rows * c, "layer norm input")?;
         let statistics = tensor::get(statistics, 2 * rows, "layer norm statistics")?;
         let gamma = tensor::get(gamma, c, "layer norm weight")?;
-        let dy = tensor::get(dy, rows * c, "layer norm gradient")?;
-        let (dx, handle) = tensor::make(rows * c);
+        let dy = tensor::get_as(dy, rows * c, "layer norm gradient", x.dtype)?;
+        let (dx, handle) = tensor::make_as(rows * c, x.dtype);
         queue::enqueue(move || {
-            cpu::grad_input(c, x.values(), statistics.values(), gamma.values(), dy.values(), dx.values_mut());
+            let (statistics, gamma) = (statistics.values(), gamma.values());
+            by_dtype!(x.dtype, E => cpu::grad_input(c, x.of::<E>(), statistics, gamma, dy.of(), dx.of_mut()));
             Ok(())
         });
         Ok(handle)

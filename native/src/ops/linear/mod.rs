@@ -4,13 +4,12 @@
 //! dx = dy weight; dweight = dy^T x. x, y and their gradients are f32 or bf16, parameters and their gradients f32. bf16
 //! rows are multiplied as bf16 where the processor can (the weight is rounded then), and sums are f32.
 
-mod kernel;
-mod pack;
+pub mod kernel;
+pub mod pack;
 pub mod product;
 #[cfg(test)]
 mod tests;
 
-use super::conv3d::kernels::in_pairs;
 use crate::element::Element;
 use crate::{queue, tensor};
 use pack::Factor;
@@ -19,7 +18,7 @@ use product::product;
 /// Multiplies in what the processor multiplies for stored values of type `E`.
 macro_rules! by_group {
     ($E:ty, $G:ident => $body:expr) => {
-        if in_pairs::<$E>() {
+        if $crate::ops::conv3d::kernels::in_pairs::<$E>() {
             const $G: usize = 2;
             $body
         } else {
@@ -28,6 +27,8 @@ macro_rules! by_group {
         }
     };
 }
+
+pub(crate) use by_group;
 
 /// y = x w^T + bias.
 pub fn forward<E: Element>(c: [usize; 2], x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {

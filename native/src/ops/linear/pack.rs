@@ -79,7 +79,7 @@ fn plain<E: Element, const G: usize, const R: usize, const WIDE: bool>(
                         let row = (first + strip + i) * f.row;
                         group::<E, G>(&f.values[row + depth.start + q * G..row + depth.end], to);
                     }
-                    turn::<WIDE>(&mut block);
+                    turned::<WIDE>(&mut block);
                     let width = const { if R < 16 { R } else { 16 } };
                     for (to, from) in out[q * R..].chunks_exact_mut(R).zip(&block) {
                         to[strip..strip + width].copy_from_slice(&from[..width]);
@@ -139,17 +139,20 @@ fn group<E: Element, const G: usize>(from: &[E], to: &mut [u32; 16]) {
     }
 }
 
-/// The transpose.
+/// The transpose, in place.
+pub fn turn(block: &mut [[u32; 16]; 16]) {
+    if cfg!(target_arch = "x86_64") && isa() >= Isa::Avx512 { turned::<true>(block) } else { turned::<false>(block) }
+}
+
 #[inline(always)]
-fn turn<const WIDE: bool>(block: &mut [[u32; 16]; 16]) {
+fn turned<const WIDE: bool>(block: &mut [[u32; 16]; 16]) {
     #[cfg(target_arch = "x86_64")]
     if WIDE {
         return unsafe { turn_avx512(block) };
     }
-    for i in 0..16 {
-        for j in 0..i {
-            (block[i][j], block[j][i]) = (block[j][i], block[i][j]);
-        }
+    let from = *block;
+    for (i, row) in block.iter_mut().enumerate() {
+        row.iter_mut().zip(&from).for_each(|(to, from)| *to = from[i]);
     }
 }
 

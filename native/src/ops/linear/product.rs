@@ -122,13 +122,13 @@ wide! {
             let (start, c) = (start.wrapping_add(i * row), c.wrapping_add(i * n));
             if width == N {
                 let mut values = [C::default(); N];
-                for j in 0..N {
-                    values[j] = C::from_f32(sums[j] + unsafe { *start.add(j) });
+                for (j, (value, sum)) in values.iter_mut().zip(sums).enumerate() {
+                    *value = C::from_f32(sum + unsafe { *start.add(j) });
                 }
                 unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), c, N) };
             } else {
-                for j in 0..width {
-                    unsafe { *c.add(j) = C::from_f32(sums[j] + *start.add(j)) };
+                for (j, sum) in sums.iter().enumerate().take(width) {
+                    unsafe { *c.add(j) = C::from_f32(sum + *start.add(j)) };
                 }
             }
         }

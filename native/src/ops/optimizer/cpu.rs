@@ -52,13 +52,18 @@ wide! {
 
 pub fn sgd(rule: &Sgd, factor: f32, p: &mut [f32], g: &[f32], state: &mut [f32]) {
     let &Sgd { lr, momentum, nesterov, weight_decay } = rule;
-    p.par_chunks_mut(STRETCH).zip(g.par_chunks(STRETCH)).zip(state.par_chunks_mut(STRETCH)).for_each(|((p, g), m)| {
-        for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
-            let g = g * factor + weight_decay * *p;
-            *m = momentum * *m + g;
-            *p -= lr * if nesterov { g + momentum * *m } else { *m };
+    wide! {
+        fn update(rule: [f32; 4], nesterov: bool, p: &mut [f32], g: &[f32], m: &mut [f32]) {
+            let [lr, momentum, weight_decay, factor] = rule;
+            for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
+                let g = g * factor + weight_decay * *p;
+                *m = momentum * *m + g;
+                *p -= lr * if nesterov { g + momentum * *m } else { *m };
+            }
         }
-    });
+    }
+    let values = p.par_chunks_mut(STRETCH).zip(g.par_chunks(STRETCH)).zip(state.par_chunks_mut(STRETCH));
+    values.for_each(|((p, g), m)| update([lr, momentum, weight_decay, factor], nesterov, p, g, m));
 }
 
 /// First moment, second moment, and the largest second moment of amsgrad.
@@ -73,32 +78,55 @@ pub fn adamw(rule: &AdamW, step: f32, factor: f32, p: &mut [f32], g: &[f32], (m,
     let eps = rule.eps as f32;
     let values = p.par_chunks_mut(STRETCH).zip(g.par_chunks(STRETCH));
     let states = m.par_chunks_mut(STRETCH).zip(v.par_chunks_mut(STRETCH));
-    let moments = |g: f32, m: &mut f32, v: &mut f32| {
-        let g = g * factor;
-        *m = keep1 * *m + take1 * g;
-        *v = keep2 * *v + take2 * g * g;
-    };
-    let moved = |p: f32, m: f32, v: f32| p * decay - size * m / (v.sqrt() / correction + eps);
+    let rule = [decay, keep1, keep2, take1, take2, size, correction, eps, factor];
     match largest {
-        None => values.zip(states).for_each(|((p, g), (m, v))| {
-            for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
-                moments(*g, m, v);
-                *p = moved(*p, *m, *v);
-            }
-        }),
+        None => values.zip(states).for_each(|((p, g), (m, v))| move_adamw(rule, p, g, m, v)),
         Some(top) => values.zip(states).zip(top.par_chunks_mut(STRETCH)).for_each(|(((p, g), (m, v)), top)| {
-            for (((p, g), (m, v)), top) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)).zip(top) {
-                moments(*g, m, v);
-                *top = top.max(*v);
-                *p = moved(*p, *m, *top);
-            }
+            move_amsgrad(rule, p, g, m, v, top);
         }),
     }
 }
 
+/// Moments brought along by a gradient.
+#[inline(always)]
+fn moments([_, keep1, keep2, take1, take2, _, _, _, factor]: [f32; 9], g: f32, m: &mut f32, v: &mut f32) {
+    let g = g * factor;
+    *m = keep1 * *m + take1 * g;
+    *v = keep2 * *v + take2 * g * g;
+}
+
+/// A parameter after its step.
+#[inline(always)]
+fn moved([decay, _, _, _, _, size, correction, eps, _]: [f32; 9], p: f32, m: f32, v: f32) -> f32 {
+    p * decay - size * m / (v.sqrt() / correction + eps)
+}
+
+wide! {
+    fn move_adamw(rule: [f32; 9], p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+        for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
+            moments(rule, *g, m, v);
+            *p = moved(rule, *p, *m, *v);
+        }
+    }
+}
+
+wide! {
+    fn move_amsgrad(rule: [f32; 9], p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], top: &mut [f32]) {
+        for (((p, g), (m, v)), top) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)).zip(top) {
+            moments(rule, *g, m, v);
+            *top = top.max(*v);
+            *p = moved(rule, *p, *m, *top);
+        }
+    }
+}
+
 pub fn ema(teacher: &mut [f32], student: &[f32], momentum: f64) {
+    wide! {
+        fn follow(t: &mut [f32], s: &[f32], keep: f32, take: f32) {
+            t.iter_mut().zip(s).for_each(|(t, s)| *t = keep * *t + take * s);
+        }
+    }
     let (keep, take) = (momentum as f32, (1.0 - momentum) as f32);
-    teacher.par_chunks_mut(STRETCH).zip(student.par_chunks(STRETCH)).for_each(|(t, s)| {
-        t.iter_mut().zip(s).for_each(|(t, s)| *t = keep * *t + take * s);
-    });
+    let pairs = teacher.par_chunks_mut(STRETCH).zip(student.par_chunks(STRETCH));
+    pairs.for_each(|(t, s)| follow(t, s, keep, take));
 }

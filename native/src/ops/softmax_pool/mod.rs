@@ -1,11 +1,16 @@
 //! A weighted mean of the rows of each sample.
 //!
-//! Contract. x `[rows][c]`, scores `[rows]`, both f32, rows sorted by sample. weights a = softmax of the scores over the
+//! Contract. x `[rows][c]`, f32 or bf16, scores `[rows]`, f32, rows sorted by sample. weights a = softmax of the scores over the
 //! rows of a sample; y `[samples][c]` = sum of a x. dx = a dy; d scores = a (dy . x - dy . y). Sums in f64.
 
 use super::rows;
+use crate::element::{Dtype, Element};
 use crate::{queue, tensor};
 use rayon::prelude::*;
+
+fn dot<E: Element>(p: &[f32], q: &[E]) -> f64 {
+    p.iter().zip(q).map(|(&p, q)| f64::from(p) * f64::from(q.to_f32())).sum()
+}
 
 exports! {
     /// Softmax of the scores over the rows of each sample. voxels: rows per block.
@@ -30,35 +35,40 @@ exports! {
     fn vx_weighted_sum(x: u32, weights: u32, grid: u32, voxels: u32, c: u32) {
         let (starts, c) = (rows::starts(grid, voxels)?, c as usize);
         let samples = starts.len() - 1;
-        let x = tensor::get(x, starts[samples] * c, "pooling input")?;
+        let x = tensor::either(x, starts[samples] * c, "pooling input")?;
         let weights = tensor::get(weights, starts[samples], "pooling weights")?;
         let (y, handle) = tensor::make(samples * c);
         queue::enqueue(move || {
-            let (x, a) = (x.values(), weights.values());
-            let sums = rows::sums(&rows::pieces(&starts, c), samples, c, |piece, sum| {
-                for row in piece.rows.clone() {
-                    sum.iter_mut().zip(&x[row * c..]).for_each(|(s, &v)| *s += f64::from(a[row]) * f64::from(v));
-                }
+            let a = weights.values();
+            let sums = by_dtype!(x.dtype, E => {
+                let x = x.of::<E>();
+                rows::sums(&rows::pieces(&starts, c), samples, c, |piece, sum| {
+                    for row in piece.rows.clone() {
+                        let weight = f64::from(a[row]);
+                        sum.iter_mut().zip(&x[row * c..]).for_each(|(s, v)| *s += weight * v.to_f32() as f64);
+                    }
+                })
             });
             y.values_mut().iter_mut().zip(sums).for_each(|(y, sum)| *y = sum as f32);
             Ok(())
         });
         Ok(handle)
     }
-    /// Gradient of `vx_weighted_sum` to x.
-    fn vx_weighted_sum_grad(dy: u32, weights: u32, grid: u32, voxels: u32, c: u32) {
+    /// Gradient of `vx_weighted_sum` to x, whose type is `dtype`.
+    fn vx_weighted_sum_grad(dy: u32, weights: u32, grid: u32, voxels: u32, c: u32, dtype: u32) {
         let (starts, c) = (rows::starts(grid, voxels)?, c as usize);
         let samples = starts.len() - 1;
         let dy = tensor::get(dy, samples * c, "pooling output gradient")?;
         let weights = tensor::get(weights, starts[samples], "pooling weights")?;
-        let (dx, handle) = tensor::make(starts[samples] * c);
+        let (dx, handle) = tensor::make_as(starts[samples] * c, Dtype::parse(dtype)?);
         queue::enqueue(move || {
             let (dy, a) = (dy.values(), weights.values());
-            rows::fill(&rows::pieces(&starts, c), c, dx.values_mut(), |piece, dx| {
+            by_dtype!(dx.dtype, E => rows::fill(&rows::pieces(&starts, c), c, dx.of_mut::<E>(), |piece, dx| {
                 for (dx, row) in dx.chunks_exact_mut(c).zip(piece.rows.clone()) {
-                    dx.iter_mut().zip(&dy[piece.sample * c..]).for_each(|(dx, dy)| *dx = a[row] * dy);
+                    let dy = &dy[piece.sample * c..];
+                    dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = E::from_f32(a[row] * dy));
                 }
-            });
+            }));
             Ok(())
         });
         Ok(handle)
@@ -68,21 +78,22 @@ exports! {
         let (starts, c) = (rows::starts(grid, voxels)?, c as usize);
         let samples = starts.len() - 1;
         let dy = tensor::get(dy, samples * c, "pooling output gradient")?;
-        let x = tensor::get(x, starts[samples] * c, "pooling input")?;
+        let x = tensor::either(x, starts[samples] * c, "pooling input")?;
         let y = tensor::get(y, samples * c, "pooling output")?;
         let weights = tensor::get(weights, starts[samples], "pooling weights")?;
         let (ds, handle) = tensor::make(starts[samples]);
         queue::enqueue(move || {
-            let (dy, x, y, a) = (dy.values(), x.values(), y.values(), weights.values());
-            let dot = |p: &[f32], q: &[f32]| p.iter().zip(q).map(|(&p, &q)| f64::from(p) * f64::from(q)).sum::<f64>();
-            for (n, span) in starts.windows(2).enumerate() {
-                let (dy, y) = (&dy[n * c..][..c], &y[n * c..][..c]);
-                let mean = dot(dy, y);
-                ds.values_mut()[span[0]..span[1]].par_iter_mut().enumerate().for_each(|(i, ds)| {
-                    let row = span[0] + i;
-                    *ds = (f64::from(a[row]) * (dot(dy, &x[row * c..][..c]) - mean)) as f32;
-                });
-            }
+            by_dtype!(x.dtype, E => {
+                let (dy, x, y, a) = (dy.values(), x.of::<E>(), y.values(), weights.values());
+                for (n, span) in starts.windows(2).enumerate() {
+                    let (dy, y) = (&dy[n * c..][..c], &y[n * c..][..c]);
+                    let mean = dot(dy, y);
+                    ds.values_mut()[span[0]..span[1]].par_iter_mut().enumerate().for_each(|(i, ds)| {
+                        let row = span[0] + i;
+                        *ds = (f64::from(a[row]) * (dot(dy, &x[row * c..][..c]) - mean)) as f32;
+                    });
+                }
+            });
             Ok(())
         });
         Ok(handle)

@@ -5,40 +5,53 @@
 
 use super::activation::sigmoid;
 use super::rows;
+use crate::element::Element;
+use crate::wide;
 use crate::{queue, tensor};
+
+wide! {
+    fn gated<E: Element>(gate: &[E], value: &[E], y: &mut [E]) {
+        for ((y, g), v) in y.iter_mut().zip(gate).zip(value) {
+            let g = g.to_f32();
+            *y = E::from_f32(g * sigmoid(g) * v.to_f32());
+        }
+    }
+}
+
+wide! {
+    fn grad_gate<E: Element>(gate: &[E], value: &[E], dy: &[E], dgate: &mut [E]) {
+        for (dgate, ((g, v), dy)) in dgate.iter_mut().zip(gate.iter().zip(value).zip(dy)) {
+            let g = g.to_f32();
+            let s = sigmoid(g);
+            *dgate = E::from_f32(dy.to_f32() * v.to_f32() * s * (1.0 + g * (1.0 - s)));
+        }
+    }
+}
 
 exports! {
     /// silu(gate) * value.
     fn vx_swiglu(gate: u32, value: u32, len: u32) {
-        let gate = tensor::get(gate, len as usize, "SwiGLU gate")?;
-        let value = tensor::get(value, len as usize, "SwiGLU value")?;
-        let (y, handle) = tensor::make(len as usize);
+        let gate = tensor::either(gate, len as usize, "SwiGLU gate")?;
+        let value = tensor::get_as(value, len as usize, "SwiGLU value", gate.dtype)?;
+        let (y, handle) = tensor::make_as(len as usize, gate.dtype);
         queue::enqueue(move || {
-            let (gate, value) = (gate.values(), value.values());
-            rows::each(y.values_mut(), |at, y| {
-                for ((y, &g), &v) in y.iter_mut().zip(&gate[at..]).zip(&value[at..]) {
-                    *y = g * sigmoid(g) * v;
-                }
-            });
+            by_dtype!(gate.dtype, E => rows::each(y.of_mut::<E>(), |at, y| {
+                gated(&gate.of::<E>()[at..], &value.of::<E>()[at..], y);
+            }));
             Ok(())
         });
         Ok(handle)
     }
     /// Gradient of the gate.
     fn vx_swiglu_grad_gate(gate: u32, value: u32, dy: u32, len: u32) {
-        let gate = tensor::get(gate, len as usize, "SwiGLU gate")?;
-        let value = tensor::get(value, len as usize, "SwiGLU value")?;
-        let dy = tensor::get(dy, len as usize, "SwiGLU gradient")?;
-        let (dgate, handle) = tensor::make(len as usize);
+        let gate = tensor::either(gate, len as usize, "SwiGLU gate")?;
+        let value = tensor::get_as(value, len as usize, "SwiGLU value", gate.dtype)?;
+        let dy = tensor::get_as(dy, len as usize, "SwiGLU gradient", gate.dtype)?;
+        let (dgate, handle) = tensor::make_as(len as usize, gate.dtype);
         queue::enqueue(move || {
-            let (gate, value, dy) = (gate.values(), value.values(), dy.values());
-            rows::each(dgate.values_mut(), |at, dgate| {
-                let inputs = gate[at..].iter().zip(&value[at..]).zip(&dy[at..]);
-                for (dgate, ((&g, &v), &dy)) in dgate.iter_mut().zip(inputs) {
-                    let s = sigmoid(g);
-                    *dgate = dy * v * s * (1.0 + g * (1.0 - s));
-                }
-            });
+            by_dtype!(gate.dtype, E => rows::each(dgate.of_mut::<E>(), |at, dgate| {
+                grad_gate(&gate.of::<E>()[at..], &value.of::<E>()[at..], &dy.of::<E>()[at..], dgate);
+            }));
             Ok(())
         });
         Ok(handle)

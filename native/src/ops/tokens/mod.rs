@@ -10,7 +10,9 @@
 
 use super::rows;
 use crate::abi::Result;
+use crate::element::Element;
 use crate::grid::{self, Grid};
+use crate::wide;
 use crate::{queue, tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -71,13 +73,27 @@ impl Shape {
     }
 }
 
-/// Cosine and sine per axis, position and pair: `[axis][position][pair]`.
-fn turns(dims: [usize; 3], pairs: usize) -> [Vec<(f32, f32)>; 3] {
+wide! {
+    /// Each head of x with its pairs of channels turned by (cosine, sine).
+    fn rotate<E: Element>(x: &[E], turn: &[(f32, f32)], y: &mut [E]) {
+        let width = 2 * turn.len();
+        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            for ((y, x), (cos, sin)) in y.chunks_exact_mut(2).zip(x.chunks_exact(2)).zip(turn) {
+                let (u, v) = (x[0].to_f32(), x[1].to_f32());
+                y[0] = E::from_f32(u * cos - v * sin);
+                y[1] = E::from_f32(v * cos + u * sin);
+            }
+        }
+    }
+}
+
+/// Cosine and `sign` times sine per axis, position and pair: `[axis][position][pair]`.
+fn turns(dims: [usize; 3], pairs: usize, sign: f64) -> [Vec<(f32, f32)>; 3] {
     dims.map(|n| {
         (0..n * pairs)
             .map(|i| {
                 let angle = (i / pairs) as f64 * 10000f64.powf(-((i % pairs) as f64) / pairs as f64);
-                (angle.cos() as f32, angle.sin() as f32)
+                (angle.cos() as f32, (sign * angle.sin()) as f32)
             })
             .collect()
     })
@@ -88,12 +104,14 @@ exports! {
     fn vx_patchify(x: u32, grid: u32, bz: u32, by: u32, bx: u32, token: u32, c: u32) {
         let (s, token, c) = (Shape::new(grid, [bz, by, bx])?, token as usize, c as usize);
         let width = c * token.pow(3);
-        let x = tensor::get(x, s.grid.samples * s.cells() * width, "patchify input")?;
-        let (y, handle) = tensor::make(s.rows() * width);
+        let x = tensor::either(x, s.grid.samples * s.cells() * width, "patchify input")?;
+        let (y, handle) = tensor::make_as(s.rows() * width, x.dtype);
         queue::enqueue(move || {
-            let x = x.values();
-            y.values_mut().par_chunks_mut(width).enumerate().for_each(|(row, y)| {
-                s.voxels(row, token, c, |to, from| y[to] = x[from]);
+            by_dtype!(x.dtype, E => {
+                let x = x.of::<E>();
+                y.of_mut::<E>().par_chunks_mut(width).enumerate().for_each(|(row, y)| {
+                    s.voxels(row, token, c, |to, from| y[to] = x[from]);
+                })
             });
             Ok(())
         });
@@ -103,14 +121,16 @@ exports! {
     fn vx_patchify_grad(dy: u32, grid: u32, bz: u32, by: u32, bx: u32, token: u32, c: u32) {
         let (s, token, c) = (Shape::new(grid, [bz, by, bx])?, token as usize, c as usize);
         let width = c * token.pow(3);
-        let dy = tensor::get(dy, s.rows() * width, "patchify gradient")?;
-        let (dx, handle) = tensor::make(s.grid.samples * s.cells() * width);
+        let dy = tensor::either(dy, s.rows() * width, "patchify gradient")?;
+        let (dx, handle) = tensor::make_as(s.grid.samples * s.cells() * width, dy.dtype);
         queue::enqueue(move || {
-            let (dx, dy) = (dx.values_mut(), dy.values());
-            dx.fill(0.0);
-            for (row, dy) in dy.chunks_exact(width).enumerate() {
-                s.voxels(row, token, c, |from, to| dx[to] = dy[from]);
-            }
+            by_dtype!(dy.dtype, E => {
+                let dx = dx.of_mut::<E>();
+                dx.fill(E::default());
+                for (row, dy) in dy.of::<E>().chunks_exact(width).enumerate() {
+                    s.voxels(row, token, c, |from, to| dx[to] = dy[from]);
+                }
+            });
             Ok(())
         });
         Ok(handle)
@@ -118,16 +138,18 @@ exports! {
     /// x + table[token].
     fn vx_positions(x: u32, table: u32, grid: u32, bz: u32, by: u32, bx: u32, c: u32) {
         let (s, c) = (Shape::new(grid, [bz, by, bx])?, c as usize);
-        let x = tensor::get(x, s.rows() * c, "positions input")?;
+        let x = tensor::either(x, s.rows() * c, "positions input")?;
         let table = tensor::get(table, s.cells() * c, "position table")?;
-        let (y, handle) = tensor::make(s.rows() * c);
+        let (y, handle) = tensor::make_as(s.rows() * c, x.dtype);
         queue::enqueue(move || {
-            let (x, table) = (x.values(), table.values());
-            rows::fill(&rows::pieces(&[0, s.rows()], c), c, y.values_mut(), |piece, y| {
-                for (y, row) in y.chunks_exact_mut(c).zip(piece.rows.clone()) {
-                    let terms = x[row * c..].iter().zip(&table[s.cell(row) * c..]);
-                    y.iter_mut().zip(terms).for_each(|(y, (x, t))| *y = x + t);
-                }
+            by_dtype!(x.dtype, E => {
+                let (x, table) = (x.of::<E>(), table.values());
+                rows::fill(&rows::pieces(&[0, s.rows()], c), c, y.of_mut::<E>(), |piece, y| {
+                    for (y, row) in y.chunks_exact_mut(c).zip(piece.rows.clone()) {
+                        let terms = x[row * c..].iter().zip(&table[s.cell(row) * c..]);
+                        y.iter_mut().zip(terms).for_each(|(y, (x, t))| *y = E::from_f32(x.to_f32() + t));
+                    }
+                })
             });
             Ok(())
         });
@@ -136,14 +158,14 @@ exports! {
     /// Gradient of the table of positions: the samples in turn.
     fn vx_positions_grad(dy: u32, grid: u32, bz: u32, by: u32, bx: u32, c: u32) {
         let (s, c) = (Shape::new(grid, [bz, by, bx])?, c as usize);
-        let dy = tensor::get(dy, s.rows() * c, "positions gradient")?;
+        let dy = tensor::either(dy, s.rows() * c, "positions gradient")?;
         let (dt, handle) = tensor::make(s.cells() * c);
         queue::enqueue(move || {
             let dt = dt.values_mut();
             dt.fill(0.0);
-            for (row, dy) in dy.values().chunks_exact(c).enumerate() {
-                dt[s.cell(row) * c..][..c].iter_mut().zip(dy).for_each(|(t, d)| *t += d);
-            }
+            by_dtype!(dy.dtype, E => for (row, dy) in dy.of::<E>().chunks_exact(c).enumerate() {
+                dt[s.cell(row) * c..][..c].iter_mut().zip(dy).for_each(|(t, d)| *t += d.to_f32());
+            });
             Ok(())
         });
         Ok(handle)
@@ -154,28 +176,23 @@ exports! {
         if heads == 0 || c % (6 * heads) != 0 {
             return Err(format!("rope: {c} channels in {heads} heads; a head needs a multiple of 6"));
         }
-        let x = tensor::get(x, s.rows() * c, "rope input")?;
-        let (y, handle) = tensor::make(s.rows() * c);
+        let x = tensor::either(x, s.rows() * c, "rope input")?;
+        let (y, handle) = tensor::make_as(s.rows() * c, x.dtype);
         queue::enqueue(move || {
-            let (x, pairs) = (x.values(), c / heads / 6);
-            let tables = turns(s.dims(), pairs);
-            let sign = if back { -1.0 } else { 1.0 };
-            rows::fill(&rows::pieces(&[0, s.rows()], c), c, y.values_mut(), |piece, y| {
-                let mut turn = vec![(0f32, 0f32); 3 * pairs];
-                for (y, row) in y.chunks_exact_mut(c).zip(piece.rows.clone()) {
-                    let (_, place) = s.at(row);
-                    for a in 0..3 {
-                        turn[a * pairs..][..pairs].copy_from_slice(&tables[a][place[a] * pairs..][..pairs]);
-                    }
-                    let x = &x[row * c..][..c];
-                    for (y, x) in y.chunks_exact_mut(6 * pairs).zip(x.chunks_exact(6 * pairs)) {
-                        for (i, &(cos, sin)) in turn.iter().enumerate() {
-                            let (u, v, sin) = (x[2 * i], x[2 * i + 1], sign * sin);
-                            y[2 * i] = u * cos - v * sin;
-                            y[2 * i + 1] = v * cos + u * sin;
+            let pairs = c / heads / 6;
+            let tables = turns(s.dims(), pairs, if back { -1.0 } else { 1.0 });
+            by_dtype!(x.dtype, E => {
+                let x = x.of::<E>();
+                rows::fill(&rows::pieces(&[0, s.rows()], c), c, y.of_mut::<E>(), |piece, y| {
+                    let mut turn = vec![(0f32, 0f32); 3 * pairs];
+                    for (y, row) in y.chunks_exact_mut(c).zip(piece.rows.clone()) {
+                        let (_, place) = s.at(row);
+                        for a in 0..3 {
+                            turn[a * pairs..][..pairs].copy_from_slice(&tables[a][place[a] * pairs..][..pairs]);
                         }
+                        rotate(&x[row * c..][..c], &turn, y);
                     }
-                }
+                })
             });
             Ok(())
         });

@@ -1,6 +1,7 @@
 //! The CPU path: one task per stretch of windows, heads in turn; all scores of a head stay in the second cache.
 
 use super::Shape;
+use crate::element::{Element, convert};
 use crate::ops::activation::exp;
 use crate::ops::rows::vectorised;
 use crate::ops::tile::{Strides, product};
@@ -19,12 +20,12 @@ impl<'a> Head<'a> {
         Head { s, m: s.tokens.next_multiple_of(8), n: s.tokens.next_multiple_of(16), d: s.width.next_multiple_of(16) }
     }
     /// Part (0 q, 1 k, 2 v) `[rows][d]` of a window's qkv, times `factor`, zero beyond the tokens.
-    fn pack(&self, qkv: &[f32], part: usize, head: usize, rows: usize, factor: f32) -> Vec<f32> {
+    fn pack<E: Element>(&self, qkv: &[E], part: usize, head: usize, rows: usize, factor: f32) -> Vec<f32> {
         let (c, width) = (self.s.channels(), self.s.width);
         let mut out = vec![0f32; rows * self.d];
         for (i, out) in out.chunks_exact_mut(self.d).enumerate().take(self.s.tokens) {
             let row = &qkv[(3 * i + part) * c + head * width..][..width];
-            out.iter_mut().zip(row).for_each(|(o, v)| *o = v * factor);
+            out.iter_mut().zip(row).for_each(|(o, v)| *o = v.to_f32() * factor);
         }
         out
     }
@@ -95,7 +96,7 @@ fn biases(s: &Shape, table: &[f32]) -> Vec<Vec<f32>> {
 }
 
 /// y.
-pub fn forward(s: &Shape, qkv: &[f32], table: &[f32], y: &mut [f32]) {
+pub fn forward<E: Element>(s: &Shape, qkv: &[E], table: &[f32], y: &mut [E]) {
     let (h, biases) = (Head::new(s), biases(s, table));
     let (c, scale) = (s.channels(), 1.0 / (s.width as f32).sqrt());
     let inputs = qkv.par_chunks(3 * s.tokens * c);
@@ -107,14 +108,14 @@ pub fn forward(s: &Shape, qkv: &[f32], table: &[f32], y: &mut [f32]) {
             let mut out = vec![0f32; h.m * h.d];
             product([h.m, h.d, h.n], &p, Strides { row: h.n, column: 1 }, &v, h.d, &mut out, h.d, false);
             for (y, out) in y.chunks_exact_mut(c).zip(out.chunks_exact(h.d)) {
-                y[head * s.width..][..s.width].copy_from_slice(&out[..s.width]);
+                convert(&out[..s.width], &mut y[head * s.width..][..s.width]);
             }
         }
     });
 }
 
 /// dqkv and dtable; the table's sum runs over at most 64 stretches of windows, so that its order is fixed.
-pub fn backward(s: &Shape, qkv: &[f32], table: &[f32], dy: &[f32], dqkv: &mut [f32], dtable: &mut [f32]) {
+pub fn backward<E: Element>(s: &Shape, qkv: &[E], table: &[f32], dy: &[E], dqkv: &mut [E], dtable: &mut [f32]) {
     let (h, biases) = (Head::new(s), biases(s, table));
     let (c, stretch) = (s.channels(), s.windows.div_ceil(64));
     let size = s.tokens * c;
@@ -141,14 +142,14 @@ pub fn backward(s: &Shape, qkv: &[f32], table: &[f32], dy: &[f32], dqkv: &mut [f
 
 /// One head of one window: writes its part of dqkv, adds to its sums of the table's gradient.
 #[allow(clippy::too_many_arguments)]
-fn head_backward(
+fn head_backward<E: Element>(
     h: &Head,
     head: usize,
     regions: Option<&[u8]>,
-    qkv: &[f32],
+    qkv: &[E],
     bias: &[f32],
-    dy: &[f32],
-    dqkv: &mut [f32],
+    dy: &[E],
+    dqkv: &mut [E],
     sums: &mut [f32],
 ) {
     let Head { s, m, n, d } = *h;
@@ -156,7 +157,7 @@ fn head_backward(
     let (q, k, v) = (h.pack(qkv, 0, head, m, scale), h.pack(qkv, 1, head, n, 1.0), h.pack(qkv, 2, head, n, 1.0));
     let mut g = vec![0f32; m * d];
     for (g, dy) in g.chunks_exact_mut(d).zip(dy.chunks_exact(c)) {
-        g[..s.width].copy_from_slice(&dy[head * s.width..][..s.width]);
+        convert(&dy[head * s.width..][..s.width], &mut g[..s.width]);
     }
     let p = h.shares(&q, &h.transposed(&k), bias, regions);
     let (across, over, down) =
@@ -185,7 +186,7 @@ fn head_backward(
     for (part, (values, factor)) in [(dq, scale), (dk, 1.0), (dv, 1.0)].into_iter().enumerate() {
         for (i, row) in values.chunks_exact(d).enumerate().take(s.tokens) {
             let out = &mut dqkv[(3 * i + part) * c + head * s.width..][..s.width];
-            out.iter_mut().zip(row).for_each(|(o, v)| *o = v * factor);
+            out.iter_mut().zip(row).for_each(|(o, v)| *o = E::from_f32(v * factor));
         }
     }
 }

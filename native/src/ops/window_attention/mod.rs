@@ -1,6 +1,6 @@
 //! Attention inside windows with a relative position bias and a mask (Swin).
 //!
-//! Contract. qkv `[window][token][3][head][d]`, y `[window][token][head][d]`, table `[(2s - 1)^3][head]` for a window
+//! Contract. Tensors f32 or bf16 (products in f32). qkv `[window][token][3][head][d]`, y `[window][token][head][d]`, table `[(2s - 1)^3][head]` for a window
 //! edge of s. With token i of the n at place i of a window of s^3 in z, y, x order (also when n is smaller: the published
 //! index is cut, not rebuilt), bias(i, j) = table[place(i) - place(j) + s - 1]. score(i, j) = q_i k_j / sqrt d +
 //! bias(i, j) - 100 where region(i) is not region(j); y_i = sum over j of softmax_j(score(i, j)) v_j. regions
@@ -67,23 +67,26 @@ exports! {
     /// y from qkv and the table of biases; no regions: no mask.
     fn vx_window_attention(qkv: u32, table: u32, windows: u32, tokens: u32, heads: u32, width: u32, edge: u32, regions: slice[u8]) {
         let s = Shape::new(windows, tokens, heads, width, edge, regions)?;
-        let qkv = tensor::get(qkv, 3 * s.len(), "window attention input")?;
+        let qkv = tensor::either(qkv, 3 * s.len(), "window attention input")?;
         let table = tensor::get(table, s.entries() * s.heads, "window attention table")?;
-        let (y, handle) = tensor::make(s.len());
-        queue::enqueue(move || { cpu::forward(&s, qkv.values(), table.values(), y.values_mut()); Ok(()) });
+        let (y, handle) = tensor::make_as(s.len(), qkv.dtype);
+        queue::enqueue(move || {
+            by_dtype!(qkv.dtype, E => cpu::forward(&s, qkv.of::<E>(), table.values(), y.of_mut()));
+            Ok(())
+        });
         Ok(handle)
     }
     /// Gradient of qkv, and that of the table into `dtable`.
     fn vx_window_attention_grad(qkv: u32, table: u32, dy: u32, dtable: u32, windows: u32, tokens: u32, heads: u32, width: u32, edge: u32, regions: slice[u8]) {
         let s = Shape::new(windows, tokens, heads, width, edge, regions)?;
-        let qkv = tensor::get(qkv, 3 * s.len(), "window attention input")?;
+        let qkv = tensor::either(qkv, 3 * s.len(), "window attention input")?;
         let table = tensor::get(table, s.entries() * s.heads, "window attention table")?;
         let dtable = tensor::get(dtable, s.entries() * s.heads, "window attention table gradient")?;
-        let dy = tensor::get(dy, s.len(), "window attention output gradient")?;
-        let (dqkv, handle) = tensor::make(3 * s.len());
+        let dy = tensor::get_as(dy, s.len(), "window attention output gradient", qkv.dtype)?;
+        let (dqkv, handle) = tensor::make_as(3 * s.len(), qkv.dtype);
         queue::enqueue(move || {
-            let (table, dy) = (table.values(), dy.values());
-            cpu::backward(&s, qkv.values(), table, dy, dqkv.values_mut(), dtable.values_mut());
+            let (table, dtable) = (table.values(), dtable.values_mut());
+            by_dtype!(qkv.dtype, E => cpu::backward(&s, qkv.of::<E>(), table, dy.of(), dqkv.of_mut(), dtable));
             Ok(())
         });
         Ok(handle)
