@@ -11,6 +11,9 @@ export class Shapes extends Parameters {
     this.shapes.set(name, shape);
     return undefined as unknown as Tensor;
   }
+  override uniform(name: string, shape: number[]): Tensor {
+    return this.add(name, shape);
+  }
   /** Values of the parameters whose names begin with `prefix`. */
   size(prefix = ""): number {
     return [...this.shapes].reduce(
@@ -42,6 +45,9 @@ export class Filled extends Parameters {
     this.tensors.set(name, tensor);
     this.shapes.set(name, shape);
     return tensor;
+  }
+  override uniform(name: string, shape: number[]): Tensor {
+    return this.add(name, shape);
   }
 }
 
