@@ -155,11 +155,12 @@ export function help(command: Command): string {
   ].join("\n");
 }
 
-/** Paths that a script may read and write, and programs that it may start. */
+/** Paths that a script may read and write, programs that it may start, and libraries beside our own. */
 export interface Grants {
   read: string[];
   write: string[];
   run?: string[];
+  ffi?: string[];
 }
 
 /** Which paths a command line reads and which it writes. */

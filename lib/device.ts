@@ -3,18 +3,53 @@ import { log } from "./config.ts";
 import { UserError } from "./errors.ts";
 import { native } from "./native/library.ts";
 
+/** What a GPU did since the last report. */
+export interface DeviceReport {
+  card: string;
+  /** Bytes of the card. */
+  memory: number;
+  launches: number;
+  /** Tensors copied from and to the host. */
+  uploads: number;
+  downloads: number;
+  /** Times that memory was asked of the card. */
+  allocations: number;
+  /** Bytes in use, at most in use at once, and held with the pool. */
+  live: number;
+  peak: number;
+  held: number;
+  /** Ops that computed on the host, by the line of their job, and how often. */
+  on_host: Record<string, number>;
+}
+
+let computing: "cpu" | "cuda" = "cpu";
+
+/** The device that computes. */
+export function device(): "cpu" | "cuda" {
+  return computing;
+}
+
 /**
- * Checks --device. `auto` says in one line why the GPU is not used.
+ * Turns the GPU on where --device asks for it. `auto` says in one line why the GPU is not used.
+ * @returns the device that computes from now on
  * @throws UserError for `cuda` where there is no GPU that works
  */
-export function chooseDevice(wanted: string): void {
-  if (wanted === "cpu") return;
-  let why = "the CUDA path of this build does not train yet";
+export function chooseDevice(wanted: string): "cpu" | "cuda" {
+  if (wanted === "cpu") return computing;
   try {
-    native().vx_cuda_devices();
+    native().vx_device_use(true);
+    return computing = "cuda";
   } catch (error) {
-    why = (error as Error).message;
+    const why = (error as Error).message;
+    if (wanted === "cuda") throw new UserError(`--device cuda: ${why}; use --device cpu`);
+    log(`computing on the CPU: ${why}`);
+    return computing;
   }
-  if (wanted === "cuda") throw new UserError(`--device cuda: ${why}; use --device cpu`);
-  log(`computing on the CPU: ${why}`);
+}
+
+/** What the GPU did since the last call. Waits for nothing: call it after `wait()`. */
+export function deviceReport(): DeviceReport {
+  const text = new Uint8Array(1 << 16);
+  const length = native().vx_device_report(text, text.length);
+  return JSON.parse(new TextDecoder().decode(text.subarray(0, length)));
 }

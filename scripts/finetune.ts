@@ -5,7 +5,7 @@ import { type Arguments, type Command, log, run, writeLine } from "../lib/config
 import { openDataset } from "../lib/data/cases.ts";
 import { UsageError, UserError } from "../lib/errors.ts";
 import type { ModelInfo } from "../lib/eval/segmenter.ts";
-import { chooseDevice } from "../lib/device.ts";
+import { chooseDevice, device } from "../lib/device.ts";
 import { memory } from "../lib/tensor.ts";
 import { defaultPatch, finetune, Finetuning, means, parsePatch } from "../lib/train/finetune.ts";
 import { type Schedule, schedules } from "../lib/train/phases.ts";
@@ -141,7 +141,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     seconds: Number(((performance.now() - begin) / 1000).toFixed(2)),
     peak_memory_bytes: peakBytes,
     live_tensors: tensors,
-    device: "cpu",
+    device: device(),
   });
   return 0;
 }

@@ -126,7 +126,7 @@ async function launch(name: string, args: string[]): Promise<number> {
   const flags = [
     ...permission("read", [ROOT, ...named.read, ...extra.read, ...extra.write, ...listed], cwd),
     ...permission("write", [...named.write, ...extra.write], cwd),
-    ...permission("ffi", [LIBRARY], cwd),
+    ...permission("ffi", [LIBRARY, ...(extra.ffi ?? [])], cwd),
     ...(extra.run?.length ? [`--allow-run=${extra.run.join(",")}`] : []),
   ];
   const line = ["run", "--no-prompt", "--config", join(ROOT, "deno.json"), ...flags, path, ...args];

@@ -8,7 +8,7 @@ import { explain, UsageError } from "../lib/errors.ts";
 import { findInputs, type Input } from "../lib/eval/inputs.ts";
 import { argmax, probabilities, Segmenter } from "../lib/eval/segmenter.ts";
 import { listedPaths } from "../lib/launch.ts";
-import { chooseDevice } from "../lib/device.ts";
+import { chooseDevice, device } from "../lib/device.ts";
 import { cancel, memory } from "../lib/tensor.ts";
 import { writeWhole } from "../lib/train/run_folder.ts";
 
@@ -106,7 +106,7 @@ async function main({ positionals: [folder, ...given], flags }: Arguments): Prom
     seconds: Number(((performance.now() - begin) / 1000).toFixed(2)),
     peak_memory_bytes: peakBytes,
     live_tensors: tensors,
-    device: "cpu",
+    device: device(),
   });
   return refused.length || stop ? 1 : 0;
 }

@@ -4,20 +4,22 @@ import { type Arguments, type Command, type Grants, log, run, writeLine } from "
 import { UserError } from "../lib/errors.ts";
 import { BUGS, planted } from "../lib/gpu/bugs.ts";
 import { kernelNames } from "../lib/gpu/gate.ts";
+import { testCounts } from "../lib/launch.ts";
 import { each, firstTool, runTool } from "../lib/gpu/tools.ts";
 
 const NATIVE = join(dirname(dirname(fromFileUrl(import.meta.url))), "native");
 const BUILD = join(NATIVE, "target", "shim");
+const EMULATED = join(NATIVE, "target", "emulated", "libvoxalign.so");
 const COMPILERS = ["g++", "clang++"];
 const SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
 
 export const command: Command = {
   name: "shim",
   summary:
-    "Emulates the CUDA kernels on the host: five schedules, sanitizers, planted bugs; the last line is the summary.",
+    "Emulates the CUDA kernels on the host: five schedules, sanitizers, planted bugs, whole training steps; the last line is the summary.",
   positionals: [],
   flags: {
-    op: { type: "string", help: "only this folder of native/src/ops, and no planted bugs" },
+    op: { type: "string", help: "only this folder of native/src/ops, no planted bugs and no training steps" },
   },
 };
 
@@ -50,7 +52,26 @@ const BUGGED: Build[] = BUGS.map((bug, i) => ({
 export async function extraGrants(): Promise<Grants> {
   const compiler = await firstTool(COMPILERS);
   const programs = [...OPS.flatMap(builds), ...BUGGED].map((build) => join(BUILD, build.name));
-  return { read: [], write: [BUILD], run: [...(compiler ? [compiler] : []), ...programs] };
+  const tools = ["cargo", Deno.execPath()];
+  return { read: [], write: [BUILD], run: [...(compiler ? [compiler] : []), ...tools, ...programs] };
+}
+
+/** Builds the library on the emulated card and runs whole training steps on it. @returns the tests that passed */
+async function steps(): Promise<number> {
+  const manifest = ["--manifest-path", join(NATIVE, "Cargo.toml")];
+  const built = await runTool("cargo", ["build", "--profile", "emulated", "--features", "shim", ...manifest]);
+  if (!built.ok) {
+    log(built.text);
+    throw new UserError("the library does not build with the emulated card; cargo says why above");
+  }
+  const grants = ["--no-prompt", "--allow-read", `--allow-ffi=${EMULATED}`];
+  const tests = join(dirname(NATIVE), "tests", "emulated");
+  const ran = await runTool(Deno.execPath(), ["test", ...grants, tests]);
+  log(ran.text);
+  if (!ran.ok) {
+    throw new UserError("training on the emulated card is not as on the CPU; the tests say where above");
+  }
+  return testCounts(ran.text).passed;
 }
 
 async function main({ flags }: Arguments): Promise<number> {
@@ -105,6 +126,7 @@ async function main({ flags }: Arguments): Promise<number> {
     }
   }
   if (failed) throw new UserError(`${failed} of the tests of kernels failed; the lines above say where`);
+  const emulated = flags.op ? 0 : await steps();
   let caught = 0;
   if (!flags.op) {
     await each(BUGGED, width, async (build) => {
@@ -116,7 +138,7 @@ async function main({ flags }: Arguments): Promise<number> {
       writeLine({ bug: bug.name, op: bug.op, caught: !ok, by: ok ? null : text.trim(), seconds });
     });
   }
-  writeLine({ kernels: kernels.size, schedules: 5, planted: flags.op ? 0 : BUGGED.length, caught });
+  writeLine({ kernels: kernels.size, schedules: 5, planted: flags.op ? 0 : BUGGED.length, caught, emulated });
   if (!flags.op && caught < BUGGED.length) {
     throw new UserError(`${BUGGED.length - caught} planted bugs were not found; the lines above name them`);
   }

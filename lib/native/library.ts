@@ -24,25 +24,31 @@ export const LIBRARY: string = fromFileUrl(new URL(`../../native/target/release/
 
 let opened: Native | undefined;
 
-/** The native functions. Opens the library on first use. @throws UserError when it is missing or of another build. */
-export function native(): Native {
-  return opened ??= open();
+/** Opens the library at `path` in place of the one that is built for use: before anything else calls it. */
+export function openAt(path: string): void {
+  if (opened) throw new Error("the native library is open already");
+  opened = open(path);
 }
 
-function open(): Native {
+/** The native functions. Opens the library on first use. @throws UserError when it is missing or of another build. */
+export function native(): Native {
+  return opened ??= open(LIBRARY);
+}
+
+function open(path: string): Native {
   let library: Deno.DynamicLibrary<Symbols>;
   try {
-    library = Deno.dlopen(LIBRARY, symbols);
+    library = Deno.dlopen(path, symbols);
   } catch (error) {
     if (error instanceof Deno.errors.NotCapable) throw error;
     throw new UserError(
-      `the native library ${LIBRARY} does not open (${(error as Error).message}); run: deno task build`,
+      `the native library ${path} does not open (${(error as Error).message}); run: deno task build`,
     );
   }
   const raw = library.symbols as unknown as Record<string, (...args: unknown[]) => number | Promise<number>>;
   if (raw.vx_abi_hash() !== ABI_HASH) {
     throw new UserError(
-      `the native library ${LIBRARY} is of another build than lib/native/abi.ts; run: deno task build`,
+      `the native library ${path} is of another build than lib/native/abi.ts; run: deno task build`,
     );
   }
   const check = (result: number): number => {

@@ -3,6 +3,7 @@ import { join } from "@std/path";
 import { log } from "../config.ts";
 import { Loader } from "../data/loader.ts";
 import type { Pair } from "../data/views.ts";
+import { device } from "../device.ts";
 import { UserError } from "../errors.ts";
 import { pairDefects } from "../methods/compat.ts";
 import { writeReport } from "../report/pretraining.ts";
@@ -74,7 +75,7 @@ export async function estimateRun(plan: Plan): Promise<{ seconds: number } & Rec
     seconds: seconds * steps + (before?.seconds ?? 0),
     planned_memory_bytes,
     peak_memory_bytes,
-    device: "cpu",
+    device: device(),
     ...(before && { stage_1: before }),
   };
 }
@@ -126,7 +127,7 @@ export async function pretrain(
       planned_memory_bytes,
       peak_memory_bytes: memory().peakBytes,
       live_bytes: memory().bytes,
-      device: "cpu",
+      device: device(),
     };
   } finally {
     folder.close();

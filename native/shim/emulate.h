@@ -321,13 +321,18 @@ inline void mma(float d[4], const unsigned a[4], unsigned b0, unsigned b1) {
                 for (int i = 0; i < 2; i++) right[2 * t + h + 8 * i][g] = half_of(s.in[lane][4 + i], h);
             }
         }
+        float sums[16][8];
+        const auto at = [&](int lane, int i) -> float& { return sums[(lane >> 2) + 8 * (i >> 1)][2 * (lane & 3) + (i & 1)]; };
         for (int lane = 0; lane < 32; lane++) {
-            for (int i = 0; i < 4; i++) {
-                const int row = (lane >> 2) + 8 * (i >> 1), column = 2 * (lane & 3) + (i & 1);
-                float sum = float_of_bits(s.in[lane][6 + i]);
-                for (int k = 0; k < 16; k++) sum += left[row][k] * right[k][column];
-                s.out[lane][i] = std::bit_cast<unsigned>(sum);
+            for (int i = 0; i < 4; i++) at(lane, i) = float_of_bits(s.in[lane][6 + i]);
+        }
+        for (int row = 0; row < 16; row++) {
+            for (int k = 0; k < 16; k++) {
+                for (int column = 0; column < 8; column++) sums[row][column] += left[row][k] * right[k][column];
             }
+        }
+        for (int lane = 0; lane < 32; lane++) {
+            for (int i = 0; i < 4; i++) s.out[lane][i] = std::bit_cast<unsigned>(at(lane, i));
         }
     });
     std::memcpy(d, set.out[shim::current->index % 32], 16);

@@ -96,6 +96,9 @@ pub fn ticket(text: String) -> f64 {
 
 /// Text of a caught panic.
 pub fn panic_text(cause: Box<dyn std::any::Any + Send>) -> String {
+    if let Some(failure) = cause.downcast_ref::<crate::gpu::Failure>() {
+        return failure.0.clone();
+    }
     let text = cause.downcast_ref::<&str>().map(|s| s.to_string());
     let text = text.or_else(|| cause.downcast_ref::<String>().cloned()).unwrap_or_default();
     format!("internal error: {text}")
@@ -121,6 +124,7 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::memory::ABI);
     list.push(crate::random::ABI);
     list.push(crate::device::ABI);
+    list.push(crate::gpu::ABI);
     list.push(crate::peak::ABI);
     list.push(crate::volume::ABI);
     list.push(crate::ops::conv3d::ABI);

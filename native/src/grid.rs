@@ -2,8 +2,9 @@
 //! special case of one block as large as the volume. The same grid serves every stage, the block side halves.
 
 use crate::abi::Result;
+use crate::gpu::{self, At, Piece};
 use crate::tensor::Slots;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Visible blocks of `samples` volumes of `dims` blocks each, sorted by sample, then z, y, x.
 pub struct Grid {
@@ -16,6 +17,7 @@ pub struct Grid {
     pub neighbours: Vec<[i32; 27]>,
     /// First block of each sample, and the number of blocks at the end: `samples + 1` entries.
     pub starts: Vec<usize>,
+    on_card: OnceLock<Piece>,
 }
 
 impl Grid {
@@ -53,7 +55,11 @@ impl Grid {
                 })
             })
             .collect();
-        Ok(Grid { samples, dims, blocks, neighbours, starts })
+        Ok(Grid { samples, dims, blocks, neighbours, starts, on_card: OnceLock::new() })
+    }
+    /// `neighbours` on the card, brought there once; on the worker thread.
+    pub fn neighbours_on_card(&self) -> At {
+        self.on_card.get_or_init(|| gpu::upload(self.neighbours.as_flattened())).at()
     }
 }
 

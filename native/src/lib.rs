@@ -6,6 +6,7 @@ pub mod abi;
 pub mod device;
 #[macro_use]
 pub mod element;
+pub mod gpu;
 pub mod grid;
 pub mod memory;
 pub mod ops;

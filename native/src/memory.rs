@@ -5,6 +5,7 @@
 //! the system then clears 2 MiB at a time instead of faulting on every 4 KiB. What waits in the pool is bounded by what was
 //! in use at once: a piece that does not fit makes others go.
 
+use crate::gpu;
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -64,7 +65,7 @@ unsafe impl Send for Piece {}
 unsafe impl Sync for Piece {}
 
 /// Size class: the next multiple of an eighth of the power of two below.
-fn class(bytes: usize) -> usize {
+pub fn class(bytes: usize) -> usize {
     let step = (bytes.next_power_of_two() / 16).max(64);
     bytes.max(1).next_multiple_of(step)
 }
@@ -155,6 +156,7 @@ pub struct Scratch<T> {
 /// Numbers that any bytes make up.
 pub trait Plain: Copy {}
 impl Plain for f32 {}
+impl Plain for i32 {}
 impl Plain for u32 {}
 impl Plain for half::bf16 {}
 
@@ -225,8 +227,13 @@ pub fn planning() -> bool {
 exports! {
     /// From now on work is dropped at once, and tensors count without having memory: what a step will need.
     fn vx_plan(on: bool) { PLANNING.store(on, Relaxed); Ok(0.0) }
-    /// Bytes of memory that this machine has; 0 where that is not known.
-    fn vx_machine_bytes() { Ok(match machine_bytes() { usize::MAX => 0.0, bytes => bytes as f64 }) }
+    /// Bytes of memory that this machine (or the GPU in use) has; 0 where that is not known.
+    fn vx_machine_bytes() {
+        if gpu::active() {
+            return Ok(gpu::card().memory as f64);
+        }
+        Ok(match machine_bytes() { usize::MAX => 0.0, bytes => bytes as f64 })
+    }
 }
 
 pub fn live_bytes() -> usize {

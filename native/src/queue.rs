@@ -2,7 +2,9 @@
 //! enqueues and returns; `vx_queue_wait` (nonblocking for Deno) waits for everything enqueued so far.
 
 use crate::abi::{Result, panic_text};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::gpu;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock};
@@ -16,6 +18,16 @@ static CANCELLABLE: AtomicBool = AtomicBool::new(false);
 static CANCEL: AtomicBool = AtomicBool::new(false);
 /// Something was dropped since the last wait: all that follows is dropped too, so a step happens whole or not at all.
 static DROPPED: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// Where the job that runs was enqueued.
+    static JOB: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
+}
+
+/// Where the job that runs on this thread was enqueued; None off the worker thread.
+pub fn job() -> Option<&'static Location<'static>> {
+    JOB.get()
+}
 
 fn worker() -> &'static Sender<Job> {
     WORKER.get_or_init(|| {
@@ -34,10 +46,12 @@ fn worker() -> &'static Sender<Job> {
 }
 
 /// Enqueues tensor work. After a failure, later work is dropped until the failure is reported by a wait.
+#[track_caller]
 pub fn enqueue(job: impl FnOnce() -> Result<()> + Send + 'static) {
     if crate::memory::planning() {
         return;
     }
+    let place = Location::caller();
     let cancellable = CANCELLABLE.load(SeqCst);
     let run = move || {
         if cancellable && CANCEL.load(SeqCst) {
@@ -46,7 +60,9 @@ pub fn enqueue(job: impl FnOnce() -> Result<()> + Send + 'static) {
         if DROPPED.load(SeqCst) || FAILURE.lock().unwrap().is_some() {
             return;
         }
+        JOB.set(Some(place));
         let outcome = catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|cause| Err(panic_text(cause)));
+        JOB.set(None);
         if let Err(text) = outcome {
             *FAILURE.lock().unwrap() = Some(text);
         }
@@ -58,7 +74,13 @@ pub fn enqueue(job: impl FnOnce() -> Result<()> + Send + 'static) {
 /// dropped by a cancel.
 pub fn wait() -> Result<bool> {
     let (sender, receiver) = channel();
-    worker().send(Box::new(move || sender.send(()).unwrap_or(()))).expect("the worker thread lives");
+    let end = move || {
+        if let Err(text) = gpu::synchronize() {
+            FAILURE.lock().unwrap().get_or_insert(text);
+        }
+        sender.send(()).unwrap_or(())
+    };
+    worker().send(Box::new(end)).expect("the worker thread lives");
     receiver.recv().map_err(|_| "the worker thread ended".to_string())?;
     let dropped = DROPPED.swap(false, SeqCst);
     FAILURE.lock().unwrap().take().map_or(Ok(dropped), Err)

@@ -5,17 +5,20 @@
 
 use crate::abi::Result;
 use crate::element::{Dtype, Element, convert};
+use crate::gpu::{self, At, Piece};
 use crate::memory::{self, Memory, Planned};
 use crate::ops::rows;
-use crate::queue;
+use crate::{launch, queue};
 use std::cell::UnsafeCell;
 use std::sync::{Arc, Mutex};
 
-/// A tensor's values. Only the worker thread touches them (or anyone, after a wait).
+/// A tensor's values. Only the worker thread touches them (or anyone, after a wait). They lie on the host, on the card,
+/// or on both with the same content: reading on one side copies what the other has, writing drops the other's copy.
 pub struct Buffer {
     pub len: usize,
     pub dtype: Dtype,
     memory: UnsafeCell<Option<Memory>>,
+    device: UnsafeCell<Option<Piece>>,
     /// Keeps the count of a planned tensor.
     _planned: Option<Planned>,
 }
@@ -27,12 +30,23 @@ pub type Tensor = Arc<Buffer>;
 
 impl Buffer {
     pub fn with_len(len: usize, dtype: Dtype) -> Tensor {
-        Arc::new(Buffer { len, dtype, memory: UnsafeCell::new(None), _planned: Planned::new(len * dtype.bytes()) })
+        let (memory, device, _planned) =
+            (UnsafeCell::new(None), UnsafeCell::new(None), Planned::new(len * dtype.bytes()));
+        Arc::new(Buffer { len, dtype, memory, device, _planned })
     }
+    fn bytes(&self) -> usize {
+        self.len * self.dtype.bytes()
+    }
+    /// Where the values lie on the host; copies them there when only the card has them.
     fn at<E: Element>(&self) -> *mut E {
         assert!(self.dtype == E::DTYPE, "a {} tensor is read as {}", self.dtype.name(), E::DTYPE.name());
-        let memory = unsafe { &mut *self.memory.get() };
-        memory.get_or_insert_with(|| Memory::take(self.len * self.dtype.bytes())).at() as *mut E
+        let (memory, device) = unsafe { (&mut *self.memory.get(), &*self.device.get()) };
+        let fresh = memory.is_none();
+        let at = memory.get_or_insert_with(|| Memory::take(self.bytes())).at();
+        if let (true, Some(device)) = (fresh, device) {
+            gpu::download_from(device.at(), unsafe { std::slice::from_raw_parts_mut(at, self.bytes()) });
+        }
+        at as *mut E
     }
     /// The values, on the worker thread; `E` is the tensor's own type (`by_dtype!` chooses).
     pub fn of<E: Element>(&self) -> &[E] {
@@ -41,7 +55,28 @@ impl Buffer {
     /// The values for writing, on the worker thread. Fresh memory may hold old content.
     #[allow(clippy::mut_from_ref)]
     pub fn of_mut<E: Element>(&self) -> &mut [E] {
-        unsafe { std::slice::from_raw_parts_mut(self.at(), self.len) }
+        if let (true, Some(job)) = (gpu::active(), queue::job()) {
+            gpu::note_host(job);
+        }
+        let values = unsafe { std::slice::from_raw_parts_mut(self.at(), self.len) };
+        unsafe { *self.device.get() = None };
+        values
+    }
+    /// Where the values lie on the card, for reading, on the worker thread.
+    pub fn device(&self) -> At {
+        let (memory, device) = unsafe { (&*self.memory.get(), &mut *self.device.get()) };
+        let fresh = device.is_none();
+        let at = device.get_or_insert_with(|| Piece::take(self.bytes())).at();
+        if let (true, Some(memory)) = (fresh, memory) {
+            gpu::upload_to(unsafe { std::slice::from_raw_parts(memory.at(), self.bytes()) }, at);
+        }
+        at
+    }
+    /// Where the values lie on the card, for writing, on the worker thread. Fresh memory may hold old content.
+    pub fn device_mut(&self) -> At {
+        let at = self.device();
+        unsafe { *self.memory.get() = None };
+        at
     }
     /// The values of an f32 tensor.
     pub fn values(&self) -> &[f32] {
@@ -145,11 +180,25 @@ fn store(tensor: &Buffer, values: &[f32]) {
     by_dtype!(tensor.dtype, E => rows::each(tensor.of_mut::<E>(), |at, out| convert(&values[at..], out)));
 }
 
+/// The values of `from` in the type of `to`, on the card.
+fn cast(from: &Buffer, to: &Buffer) -> Result<()> {
+    let (n, out) = (from.len, to.device_mut());
+    match (from.dtype, to.dtype) {
+        (Dtype::F32, Dtype::Bf16) => launch!("convert_to_bf16", gpu::over(n), 256, 0, from.device(), n as i64, out),
+        (Dtype::Bf16, Dtype::F32) => launch!("convert_to_f32", gpu::over(n), 256, 0, from.device(), n as i64, out),
+        _ => gpu::copy(from.device(), out, from.bytes()),
+    }
+}
+
 exports! {
     /// A new tensor of `len` values, all `value`. dtype: 0 f32, 1 bf16.
     fn vx_tensor_full(len: u32, value: f32, dtype: u32) {
         let (tensor, handle) = make_as(len as usize, Dtype::parse(dtype)?);
         queue::enqueue(move || {
+            if gpu::active() {
+                let n = tensor.len;
+                return launch!(gpu::typed("fill", tensor.dtype), gpu::over(n), 256, 0, value, n as i64, tensor.device_mut());
+            }
             by_dtype!(tensor.dtype, E => tensor.of_mut::<E>().fill(E::from_f32(value)));
             Ok(())
         });
@@ -172,6 +221,8 @@ exports! {
     /// Waits, then copies a tensor's values out.
     fn vx_tensor_read(tensor: u32, values: slice_mut[f32]) {
         let tensor = either(tensor, values.len(), "tensor")?;
+        let same = tensor.clone();
+        queue::enqueue(move || { by_dtype!(same.dtype, E => { same.of::<E>(); }); Ok(()) });
         queue::wait()?;
         by_dtype!(tensor.dtype, E => convert(tensor.of::<E>(), values));
         Ok(0.0)
@@ -181,6 +232,9 @@ exports! {
         let source = any(source)?;
         let (tensor, handle) = make_as(source.len, Dtype::parse(dtype)?);
         queue::enqueue(move || {
+            if gpu::active() {
+                return cast(&source, &tensor);
+            }
             by_dtype!(source.dtype, A => by_dtype!(tensor.dtype, B => {
                 let source = source.of::<A>();
                 rows::each(tensor.of_mut::<B>(), |at, out| convert(&source[at..], out));
@@ -195,12 +249,22 @@ exports! {
     fn vx_tensor_free(tensor: u32) { TENSORS.lock().unwrap().remove(tensor).map(|()| 0.0) }
     /// Number of tensors alive.
     fn vx_live_tensors() { Ok(TENSORS.lock().unwrap().live() as f64) }
-    /// Bytes in use by tensors and by the scratch of the op that runs.
-    fn vx_live_bytes() { Ok(memory::live_bytes() as f64) }
-    /// Most bytes that were in use at once.
-    fn vx_peak_bytes() { Ok(memory::peak_bytes() as f64) }
+    /// Bytes in use by tensors and by the scratch of the op that runs, on the host and on the card.
+    fn vx_live_bytes() { Ok((memory::live_bytes() + gpu::live_bytes()) as f64) }
+    /// Most bytes that were in use at once: of the card where one is in use.
+    fn vx_peak_bytes() {
+        Ok(match (gpu::active(), memory::planning()) {
+            (false, _) => memory::peak_bytes(),
+            (true, false) => gpu::peak_bytes(),
+            (true, true) => gpu::live_bytes() + memory::peak_bytes(),
+        } as f64)
+    }
     /// From now on the most bytes count anew.
-    fn vx_peak_reset() { memory::reset_peak(); Ok(0.0) }
-    /// Gives pooled memory back to the system.
-    fn vx_pool_empty() { memory::empty_pool(); Ok(0.0) }
+    fn vx_peak_reset() { memory::reset_peak(); gpu::reset_peak(); Ok(0.0) }
+    /// Gives pooled memory back to the system and to the card.
+    fn vx_pool_empty() {
+        memory::empty_pool();
+        queue::enqueue(|| { gpu::empty_pool(); Ok(()) });
+        Ok(0.0)
+    }
 }

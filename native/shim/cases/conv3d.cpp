@@ -58,8 +58,9 @@ static Pack packing(const Conv& g, const Access& access, int file_taps, bool tur
 static size_t halo_bytes(const Conv& g) { return (size_t)g.parts * product(g.halo) * CHANNELS * 2; }
 
 /// Packs the weights and convolves; 64 output channels per block where they divide.
-static void convolve(const Grid& grid, const Conv& g, const Pack& p, const std::vector<bf16>& x,
-                     const std::vector<float>& w, const float* bias, std::vector<bf16>& y) {
+template <class E>
+static void convolve(const Grid& grid, const Conv& g, const Pack& p, const std::vector<E>& x,
+                     const std::vector<float>& w, const float* bias, std::vector<E>& y) {
     std::vector<bf16> packed = check::unfilled16((size_t)p.taps * p.in_padded * p.out_padded);
     RUN(conv3d_pack, dim3{((unsigned)packed.size() + 255) / 256}, 256, 0, p, w.data(), packed.data());
     const unsigned tiles = tile_count(g);
@@ -67,19 +68,20 @@ static void convolve(const Grid& grid, const Conv& g, const Pack& p, const std::
     const int wide = g.out_padded % 64 == 0 ? 64 : 32;
     const size_t bytes = halo_bytes(g) + 2 * CHANNELS * wide * 2;
     const dim3 blocks{tiles, (unsigned)(g.out_padded / wide)};
-    if (wide == 64) RUN(conv3d_64, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data());
-    else RUN(conv3d_32, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data());
+    if (wide == 64) RUN_OF(E, conv3d_64, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data());
+    else RUN_OF(E, conv3d_32, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data());
 }
 
-static void weight_gradient(const Grid& grid, const Conv& g, const Pack& p, const std::vector<bf16>& x,
-                            const std::vector<bf16>& dy, std::vector<float>& dw) {
+template <class E>
+static void weight_gradient(const Grid& grid, const Conv& g, const Pack& p, const std::vector<E>& x,
+                            const std::vector<E>& dy, std::vector<float>& dw) {
     const unsigned splits = std::min(3, tile_count(g)), shares = g.taps == 1 ? 4 : 1;
     std::vector<float> partial = check::unfilled((size_t)splits * shares * g.taps * g.in_padded * g.out_padded);
     const dim3 blocks{splits, (unsigned)g.in_padded / 32, (unsigned)g.out_padded / 32};
     const size_t bytes = halo_bytes(g) + GRAD_ROWS * 64;
     const int* neighbours = grid.neighbours.data();
-    if (g.taps == 1) RUN(conv3d_weight_1, blocks, 128, bytes, g, x.data(), neighbours, dy.data(), partial.data());
-    else RUN(conv3d_weight_27, blocks, 288, bytes, g, x.data(), neighbours, dy.data(), partial.data());
+    if (g.taps == 1) RUN_OF(E, conv3d_weight_1, blocks, 128, bytes, g, x.data(), neighbours, dy.data(), partial.data());
+    else RUN_OF(E, conv3d_weight_27, blocks, 288, bytes, g, x.data(), neighbours, dy.data(), partial.data());
     RUN(conv3d_weight_sum, dim3{((unsigned)dw.size() + 255) / 256}, 256, 0, p, partial.data(), (int)(splits * shares), dw.data());
 }
 
@@ -127,9 +129,12 @@ template <class F> static void each_pair(const Case& c, const Grid& grid, F f) {
             }
 }
 
-static void run(const Case& c, const check::Mask& mask) {
+/// A value as the product sees it.
+template <class E> static double operand(E v) { return from_bf16(to_bf16(number(v))); }
+
+template <class E> static void run(const Case& c, const check::Mask& mask) {
     const Grid grid(mask.samples, mask.dims, mask.visible);
-    check::what = "conv3d " + std::to_string(c.kernel) + "^3 stride " + std::to_string(c.stride) +
+    check::what = check::name_of<E>() + "conv3d " + std::to_string(c.kernel) + "^3 stride " + std::to_string(c.stride) +
                   (c.transposed ? " transposed" : "") + ", side " + std::to_string(c.side[0]) + " " +
                   std::to_string(c.side[1]) + " " + std::to_string(c.side[2]) + ", channels " +
                   std::to_string(c.c_in) + " to " + std::to_string(c.c_out) + ", " + mask.name;
@@ -137,23 +142,23 @@ static void run(const Case& c, const check::Mask& mask) {
     const size_t coarse = (size_t)grid.blocks * product(c.side), fine = coarse * c.stride * c.stride * c.stride;
     const int fine_c = c.transposed ? c.c_out : c.c_in, coarse_c = c.transposed ? c.c_in : c.c_out;
     // `at_fine` is x of a convolution and dy of a transposed one; `at_coarse` the other; weight [coarse][fine][taps].
-    const auto at_fine = check::noise16(fine * fine_c), at_coarse = check::noise16(coarse * coarse_c);
+    const auto at_fine = check::noise_of<E>(fine * fine_c), at_coarse = check::noise_of<E>(coarse * coarse_c);
     const auto w = check::noise((size_t)coarse_c * fine_c * taps), bias = check::noise(c.c_out);
     std::vector<double> to_coarse(at_coarse.size()), to_fine(at_fine.size()), want_w(w.size());
     each_pair(c, grid, [&](long f, long o, int t) {
         for (int a = 0; a < coarse_c; a++)
             for (int b = 0; b < fine_c; b++) {
                 const size_t at = ((size_t)a * fine_c + b) * taps + t;
-                const double weight = from_bf16(to_bf16(w[at]));
-                to_coarse[o * coarse_c + a] += from_bf16(at_fine[f * fine_c + b]) * weight;
-                to_fine[f * fine_c + b] += from_bf16(at_coarse[o * coarse_c + a]) * weight;
-                want_w[at] += (double)from_bf16(at_fine[f * fine_c + b]) * from_bf16(at_coarse[o * coarse_c + a]);
+                const double weight = operand(w[at]);
+                to_coarse[o * coarse_c + a] += operand(at_fine[f * fine_c + b]) * weight;
+                to_fine[f * fine_c + b] += operand(at_coarse[o * coarse_c + a]) * weight;
+                want_w[at] += (double)operand(at_fine[f * fine_c + b]) * operand(at_coarse[o * coarse_c + a]);
             }
     });
     auto& output = c.transposed ? to_fine : to_coarse;
     for (size_t i = 0; i < output.size(); i++) output[i] += bias[i % c.c_out];
 
-    auto got_coarse = check::unfilled16(at_coarse.size()), got_fine = check::unfilled16(at_fine.size());
+    auto got_coarse = check::unfilled_of<E>(at_coarse.size()), got_fine = check::unfilled_of<E>(at_fine.size());
     auto got_w = check::unfilled(w.size());
     const Access down = all_taps(c.kernel, c.stride, c.transposed ? 0 : c.kernel / 2);
     std::vector<Access> up;  // from the coarse end to the fine one
@@ -167,8 +172,16 @@ static void run(const Case& c, const check::Mask& mask) {
         up.push_back(down);
         std::reverse(up[0].source.begin(), up[0].source.end());
     }
+    auto sums = check::unfilled(coarse_c);
+    std::vector<double> want_sums(coarse_c);
+    for (size_t i = 0; i < at_coarse.size(); i++) want_sums[i % coarse_c] += number(at_coarse[i]);
     check::same_under_all_schedules(
         [&] {
+            const int slice = 29, slices = ((int)coarse + slice - 1) / slice;
+            auto partial = check::unfilled((size_t)slices * coarse_c);
+            const dim3 slicing{(unsigned)slices, (unsigned)(coarse_c + 31) / 32};
+            RUN_OF(E, conv3d_bias, slicing, 256, 1024, at_coarse.data(), (long long)coarse, coarse_c, slice, partial.data());
+            RUN(conv3d_bias_fold, dim3{1}, 256, 0, partial.data(), slices, coarse_c, sums.data());
             const Conv g = geometry(grid, c.side, fine_c, coarse_c, down, ROWS, 1408);
             convolve(grid, g, packing(g, down, taps, false), at_fine, w, c.transposed ? nullptr : bias.data(), got_coarse);
             for (const Access& access : up) {
@@ -178,9 +191,10 @@ static void run(const Case& c, const check::Mask& mask) {
             const Conv s = geometry(grid, c.side, fine_c, coarse_c, down, GRAD_ROWS, 896);
             weight_gradient(grid, s, packing(s, down, taps, false), at_fine, at_coarse, got_w);
         },
-        got_coarse, got_fine, got_w);
-    check::close(c.transposed ? "dx" : "y", got_coarse, to_coarse, check::STORED);
-    check::close(c.transposed ? "y" : "dx", got_fine, to_fine, check::STORED);
+        got_coarse, got_fine, got_w, sums);
+    check::close(c.transposed ? "dx" : "y", got_coarse, to_coarse, check::stored_of<E>());
+    check::close(c.transposed ? "y" : "dx", got_fine, to_fine, check::stored_of<E>());
+    check::close("sums of rows", sums, want_sums, check::SUMMED);
     check::close("dw", got_w, want_w, check::SUMMED);
 }
 
@@ -192,7 +206,8 @@ int main() {
         {{2, 3, 2}, 48, 20, 2, 2, true},
     };
     for (const Case& c : cases) {
-        for (const auto& mask : check::MASKS) run(c, mask);
+        for (const auto& mask : check::MASKS) run<bf16>(c, mask);
+        run<float>(c, check::MASKS[2]);  // only loads and stores differ
     }
     return check::report("conv3d");
 }

@@ -2,9 +2,9 @@
 #include KERNEL
 #include "check.h"
 
-static void run(const check::Mask& mask, int (&&side)[3], int c) {
+template <class E> static void run(const check::Mask& mask, int (&&side)[3], int c) {
     const check::Grid grid(mask.samples, mask.dims, mask.visible);
-    check::what = "densify, side " + std::to_string(side[0]) + " " + std::to_string(side[1]) + " " +
+    check::what = check::name_of<E>() + "densify, side " + std::to_string(side[0]) + " " + std::to_string(side[1]) + " " +
                   std::to_string(side[2]) + ", " + std::to_string(c) + " channels, " + mask.name;
     const int cell_count = mask.samples * mask.dims[0] * mask.dims[1] * mask.dims[2], inside = side[0] * side[1] * side[2];
     std::vector<int> cells(cell_count, -1);
@@ -12,24 +12,24 @@ static void run(const check::Mask& mask, int (&&side)[3], int c) {
     Volumes s{mask.samples, {}, {}, c, cells.data()};
     for (int d = 0; d < 3; d++) s.dims[d] = mask.dims[d], s.side[d] = side[d];
     const size_t dense_size = (size_t)cell_count * inside * c, size = (size_t)grid.blocks * inside * c;
-    const auto x = check::noise16(size), dy = check::noise16(dense_size);
+    const auto x = check::noise_of<E>(size), dy = check::noise_of<E>(dense_size);
     const auto token = check::noise(c);
     const int slice = 21, slices = (cell_count * inside + slice - 1) / slice;
-    auto dense = check::unfilled16(dense_size), zeros = dense, back = check::unfilled16(size);
+    auto dense = check::unfilled_of<E>(dense_size), zeros = dense, back = check::unfilled_of<E>(size);
     auto dtoken = check::unfilled(c);
     check::same_under_all_schedules(
         [&] {
             auto partial = check::unfilled(slices * c);
-            RUN(densify_scatter, dim3{2}, 256, 0, s, x.data(), token.data(), dense.data());
-            RUN(densify_scatter, dim3{1}, 256, 0, s, x.data(), nullptr, zeros.data());
-            RUN(densify_gather, dim3{3}, 256, 0, s, dy.data(), back.data());
-            RUN(densify_token, (dim3{(unsigned)slices, (unsigned)(c + 31) / 32}), 256, 1024, s, dy.data(), slice, partial.data());
+            RUN_OF(E, densify_scatter, dim3{2}, 256, 0, s, x.data(), token.data(), dense.data());
+            RUN_OF(E, densify_scatter, dim3{1}, 256, 0, s, x.data(), nullptr, zeros.data());
+            RUN_OF(E, densify_gather, dim3{3}, 256, 0, s, dy.data(), back.data());
+            RUN_OF(E, densify_token, (dim3{(unsigned)slices, (unsigned)(c + 31) / 32}), 256, 1024, s, dy.data(), slice, partial.data());
             RUN(densify_token_fold, dim3{1}, 256, 0, partial.data(), slices, c, dtoken.data());
         },
         dense, zeros, back, dtoken);
     std::vector<double> want, want_zeros(dense_size), want_back(size), want_token(c);
-    for (size_t i = 0; i < dense_size; i++) want.push_back(from_bf16(to_bf16(token[i % c])));
-    for (size_t i = 0; i < dense_size; i++) want_token[i % c] += from_bf16(dy[i]);
+    for (size_t i = 0; i < dense_size; i++) want.push_back(std::is_same_v<E, bf16> ? from_bf16(to_bf16(token[i % c])) : token[i % c]);
+    for (size_t i = 0; i < dense_size; i++) want_token[i % c] += number(dy[i]);
     const int cells_each = cell_count / mask.samples;
     for (int cell = 0, block = 0; cell < cell_count; cell++) {
         if (!mask.visible(cell)) continue;
@@ -41,9 +41,9 @@ static void run(const check::Mask& mask, int (&&side)[3], int c) {
                 const int xx = in % mask.dims[2] * side[2] + v % side[2];
                 const size_t row = (size_t)(sample * mask.dims[0] * side[0] + z) * mask.dims[1] * side[1] + y;
                 const size_t at = (row * mask.dims[2] * side[2] + xx) * c + i, from = ((size_t)block * inside + v) * c + i;
-                want[at] = want_zeros[at] = from_bf16(x[from]);
-                want_back[from] = from_bf16(dy[at]);
-                want_token[i] -= from_bf16(dy[at]);
+                want[at] = want_zeros[at] = number(x[from]);
+                want_back[from] = number(dy[at]);
+                want_token[i] -= number(dy[at]);
             }
         block++;
     }
@@ -53,11 +53,16 @@ static void run(const check::Mask& mask, int (&&side)[3], int c) {
     if (grid.blocks < cell_count) check::close("gradient of the token", dtoken, want_token, check::SUMMED);
 }
 
-int main() {
+template <class E> static void all() {
     for (const auto& mask : check::MASKS) {
-        run(mask, {1, 1, 1}, 1);
-        run(mask, {2, 3, 5}, 40);
-        run(mask, {4, 4, 4}, 5);
+        run<E>(mask, {1, 1, 1}, 1);
+        run<E>(mask, {2, 3, 5}, 40);
+        run<E>(mask, {4, 4, 4}, 5);
     }
+}
+
+int main() {
+    all<bf16>();
+    all<float>();
     return check::report("densify");
 }

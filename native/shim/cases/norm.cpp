@@ -2,36 +2,39 @@
 #include KERNEL
 #include "check.h"
 
-static void run(std::vector<int> starts, int c, float slope) {
+template <class E> static void run(std::vector<int> starts, int c, float slope) {
     const int samples = (int)starts.size() - 1, lines = samples * c;
     const size_t size = (size_t)starts.back() * c;
-    check::what = "norm of " + std::to_string(starts.back()) + " rows in " + std::to_string(samples) + " samples, " +
+    check::what = check::name_of<E>() + "norm of " + std::to_string(starts.back()) + " rows in " + std::to_string(samples) + " samples, " +
                   std::to_string(c) + " channels, slope " + std::to_string(slope);
-    const auto x = check::noise16(size), residual = check::noise16(size), dy = check::noise16(size);
+    const auto x = check::noise_of<E>(size), residual = check::noise_of<E>(size), dy = check::noise_of<E>(size);
     const auto gamma = check::noise(c), beta = check::noise(c);
     const double eps = 1e-5;
     const Norm s{samples, c, starts.data(), 37, slope};
     unsigned slices = 1;
     for (int n = 0; n < samples; n++) slices = std::max(slices, (unsigned)(starts[n + 1] - starts[n] + 36) / 37);
 
-    auto statistics = check::unfilled(2 * lines), sums = check::unfilled(2 * lines);
-    auto y = check::unfilled16(size), dx = check::unfilled16(size), dresidual = check::unfilled16(size);
+    auto statistics = check::unfilled(2 * lines), sums = check::unfilled(2 * lines), affine = check::unfilled(2 * c);
+    auto y = check::unfilled_of<E>(size), dx = check::unfilled_of<E>(size), dresidual = check::unfilled_of<E>(size);
     check::same_under_all_schedules(
         [&] {
             auto partial = check::unfilled(2 * slices * lines);
             const dim3 grid{slices, (unsigned)samples, (unsigned)(c + 31) / 32}, all{3, (unsigned)samples};
             const dim3 fold{(unsigned)(2 * lines + 255) / 256};
-            RUN(norm_mean, grid, 256, 2048, s, x.data(), partial.data());
+            RUN_OF(E, norm_mean, grid, 256, 2048, s, x.data(), partial.data());
             RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 1, 1, 0.0f, statistics.data());
-            RUN(norm_variance, grid, 256, 2048, s, x.data(), statistics.data(), partial.data());
+            RUN_OF(E, norm_variance, grid, 256, 2048, s, x.data(), statistics.data(), partial.data());
             RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 1, 2, (float)eps, statistics.data() + lines);
-            RUN(norm_apply, all, 256, 0, s, x.data(), statistics.data(), gamma.data(), beta.data(), residual.data(), y.data());
-            RUN(norm_grad_sums, grid, 256, 2048, s, x.data(), y.data(), dy.data(), statistics.data(), partial.data());
+            RUN_OF(E, norm_apply, all, 256, 0, s, x.data(), statistics.data(), gamma.data(), beta.data(), residual.data(), y.data());
+            RUN_OF(E, norm_grad_sums, grid, 256, 2048, s, x.data(), y.data(), dy.data(), statistics.data(), partial.data());
             RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 2, 0, 0.0f, sums.data());
-            RUN(norm_grad_input, all, 256, 0, s, x.data(), y.data(), dy.data(), statistics.data(), sums.data(),
+            RUN_OF(E, norm_grad_input, all, 256, 0, s, x.data(), y.data(), dy.data(), statistics.data(), sums.data(),
                 gamma.data(), dx.data(), dresidual.data());
+            for (int half : {0, 1}) {
+                RUN(norm_grad_affine, dim3{1}, 256, 0, sums.data(), half, samples, c, affine.data() + half * c);
+            }
         },
-        statistics, sums, y, dx, dresidual);
+        statistics, sums, y, dx, dresidual, affine);
 
     std::vector<double> want_y(size), want_dx(size), want_g(size), means(lines), deviations(lines), g1(lines), g2(lines);
     for (int n = 0; n < samples; n++)
@@ -41,38 +44,46 @@ static void run(std::vector<int> starts, int c, float slope) {
             auto each = [&](auto f) {
                 for (int row = starts[n]; row < starts[n + 1]; row++) f((size_t)row * c + i);
             };
-            each([&](size_t at) { mean += from_bf16(x[at]) / count; });
-            each([&](size_t at) { variance += std::pow(from_bf16(x[at]) - mean, 2) / count; });
+            each([&](size_t at) { mean += number(x[at]) / count; });
+            each([&](size_t at) { variance += std::pow(number(x[at]) - mean, 2) / count; });
             const double rstd = 1 / std::sqrt(variance + eps);
             each([&](size_t at) {
-                const double xhat = (from_bf16(x[at]) - mean) * rstd;
-                const double v = gamma[i] * xhat + beta[i] + from_bf16(residual[at]);
+                const double xhat = (number(x[at]) - mean) * rstd;
+                const double v = gamma[i] * xhat + beta[i] + number(residual[at]);
                 want_y[at] = v > 0 ? v : slope * v;
-                want_g[at] = from_bf16(dy[at]) * (v > 0 ? 1.0 : slope);
+                want_g[at] = number(dy[at]) * (v > 0 ? 1.0 : slope);
                 sum += want_g[at], product += want_g[at] * xhat;
             });
             each([&](size_t at) {
-                const double xhat = (from_bf16(x[at]) - mean) * rstd;
+                const double xhat = (number(x[at]) - mean) * rstd;
                 want_dx[at] = gamma[i] * rstd * (want_g[at] - sum / count - xhat * product / count);
             });
             means[n * c + i] = mean, deviations[n * c + i] = rstd, g1[n * c + i] = sum, g2[n * c + i] = product;
         }
     means.insert(means.end(), deviations.begin(), deviations.end());
     g1.insert(g1.end(), g2.begin(), g2.end());
+    std::vector<double> want_affine(2 * c);
+    for (int i = 0; i < 2 * lines; i++) want_affine[i / lines * c + i % c] += g1[i];
     check::close("statistics", statistics, means, check::SUMMED);
-    check::close("y", y, want_y, check::STORED);
+    check::close("y", y, want_y, check::stored_of<E>());
     check::close("sums of the gradient", sums, g1, check::SUMMED);
-    check::close("dx", dx, want_dx, check::STORED);
-    check::close("gradient of the residual", dresidual, want_g, check::STORED);
+    check::close("gradients of beta and gamma", affine, want_affine, check::SUMMED);
+    check::close("dx", dx, want_dx, std::max(check::stored_of<E>(), 10 * check::SUMMED));  // two rows: terms cancel
+    check::close("gradient of the residual", dresidual, want_g, check::stored_of<E>());
+}
+
+template <class E> static void all() {
+    for (int c : {1, 5, 32, 40}) {
+        for (float slope : {1.0f, 0.01f}) {
+            run<E>({0, 3}, c, slope);
+            run<E>({0, 64, 64 + 125}, c, slope);
+            run<E>({0, 7, 9, 80}, c, slope);
+        }
+    }
 }
 
 int main() {
-    for (int c : {1, 5, 32, 40}) {
-        for (float slope : {1.0f, 0.01f}) {
-            run({0, 3}, c, slope);
-            run({0, 64, 64 + 125}, c, slope);
-            run({0, 7, 9, 80}, c, slope);
-        }
-    }
+    all<bf16>();
+    all<float>();
     return check::report("norm");
 }

@@ -43,14 +43,20 @@ static void run(const Resampling& s) {
     std::vector<int> support(2 * rows, -1);
     auto y32 = check::unfilled(out);
     auto y16 = check::unfilled16(out);
+    auto same32 = check::unfilled(out);
+    auto same16 = check::unfilled16(out);
     check::same_under_all_schedules(
         [&] {
             RUN(separable_support, dim3{(unsigned)(rows + 255) / 256}, 256, 0, s, w.data(), support.data());
             RUN(separable_from_bf16, dim3{3}, 256, 0, s, w.data(), support.data(), x16.data(), y32.data());
             RUN(separable_to_bf16, dim3{2}, 256, 0, s, w.data(), support.data(), x32.data(), y16.data());
+            RUN(separable_f32, dim3{1}, 256, 0, s, w.data(), support.data(), x32.data(), same32.data());
+            RUN(separable_bf16, dim3{2}, 256, 0, s, w.data(), support.data(), x16.data(), same16.data());
         },
-        support, y32, y16);
+        support, y32, y16, same32, same16);
     check::close("y", y32, judge(s, w, [&](size_t i) { return (double)from_bf16(x16[i]); }), check::SUMMED);
+    check::close("y, all f32", same32, judge(s, w, [&](size_t i) { return (double)x32[i]; }), check::SUMMED);
+    check::close("y, all bf16", same16, judge(s, w, [&](size_t i) { return (double)from_bf16(x16[i]); }), check::STORED);
     check::close("y in bf16", y16, judge(s, w, [&](size_t i) { return (double)x32[i]; }), check::STORED);
 }
 

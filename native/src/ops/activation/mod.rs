@@ -5,8 +5,9 @@
 
 use super::rows;
 use crate::element::Element;
+use crate::gpu::{self, over, typed};
 use crate::wide;
-use crate::{queue, tensor};
+use crate::{launch, queue, tensor};
 
 /// exp(x) in f32 to 2 ulp by 2^n * exp(r), |r| <= ln 2 / 2, with the Taylor polynomial of degree 7; vectorises.
 #[inline(always)]
@@ -43,6 +44,10 @@ exports! {
         let x = tensor::either(x, len as usize, "activation input")?;
         let (y, handle) = tensor::make_as(len as usize, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                let (n, to) = (len as i64, y.device_mut());
+                return launch!(typed("activation_leaky", x.dtype), over(len as usize), 256, 0, x.device(), slope, n, to);
+            }
             by_dtype!(x.dtype, E => {
                 let x = x.of::<E>();
                 rows::each(y.of_mut::<E>(), |at, y| {
@@ -62,6 +67,10 @@ exports! {
         let dy = tensor::get_as(dy, len as usize, "activation gradient", sign.dtype)?;
         let (dx, handle) = tensor::make_as(len as usize, sign.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                let (n, to) = (len as i64, dx.device_mut());
+                return launch!(typed("activation_leaky_grad", sign.dtype), over(len as usize), 256, 0, sign.device(), dy.device(), slope, n, to);
+            }
             by_dtype!(sign.dtype, E => {
                 let (sign, dy) = (sign.of::<E>(), dy.of::<E>());
                 rows::each(dx.of_mut::<E>(), |at, dx| {
@@ -77,6 +86,10 @@ exports! {
         let x = tensor::either(x, len as usize, "activation input")?;
         let (y, handle) = tensor::make_as(len as usize, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                let (n, to) = (len as i64, y.device_mut());
+                return launch!(typed("activation_silu", x.dtype), over(len as usize), 256, 0, x.device(), n, to);
+            }
             by_dtype!(x.dtype, E => {
                 let x = x.of::<E>();
                 rows::each(y.of_mut::<E>(), |at, y| {
@@ -96,6 +109,10 @@ exports! {
         let dy = tensor::get_as(dy, len as usize, "activation gradient", x.dtype)?;
         let (dx, handle) = tensor::make_as(len as usize, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                let (n, to) = (len as i64, dx.device_mut());
+                return launch!(typed("activation_silu_grad", x.dtype), over(len as usize), 256, 0, x.device(), dy.device(), n, to);
+            }
             by_dtype!(x.dtype, E => {
                 let (x, dy) = (x.of::<E>(), dy.of::<E>());
                 rows::each(dx.of_mut::<E>(), |at, dx| {

@@ -3,7 +3,9 @@
 //! Contract. concat: a `[rows][ca]`, b `[rows][cb]` -> `[rows][ca + cb]`. columns: `count` columns from `start`.
 //! rows: `count` rows from `start`; its gradient is zero in the other rows.
 
-use crate::{queue, tensor};
+pub mod launch;
+
+use crate::{gpu, queue, tensor};
 use rayon::prelude::*;
 
 /// `[rows][width]` row by row.
@@ -19,6 +21,9 @@ exports! {
         let b = tensor::get_as(b, rows * cb, "concat second input", a.dtype)?;
         let (y, handle) = tensor::make_as(rows * (ca + cb), a.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::concat(&a, &b, rows, [ca, cb], &y);
+            }
             by_dtype!(a.dtype, E => {
                 let (a, b) = (a.of::<E>(), b.of::<E>());
                 each_row(y.of_mut::<E>(), ca + cb, |row, y| {
@@ -39,6 +44,9 @@ exports! {
         }
         let (y, handle) = tensor::make_as(rows * count, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::take_columns(&x, rows, c, start, count, &y);
+            }
             by_dtype!(x.dtype, E => {
                 let x = x.of::<E>();
                 each_row(y.of_mut::<E>(), count, |row, y| y.copy_from_slice(&x[row * c + start..][..count]))
@@ -56,6 +64,9 @@ exports! {
         }
         let (y, handle) = tensor::make_as(count * c, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::take_rows(&x, start, c, &y);
+            }
             by_dtype!(x.dtype, E => y.of_mut::<E>().copy_from_slice(&x.of::<E>()[start * c..][..count * c]));
             Ok(())
         });
@@ -70,6 +81,9 @@ exports! {
         }
         let (dx, handle) = tensor::make_as(rows * c, dy.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::put_rows(&dy, start, c, &dx);
+            }
             by_dtype!(dy.dtype, E => {
                 let dx = dx.of_mut::<E>();
                 dx.fill(E::default());

@@ -1,4 +1,5 @@
-// 3D convolution over block lists on tensor cores: bf16 operands, f32 sums. The contract is that of mod.rs.
+// 3D convolution over block lists on tensor cores: bf16 operands, f32 sums. The contract is that of mod.rs; f32 tensors are
+// rounded to bf16 when they are loaded.
 //
 // One kernel computes every member of the family; the host chooses the geometry. A tile is `parts` blocks times
 // `tile` voxels, at most ROWS (GRAD_ROWS) rows of the matrix product; what its taps read is loaded into shared memory once (the
@@ -94,8 +95,14 @@ __device__ inline void stage_piece(bf16* to, const bf16* x, long long voxel, int
     }
 }
 
+__device__ inline void stage_piece(bf16* to, const float* x, long long voxel, int first, int channels, bool ok) {
+    const float* from = x + voxel * channels + first;
+    for (int i = 0; i < 8; i++) to[i] = ok && first + i < channels ? to_bf16(from[i]) : (bf16)0;
+}
+
 /// Loads 32 channels of all that a tile reads. neighbours: 27 block numbers per block, -1 for hidden.
-__device__ inline void stage_halo(bf16* halo, const Conv& g, const Tile& tile, const bf16* x, const int* neighbours,
+template <class E>
+__device__ inline void stage_halo(bf16* halo, const Conv& g, const Tile& tile, const E* x, const int* neighbours,
                                   int channel) {
     const int plane = g.halo[1] * g.halo[2], volume = g.halo[0] * plane;
     for (int i = threadIdx.x; i < g.parts * volume * 4; i += blockDim.x) {
@@ -128,9 +135,9 @@ __device__ inline void stage_weights(bf16* to, const Conv& g, const bf16* weight
 }
 
 /// y = conv(x) + bias of one tile and N output channels. 4 warps, each 32 rows x N channels.
-template <int N>
-__device__ inline void conv3d(const Conv& g, const bf16* x, const int* neighbours, const bf16* weights,
-                              const float* bias, bf16* y) {
+template <int N, class E>
+__device__ inline void conv3d(const Conv& g, const E* x, const int* neighbours, const bf16* weights,
+                              const float* bias, E* y) {
     SHARED(bf16, halo);
     bf16* const staged = halo + g.parts * g.halo[0] * g.halo[1] * g.halo[2] * CHANNELS;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.y * N;
@@ -187,15 +194,18 @@ __device__ inline void conv3d(const Conv& g, const bf16* x, const int* neighbour
             for (int n = 0; n < N / 8; n++) {
                 const int c = first + n * 8 + (lane & 3) * 2;
                 if (c >= g.c_out) continue;
-                const bool two = c + 1 < g.c_out;
-                const bf16 low = to_bf16(sums[m][n][2 * h] + (bias ? bias[c] : 0.0f));
-                const bf16 high = to_bf16(sums[m][n][2 * h + 1] + (bias && two ? bias[c + 1] : 0.0f));
-                bf16* const to = y + voxel * g.c_out + c;
+                E* const to = y + voxel * g.c_out + c;
+                const float low = sums[m][n][2 * h] + (bias ? bias[c] : 0.0f);
+                if (c + 1 == g.c_out) {
+                    store(to, low);
+                    continue;
+                }
+                const float high = sums[m][n][2 * h + 1] + (bias ? bias[c + 1] : 0.0f);
                 if (g.c_out % 2 == 0) {
-                    *reinterpret_cast<unsigned*>(to) = pair(low, high);
+                    store_pair(to, low, high);
                 } else {
-                    to[0] = low;
-                    if (two) to[1] = high;
+                    store(to, low);
+                    store(to + 1, high);
                 }
             }
         }
@@ -208,10 +218,22 @@ conv3d_32(const Conv g, const bf16* x, const int* neighbours, const bf16* weight
     conv3d<32>(g, x, neighbours, weights, bias, y);
 }
 
+BUDGET(conv3d_32_f32, 104, 98304);
+extern "C" __global__ void __launch_bounds__(128)
+conv3d_32_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y) {
+    conv3d<32>(g, x, neighbours, weights, bias, y);
+}
+
 /// Grid (tiles, out_padded / 64), 128 threads.
 BUDGET(conv3d_64, 136, 106496);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_64(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y) {
+    conv3d<64>(g, x, neighbours, weights, bias, y);
+}
+
+BUDGET(conv3d_64_f32, 136, 106496);
+extern "C" __global__ void __launch_bounds__(128)
+conv3d_64_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y) {
     conv3d<64>(g, x, neighbours, weights, bias, y);
 }
 
@@ -235,8 +257,8 @@ extern "C" __global__ void __launch_bounds__(256) conv3d_pack(const Pack p, cons
 /// Sums of x[row + tap][c_in] * dy[row][c_out] over the tiles blockIdx.x, blockIdx.x + gridDim.x ... for 32 x 32
 /// channels. GROUPS x SHARES warps: a group holds TAPS taps, a share every SHARES-th stretch of 16 rows.
 /// partial `[gridDim.x * SHARES][taps][in_padded][out_padded]`. Geometry as for conv3d; dy is read where it writes.
-template <int TAPS, int GROUPS, int SHARES>
-__device__ inline void conv3d_weight(const Conv& g, const bf16* x, const int* neighbours, const bf16* dy,
+template <int TAPS, int GROUPS, int SHARES, class E>
+__device__ inline void conv3d_weight(const Conv& g, const E* x, const int* neighbours, const E* dy,
                                      float* partial) {
     SHARED(bf16, halo);
     bf16* const rows = halo + g.parts * g.halo[0] * g.halo[1] * g.halo[2] * CHANNELS;
@@ -309,10 +331,22 @@ conv3d_weight_27(const Conv g, const bf16* x, const int* neighbours, const bf16*
     conv3d_weight<3, 9, 1>(g, x, neighbours, dy, partial);
 }
 
+BUDGET(conv3d_weight_27_f32, 184, 65536);
+extern "C" __global__ void __launch_bounds__(288)
+conv3d_weight_27_f32(const Conv g, const float* x, const int* neighbours, const float* dy, float* partial) {
+    conv3d_weight<3, 9, 1>(g, x, neighbours, dy, partial);
+}
+
 /// One tap: the same grid, 128 threads, four partial sums per block.
 BUDGET(conv3d_weight_1, 96, 65536);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_weight_1(const Conv g, const bf16* x, const int* neighbours, const bf16* dy, float* partial) {
+    conv3d_weight<1, 1, 4>(g, x, neighbours, dy, partial);
+}
+
+BUDGET(conv3d_weight_1_f32, 96, 65536);
+extern "C" __global__ void __launch_bounds__(128)
+conv3d_weight_1_f32(const Conv g, const float* x, const int* neighbours, const float* dy, float* partial) {
     conv3d_weight<1, 1, 4>(g, x, neighbours, dy, partial);
 }
 
@@ -329,4 +363,45 @@ conv3d_weight_sum(const Pack p, const float* partial, int splits, float* dw) {
     }
     const int line = p.turned ? in * p.out + out : out * p.in + in;
     dw[(long long)line * p.file_taps + p.source[tap]] = sum;
+}
+
+/// Sums over slices of rows of `[rows][c]`: grid (slices, c / 32), 256 threads, partial `[slices][c]`.
+template <class E>
+__device__ inline void sum_rows(const E* x, long long rows, int c, int slice, float* partial) {
+    SHARED(float, sums);  // [8 warps][32]
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = blockIdx.y * 32 + lane;
+    const long long first = (long long)blockIdx.x * slice, last = first + slice < rows ? first + slice : rows;
+    float sum = 0.0f;
+    if (channel < c) {
+        for (long long row = first + warp; row < last; row += 8) sum += number(x[row * c + channel]);
+    }
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    if (warp || channel >= c) return;
+    float total = 0.0f;
+    for (int w = 0; w < 8; w++) total += sums[w * 32 + lane];
+    partial[(long long)blockIdx.x * c + channel] = total;
+}
+
+BUDGET(conv3d_bias, 40, 1024);
+extern "C" __global__ void __launch_bounds__(256)
+conv3d_bias(const bf16* x, long long rows, int c, int slice, float* partial) {
+    sum_rows(x, rows, c, slice, partial);
+}
+
+BUDGET(conv3d_bias_f32, 40, 1024);
+extern "C" __global__ void __launch_bounds__(256)
+conv3d_bias_f32(const float* x, long long rows, int c, int slice, float* partial) {
+    sum_rows(x, rows, c, slice, partial);
+}
+
+/// The slices in order: one thread per channel.
+BUDGET(conv3d_bias_fold, 40, 0);
+extern "C" __global__ void __launch_bounds__(256)
+conv3d_bias_fold(const float* partial, int slices, int c, float* db) {
+    const int channel = blockIdx.x * 256 + threadIdx.x;
+    if (channel >= c) return;
+    float sum = 0.0f;
+    for (int k = 0; k < slices; k++) sum += partial[(long long)k * c + channel];
+    db[channel] = sum;
 }

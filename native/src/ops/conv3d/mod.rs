@@ -16,6 +16,7 @@ pub mod few;
 pub mod gather;
 pub mod isa;
 pub mod kernels;
+pub mod launch;
 pub mod portable;
 pub mod reference;
 #[cfg(test)]
@@ -26,7 +27,7 @@ pub mod winograd;
 
 use crate::abi::Result;
 use crate::grid::{self, Grid};
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 use std::sync::Arc;
 
 /// Shape of one convolution: `side` is the block side of the output.
@@ -83,6 +84,9 @@ exports! {
         let bias = if bias == 0 { None } else { Some(tensor::get(bias, s.c_out, "conv3d bias")?) };
         let (y, handle) = tensor::make_as(s.output_len(&grid), x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::forward(&s, &grid, &x, &weight, bias.as_deref(), &y);
+            }
             let bias = bias.as_ref().map(|b| b.values());
             by_dtype!(x.dtype, E => cpu::forward(&s, &grid, x.of::<E>(), weight.values(), bias, y.of_mut()));
             Ok(())
@@ -96,6 +100,9 @@ exports! {
         let weight = tensor::get(weight, s.weight_len(), "conv3d weight")?;
         let (dx, handle) = tensor::make_as(s.input_len(&grid), dy.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_input(&s, &grid, &dy, &weight, &dx);
+            }
             by_dtype!(dy.dtype, E => cpu::grad_input(&s, &grid, dy.of::<E>(), weight.values(), dx.of_mut()));
             Ok(())
         });
@@ -108,6 +115,9 @@ exports! {
         let dy = tensor::get_as(dy, s.output_len(&grid), "conv3d output gradient", x.dtype)?;
         let (dw, handle) = tensor::make(s.weight_len());
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_weight(&s, &grid, &x, &dy, &dw);
+            }
             by_dtype!(x.dtype, E => cpu::grad_weight(&s, &grid, x.of::<E>(), dy.of(), dw.values_mut()));
             Ok(())
         });
@@ -119,6 +129,9 @@ exports! {
         let dy = tensor::either(dy, rows * c, "output gradient")?;
         let (db, handle) = tensor::make(c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::sum_rows(&dy, rows, c, &db);
+            }
             by_dtype!(dy.dtype, E => weight::sum_rows(dy.of::<E>(), c, db.values_mut()));
             Ok(())
         });
@@ -132,6 +145,9 @@ exports! {
         let bias = tensor::get(bias, s.c_out, "transposed convolution bias")?;
         let (y, handle) = tensor::make_as(8 * s.rows() * s.c_out, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::up_forward(&s, &x, &weight, &bias, &y);
+            }
             by_dtype!(x.dtype, E => cpu::up_forward(&s, x.of::<E>(), weight.values(), bias.values(), y.of_mut()));
             Ok(())
         });
@@ -144,6 +160,9 @@ exports! {
         let weight = tensor::get(weight, 8 * s.c_in * s.c_out, "transposed convolution weight")?;
         let (dx, handle) = tensor::make_as(s.rows() * s.c_in, dy.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::up_grad_input(&s, &dy, &weight, &dx);
+            }
             by_dtype!(dy.dtype, E => cpu::up_grad_input(&s, dy.of::<E>(), weight.values(), dx.of_mut()));
             Ok(())
         });
@@ -156,6 +175,9 @@ exports! {
         let dy = tensor::get_as(dy, 8 * s.rows() * s.c_out, "transposed convolution output gradient", x.dtype)?;
         let (dw, handle) = tensor::make(8 * s.c_in * s.c_out);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::up_grad_weight(&s, &x, &dy, &dw);
+            }
             by_dtype!(x.dtype, E => cpu::up_grad_weight(&s, x.of::<E>(), dy.of(), dw.values_mut()));
             Ok(())
         });

@@ -3,7 +3,9 @@
 //! Contract. normalize: y = x / max(|x|, eps) per row of `[rows][c]`; where the norm is below eps it counts as a
 //! constant, as in torch.nn.functional.normalize. dot: offset + factor * <a, b>, one value. Sums in f64.
 
-use crate::{queue, tensor};
+pub mod launch;
+
+use crate::{gpu, queue, tensor};
 use rayon::prelude::*;
 
 /// Values per stretch of a sum: fixed, so that the bits do not depend on the number of cores.
@@ -50,6 +52,9 @@ exports! {
         let x = tensor::get(x, rows * c, "normalize input")?;
         let (y, handle) = tensor::make(rows * c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::normalize(&x, rows, c, eps, &y);
+            }
             y.values_mut().par_chunks_mut(c).zip(x.values().par_chunks(c)).for_each(|(y, x)| {
                 let factor = 1.0 / inner(x, x).sqrt().max(eps as f64);
                 y.iter_mut().zip(x).for_each(|(y, x)| *y = (*x as f64 * factor) as f32);
@@ -65,6 +70,9 @@ exports! {
         let x = tensor::get(x, rows * c, "normalize input")?;
         let (dx, handle) = tensor::make(rows * c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::normalize_grad(&dy, &x, rows, c, eps, &dx);
+            }
             let rows = dx.values_mut().par_chunks_mut(c).zip(dy.values().par_chunks(c)).zip(x.values().par_chunks(c));
             rows.for_each(|((dx, dy), x)| {
                 let norm = inner(x, x).sqrt();
@@ -83,7 +91,13 @@ exports! {
         let a = tensor::get(a, len as usize, "first factor")?;
         let b = tensor::get(b, len as usize, "second factor")?;
         let (y, handle) = tensor::make(1);
-        queue::enqueue(move || { y.values_mut()[0] = (offset + factor * dot(a.values(), b.values())) as f32; Ok(()) });
+        queue::enqueue(move || {
+            if gpu::active() {
+                return launch::dot(&a, &b, offset, factor, &y);
+            }
+            y.values_mut()[0] = (offset + factor * dot(a.values(), b.values())) as f32;
+            Ok(())
+        });
         Ok(handle)
     }
     /// factor * scalar * x, with the scalar in a tensor of one value.
@@ -92,6 +106,9 @@ exports! {
         let x = tensor::get(x, len as usize, "input")?;
         let (y, handle) = tensor::make(len as usize);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::scale_by(&scalar, factor, &x, &y);
+            }
             let a = (factor * scalar.values()[0] as f64) as f32;
             let pairs = y.values_mut().par_chunks_mut(STRETCH).zip(x.values().par_chunks(STRETCH));
             pairs.for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, x)| *y = a * x));
@@ -108,6 +125,9 @@ exports! {
         let x = tensor::get(x, len, "rolled tensor")?;
         let (y, handle) = tensor::make(len);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::swap_halves(&x, &y);
+            }
             y.values_mut().copy_from_slice(x.values());
             y.values_mut().rotate_left(len / 2);
             Ok(())

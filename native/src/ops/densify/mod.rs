@@ -5,13 +5,14 @@
 //! `[c]` (zero without one). gather: the inverse, drops the voxels of blocks that are not listed. Each is the
 //! gradient of the other (densify with no token); the token's gradient is the sum over the voxels not listed.
 
+pub mod launch;
 pub mod reference;
 
 use super::rows;
 use crate::abi::Result;
 use crate::element::{Element, convert};
 use crate::grid::{self, Grid};
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 use rayon::prelude::*;
 
 /// Where the blocks of a grid lie in whole volumes.
@@ -109,6 +110,9 @@ exports! {
         let token = if token == 0 { None } else { Some(tensor::get(token, s.c, "densify token")?) };
         let (y, handle) = tensor::make_as(s.dense_len(), x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::scatter(&s, &x, &token, &y);
+            }
             let token = token.as_ref().map(|t| t.values());
             by_dtype!(x.dtype, E => s.scatter(x.of::<E>(), token, y.of_mut()));
             Ok(())
@@ -121,6 +125,9 @@ exports! {
         let x = tensor::either(x, s.dense_len(), "block gathering input")?;
         let (y, handle) = tensor::make_as(s.blocks_len(), x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::gather(&s, &x, &y);
+            }
             by_dtype!(x.dtype, E => s.gather(x.of::<E>(), y.of_mut()));
             Ok(())
         });
@@ -132,6 +139,9 @@ exports! {
         let dy = tensor::either(dy, s.dense_len(), "densify output gradient")?;
         let (out, handle) = tensor::make(s.c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::hidden_sum(&s, &dy, &out);
+            }
             by_dtype!(dy.dtype, E => s.hidden_sum(dy.of::<E>(), out.values_mut()));
             Ok(())
         });

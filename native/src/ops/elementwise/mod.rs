@@ -2,8 +2,9 @@
 
 use super::rows;
 use crate::element::Element;
+use crate::gpu::{self, NULL, over, typed};
 use crate::wide;
-use crate::{queue, tensor};
+use crate::{launch, queue, tensor};
 
 wide! {
     /// target += source
@@ -18,6 +19,10 @@ exports! {
         let target = tensor::either(target, len as usize, "sum")?;
         let source = tensor::get_as(source, len as usize, "term", target.dtype)?;
         queue::enqueue(move || {
+            if gpu::active() {
+                let (t, s, n) = (target.device_mut(), source.device(), len as i64);
+                return launch!(typed("combine", target.dtype), over(len as usize), 256, 0, 1f32, t, 1f32, s, n, t);
+            }
             by_dtype!(target.dtype, E => {
                 let source = source.of::<E>();
                 rows::each(target.of_mut::<E>(), |at, t| {
@@ -34,6 +39,10 @@ exports! {
         let v = tensor::get_as(v, len as usize, "second term", u.dtype)?;
         let (y, handle) = tensor::make_as(len as usize, u.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                let (n, y) = (len as i64, y.device_mut());
+                return launch!(typed("combine", u.dtype), over(len as usize), 256, 0, a, u.device(), b, v.device(), n, y);
+            }
             by_dtype!(u.dtype, E => {
                 let (u, v) = (u.of::<E>(), v.of::<E>());
                 rows::each(y.of_mut::<E>(), |at, y| {
@@ -50,6 +59,10 @@ exports! {
         let u = tensor::either(u, len as usize, "input")?;
         let (y, handle) = tensor::make_as(len as usize, u.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                let (n, y) = (len as i64, y.device_mut());
+                return launch!(typed("combine", u.dtype), over(len as usize), 256, 0, a, u.device(), 0f32, NULL, n, y);
+            }
             by_dtype!(u.dtype, E => {
                 let u = u.of::<E>();
                 rows::each(y.of_mut::<E>(), |at, y| {

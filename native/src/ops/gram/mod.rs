@@ -3,9 +3,10 @@
 //! Contract. p, z `[n * positions][c]`; D `[n][c][c]`, D_k = P_k^T P_k - Z_k^T Z_k, symmetric. The gradient of P_k
 //! from a symmetric dD is 2 P_k dD. Sums run over positions in order.
 
+pub mod launch;
 pub mod reference;
 
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 use rayon::prelude::*;
 
 /// D of one sample, row by row of the matrix: row i needs column i and all rows of p and z.
@@ -37,6 +38,9 @@ exports! {
         let z = tensor::get(z, n * positions * c, "Gram teacher")?;
         let (d, handle) = tensor::make(n * c * c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::difference(&p, &z, [n, positions, c], &d);
+            }
             let one = positions * c;
             for k in 0..n {
                 let (p, z) = (&p.values()[k * one..][..one], &z.values()[k * one..][..one]);
@@ -53,6 +57,9 @@ exports! {
         let dd = tensor::get(dd, n * c * c, "Gram gradient")?;
         let (dp, handle) = tensor::make(n * positions * c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::gradient(&p, &dd, [n, positions, c], &dp);
+            }
             let one = positions * c;
             for k in 0..n {
                 let dd = &dd.values()[k * c * c..][..c * c];

@@ -1,5 +1,5 @@
-// Instance norm over the visible voxels of each sample; the contract is that of mod.rs, tensors are bf16, statistics and
-// sums f32. Every sum is two steps: blocks add slices of rows, then one thread per channel adds the slices in order,
+// Instance norm over the visible voxels of each sample; the contract is that of mod.rs, tensors are bf16 or f32,
+// statistics and sums f32. Every sum is two steps: blocks add slices of rows, then one thread per channel adds the slices in order,
 // so two runs give the same bits. The variance is a second pass over x, not a difference of squares.
 #include "device.cuh"
 
@@ -33,37 +33,67 @@ template <class F> __device__ inline void slice_sums(const Norm& s, float* parti
     }
 }
 
+template <class E> __device__ inline void mean(const Norm& s, const E* x, float* partial) {
+    slice_sums(s, partial, [&](long long at, int, float& a, float&) { a += number(x[at]); });
+}
+
 /// Sums of x. Shared memory of all sums: 2 x 8 x 32 values.
 BUDGET(norm_mean, 40, 2048);
 extern "C" __global__ void __launch_bounds__(256) norm_mean(const Norm s, const bf16* x, float* partial) {
-    slice_sums(s, partial, [&](long long at, int, float& a, float&) { a += from_bf16(x[at]); });
+    mean(s, x, partial);
+}
+
+BUDGET(norm_mean_f32, 40, 2048);
+extern "C" __global__ void __launch_bounds__(256) norm_mean_f32(const Norm s, const float* x, float* partial) {
+    mean(s, x, partial);
+}
+
+template <class E> __device__ inline void variance(const Norm& s, const E* x, const float* mean, float* partial) {
+    slice_sums(s, partial, [&](long long at, int of, float& a, float&) {
+        const float d = number(x[at]) - mean[of];
+        a += d * d;
+    });
 }
 
 /// Sums of squared distances from the mean.
 BUDGET(norm_variance, 40, 2048);
 extern "C" __global__ void __launch_bounds__(256)
 norm_variance(const Norm s, const bf16* x, const float* mean, float* partial) {
-    slice_sums(s, partial, [&](long long at, int of, float& a, float&) {
-        const float d = from_bf16(x[at]) - mean[of];
-        a += d * d;
-    });
+    variance(s, x, mean, partial);
+}
+
+BUDGET(norm_variance_f32, 40, 2048);
+extern "C" __global__ void __launch_bounds__(256)
+norm_variance_f32(const Norm s, const float* x, const float* mean, float* partial) {
+    variance(s, x, mean, partial);
 }
 
 /// Gradient of what the activation was applied to; y is read only where slope is not 1.
-__device__ inline float through(const Norm& s, const bf16* y, const bf16* dy, long long at) {
-    const float g = from_bf16(dy[at]);
-    return s.slope == 1.0f || from_bf16(y[at]) > 0.0f ? g : s.slope * g;
+template <class E> __device__ inline float through(const Norm& s, const E* y, const E* dy, long long at) {
+    const float g = number(dy[at]);
+    return s.slope == 1.0f || number(y[at]) > 0.0f ? g : s.slope * g;
+}
+
+template <class E>
+__device__ inline void grad_sums(const Norm& s, const E* x, const E* y, const E* dy, const float* statistics, float* partial) {
+    slice_sums(s, partial, [&](long long at, int of, float& a, float& b) {
+        const float g = through(s, y, dy, at);
+        a += g;
+        b += g * (number(x[at]) - statistics[of]) * statistics[s.samples * s.c + of];
+    });
 }
 
 /// Sums of g and of g * xhat. statistics `[2][samples][c]`: mean, 1 / sqrt(variance + eps).
 BUDGET(norm_grad_sums, 40, 2048);
 extern "C" __global__ void __launch_bounds__(256)
 norm_grad_sums(const Norm s, const bf16* x, const bf16* y, const bf16* dy, const float* statistics, float* partial) {
-    slice_sums(s, partial, [&](long long at, int of, float& a, float& b) {
-        const float g = through(s, y, dy, at);
-        a += g;
-        b += g * (from_bf16(x[at]) - statistics[of]) * statistics[s.samples * s.c + of];
-    });
+    grad_sums(s, x, y, dy, statistics, partial);
+}
+
+BUDGET(norm_grad_sums_f32, 40, 2048);
+extern "C" __global__ void __launch_bounds__(256)
+norm_grad_sums_f32(const Norm s, const float* x, const float* y, const float* dy, const float* statistics, float* partial) {
+    grad_sums(s, x, y, dy, statistics, partial);
 }
 
 /// Adds the slices in order: grid over samples * c, twice where `halves` is 2. as: 0 the sums themselves, 1 the mean,
@@ -80,19 +110,49 @@ norm_fold(const Norm s, const float* partial, int slices, int halves, int as, fl
     out[i] = as == 0 ? sum : as == 1 ? sum / count : 1.0f / sqrtf(sum / count + eps);
 }
 
-/// y = act(gamma * xhat + beta + residual): grid (any, samples). gamma, beta, residual may be null.
-BUDGET(norm_apply, 40, 0);
-extern "C" __global__ void __launch_bounds__(256)
-norm_apply(const Norm s, const bf16* x, const float* statistics, const float* gamma, const float* beta,
-           const bf16* residual, bf16* y) {
+template <class E>
+__device__ inline void apply(const Norm& s, const E* x, const float* statistics, const float* gamma, const float* beta,
+                             const E* residual, E* y) {
     const int n = blockIdx.y;
     const long long end = (long long)s.starts[n + 1] * s.c;
     long long at = (long long)s.starts[n] * s.c + blockIdx.x * blockDim.x + threadIdx.x;
     for (; at < end; at += gridDim.x * blockDim.x) {
         const int channel = at % s.c, of = n * s.c + channel;
-        float v = (from_bf16(x[at]) - statistics[of]) * statistics[s.samples * s.c + of];
-        v = (gamma ? gamma[channel] : 1.0f) * v + (beta ? beta[channel] : 0.0f) + (residual ? from_bf16(residual[at]) : 0.0f);
-        y[at] = to_bf16(v > 0.0f ? v : s.slope * v);
+        float v = (number(x[at]) - statistics[of]) * statistics[s.samples * s.c + of];
+        v = (gamma ? gamma[channel] : 1.0f) * v + (beta ? beta[channel] : 0.0f) + (residual ? number(residual[at]) : 0.0f);
+        store(y + at, v > 0.0f ? v : s.slope * v);
+    }
+}
+
+/// y = act(gamma * xhat + beta + residual): grid (any, samples). gamma, beta, residual may be null.
+BUDGET(norm_apply, 40, 0);
+extern "C" __global__ void __launch_bounds__(256)
+norm_apply(const Norm s, const bf16* x, const float* statistics, const float* gamma, const float* beta,
+           const bf16* residual, bf16* y) {
+    apply(s, x, statistics, gamma, beta, residual, y);
+}
+
+BUDGET(norm_apply_f32, 40, 0);
+extern "C" __global__ void __launch_bounds__(256)
+norm_apply_f32(const Norm s, const float* x, const float* statistics, const float* gamma, const float* beta,
+               const float* residual, float* y) {
+    apply(s, x, statistics, gamma, beta, residual, y);
+}
+
+template <class E>
+__device__ inline void grad_input(const Norm& s, const E* x, const E* y, const E* dy, const float* statistics,
+                                  const float* sums, const float* gamma, E* dx, E* dresidual) {
+    const int n = blockIdx.y, lines = s.samples * s.c;
+    const float share = 1.0f / (float)(s.starts[n + 1] - s.starts[n]);
+    const long long end = (long long)s.starts[n + 1] * s.c;
+    long long at = (long long)s.starts[n] * s.c + blockIdx.x * blockDim.x + threadIdx.x;
+    for (; at < end; at += gridDim.x * blockDim.x) {
+        const int channel = at % s.c, of = n * s.c + channel;
+        const float rstd = statistics[lines + of], xhat = (number(x[at]) - statistics[of]) * rstd;
+        const float g = through(s, y, dy, at);
+        const float d = g - sums[of] * share - xhat * sums[lines + of] * share;
+        store(dx + at, (gamma ? gamma[channel] : 1.0f) * rstd * d);
+        if (dresidual) store(dresidual + at, g);
     }
 }
 
@@ -101,16 +161,23 @@ BUDGET(norm_grad_input, 40, 0);
 extern "C" __global__ void __launch_bounds__(256)
 norm_grad_input(const Norm s, const bf16* x, const bf16* y, const bf16* dy, const float* statistics, const float* sums,
                 const float* gamma, bf16* dx, bf16* dresidual) {
-    const int n = blockIdx.y, lines = s.samples * s.c;
-    const float share = 1.0f / (float)(s.starts[n + 1] - s.starts[n]);
-    const long long end = (long long)s.starts[n + 1] * s.c;
-    long long at = (long long)s.starts[n] * s.c + blockIdx.x * blockDim.x + threadIdx.x;
-    for (; at < end; at += gridDim.x * blockDim.x) {
-        const int channel = at % s.c, of = n * s.c + channel;
-        const float rstd = statistics[lines + of], xhat = (from_bf16(x[at]) - statistics[of]) * rstd;
-        const float g = through(s, y, dy, at);
-        const float d = g - sums[of] * share - xhat * sums[lines + of] * share;
-        dx[at] = to_bf16((gamma ? gamma[channel] : 1.0f) * rstd * d);
-        if (dresidual) dresidual[at] = to_bf16(g);
-    }
+    grad_input(s, x, y, dy, statistics, sums, gamma, dx, dresidual);
+}
+
+BUDGET(norm_grad_input_f32, 40, 0);
+extern "C" __global__ void __launch_bounds__(256)
+norm_grad_input_f32(const Norm s, const float* x, const float* y, const float* dy, const float* statistics,
+                    const float* sums, const float* gamma, float* dx, float* dresidual) {
+    grad_input(s, x, y, dy, statistics, sums, gamma, dx, dresidual);
+}
+
+/// Gradient of beta (half 0) or gamma (half 1): that half of the sums, added over the samples; a thread per channel.
+BUDGET(norm_grad_affine, 40, 0);
+extern "C" __global__ void __launch_bounds__(256)
+norm_grad_affine(const float* sums, int half, int samples, int c, float* out) {
+    const int channel = blockIdx.x * 256 + threadIdx.x;
+    if (channel >= c) return;
+    float sum = 0.0f;
+    for (int n = 0; n < samples; n++) sum += sums[(half * samples + n) * c + channel];
+    out[channel] = sum;
 }

@@ -10,13 +10,14 @@
 //! slope * dy.
 
 pub mod cpu;
+pub mod launch;
 pub mod reference;
 
 use super::rows;
 use crate::abi::Result;
 use crate::element::Dtype;
-use crate::queue;
 use crate::tensor::{self, Tensor};
+use crate::{gpu, queue};
 
 /// Shape: first row of each sample (and the number of rows at the end), channels.
 #[derive(Clone, Debug)]
@@ -66,6 +67,9 @@ exports! {
         let x = tensor::either(x, s.len(), "norm input")?;
         let (out, handle) = tensor::make(s.statistics_len());
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::statistics(&s, &x, eps, &out);
+            }
             by_dtype!(x.dtype, E => cpu::statistics(&s, x.of::<E>(), eps, out.values_mut()));
             Ok(())
         });
@@ -81,6 +85,9 @@ exports! {
         let residual = optional(residual, s.len(), "norm residual", x.dtype)?;
         let (y, handle) = tensor::make_as(s.len(), x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::forward(&s, &x, &statistics, [&gamma, &beta, &residual], slope, &y);
+            }
             let [gamma, beta] = [&gamma, &beta].map(|t| t.as_ref().map(|t| t.values()));
             by_dtype!(x.dtype, E => {
                 let residual = residual.as_ref().map(|t| t.of::<E>());
@@ -99,6 +106,9 @@ exports! {
         let statistics = tensor::get(statistics, s.statistics_len(), "norm statistics")?;
         let (out, handle) = tensor::make(s.statistics_len());
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_sums(&s, [&x, &y, &dy], &statistics, slope, &out);
+            }
             by_dtype!(x.dtype, E => {
                 let (x, y, dy) = (x.of::<E>(), y.of(), dy.of());
                 cpu::grad_sums(&s, x, y, dy, statistics.values(), slope, out.values_mut())
@@ -118,6 +128,9 @@ exports! {
         let gamma = optional(gamma, s.c, "norm weight", Dtype::F32)?;
         let (dx, handle) = tensor::make_as(s.len(), x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_input(&s, [&x, &y, &dy], &statistics, &sums, &gamma, slope, &dx);
+            }
             let gamma = gamma.as_ref().map(|t| t.values());
             let (statistics, sums) = (statistics.values(), sums.values());
             by_dtype!(x.dtype, E => {
@@ -134,6 +147,9 @@ exports! {
         let sums = tensor::get(sums, 2 * samples * c, "norm gradient sums")?;
         let (out, handle) = tensor::make(c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_affine(&sums, half, samples, &out);
+            }
             let part = &sums.values()[half * samples * c..][..samples * c];
             for (i, value) in out.values_mut().iter_mut().enumerate() {
                 *value = (0..samples).map(|n| part[n * c + i] as f64).sum::<f64>() as f32;

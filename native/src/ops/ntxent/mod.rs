@@ -6,9 +6,10 @@
 //! receives a gradient, from the rows of both.
 
 pub mod cpu;
+pub mod launch;
 pub mod reference;
 
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 
 fn checked(n: u32, c: u32) -> crate::abi::Result<(usize, usize)> {
     if n < 4 || n % 2 == 1 || c == 0 {
@@ -30,6 +31,9 @@ exports! {
         let teacher = tensor::get(teacher, n * c, "contrastive teacher")?;
         let (s, handle) = tensor::make(4 * n * n);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::similarity(&student, &teacher, n, temperature, &s);
+            }
             let rows = cpu::stack(teacher.values(), student.values());
             cpu::products(&rows, &rows, c, 1.0 / temperature, s.values_mut());
             Ok(())
@@ -41,7 +45,13 @@ exports! {
         let (n, _) = checked(n, 1)?;
         let s = tensor::get(similarity, 4 * n * n, "similarity")?;
         let (y, handle) = tensor::make(1);
-        queue::enqueue(move || { y.values_mut()[0] = cpu::loss(s.values(), n) as f32; Ok(()) });
+        queue::enqueue(move || {
+            if gpu::active() {
+                return launch::loss(&s, n, &y);
+            }
+            y.values_mut()[0] = cpu::loss(s.values(), n) as f32;
+            Ok(())
+        });
         Ok(handle)
     }
     /// Share of the 2n rows whose most similar row of those that count is the positive, from S. One value.
@@ -61,6 +71,9 @@ exports! {
         let teacher = tensor::get(teacher, n * c, "contrastive teacher")?;
         let (ds, handle) = tensor::make(n * c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::gradient([&dy, &s, &student, &teacher], n, c, temperature, &ds);
+            }
             let rows = cpu::stack(teacher.values(), student.values());
             let factor = dy.values()[0] as f64 / (2 * n) as f64 / temperature as f64;
             cpu::gradient(s.values(), &rows, n, c, factor, ds.values_mut());

@@ -7,9 +7,10 @@
 //! with its last good weights.
 
 pub mod cpu;
+pub mod launch;
 pub mod reference;
 
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 
 /// Factor of the gradients; None when the norm is not finite.
 pub fn clip_factor(norm: f32, clip: f32) -> Option<f32> {
@@ -22,6 +23,9 @@ exports! {
         let tensors = tensors.iter().map(|&t| tensor::get(t, tensor::any(t)?.len, "gradient")).collect::<crate::abi::Result<Vec<_>>>()?;
         let (norm, handle) = tensor::make(1);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::global_norm(&tensors, &norm);
+            }
             let sum: f64 = tensors.iter().map(|t| cpu::sum_of_squares(t.values())).sum();
             norm.values_mut()[0] = sum.sqrt() as f32;
             Ok(())
@@ -37,6 +41,9 @@ exports! {
         let norm = tensor::get(norm, 1, "gradient norm")?;
         let rule = cpu::Sgd { lr: lr as f32, momentum: momentum as f32, nesterov, weight_decay: weight_decay as f32 };
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::sgd(&rule, &norm, clip, &parameter, &gradient, &state);
+            }
             if let Some(factor) = clip_factor(norm.values()[0], clip) {
                 cpu::sgd(&rule, factor, parameter.values_mut(), gradient.values(), state.values_mut());
             }
@@ -60,6 +67,9 @@ exports! {
         let norm = tensor::get(norm, 1, "gradient norm")?;
         let rule = cpu::AdamW { lr, beta1, beta2, eps, weight_decay };
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::adamw(&rule, &norm, clip, &parameter, &gradient, (&exp_avg, &exp_avg_sq, &largest, &step));
+            }
             if let Some(factor) = clip_factor(norm.values()[0], clip) {
                 step.values_mut()[0] += 1.0;
                 let state = (exp_avg.values_mut(), exp_avg_sq.values_mut(), largest.as_ref().map(|t| t.values_mut()));
@@ -73,7 +83,13 @@ exports! {
     fn vx_ema(teacher: u32, student: u32, len: u32, momentum: f64) {
         let teacher = tensor::get(teacher, len as usize, "teacher")?;
         let student = tensor::get(student, len as usize, "student")?;
-        queue::enqueue(move || { cpu::ema(teacher.values_mut(), student.values(), momentum); Ok(()) });
+        queue::enqueue(move || {
+            if gpu::active() {
+                return launch::ema(&teacher, &student, momentum);
+            }
+            cpu::ema(teacher.values_mut(), student.values(), momentum);
+            Ok(())
+        });
         Ok(0.0)
     }
 }

@@ -4,10 +4,12 @@
 //! cross blocks, so hidden voxels never enter). global: x -> `[samples][c]`, the mean over the listed voxels of each
 //! sample, in f32; a sample with none is an error.
 
+pub mod launch;
+
 use super::rows;
 use crate::abi::Result;
 use crate::element::{Dtype, Element};
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 use rayon::prelude::*;
 
 /// Rows (z, y) of all blocks: `(block * z + z) * y + y` -> first value of the four fine rows it covers.
@@ -68,6 +70,9 @@ exports! {
         let x = tensor::either(x, 8 * len, "pooling input")?;
         let (y, handle) = tensor::make_as(len, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::average(blocks, side, c, &x, &y);
+            }
             by_dtype!(x.dtype, E => average(x.of::<E>(), side, c, y.of_mut()));
             Ok(())
         });
@@ -80,6 +85,9 @@ exports! {
         let dy = tensor::either(dy, len, "pooling output gradient")?;
         let (dx, handle) = tensor::make_as(8 * len, dy.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::average_grad(blocks, side, c, &dy, &dx);
+            }
             by_dtype!(dy.dtype, E => average_grad(dy.of::<E>(), side, c, dx.of_mut()));
             Ok(())
         });
@@ -92,6 +100,9 @@ exports! {
         let x = tensor::either(x, starts[samples] * c, "pooling input")?;
         let (y, handle) = tensor::make(samples * c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::global(starts, c, &x, &y);
+            }
             let sums = by_dtype!(x.dtype, E => {
                 let x = x.of::<E>();
                 rows::sums(&rows::pieces(&starts, c), samples, c, |piece, sum| {
@@ -114,6 +125,9 @@ exports! {
         let dy = tensor::get(dy, samples * c, "pooling output gradient")?;
         let (dx, handle) = tensor::make_as(starts[samples] * c, Dtype::parse(dtype)?);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::global_grad(&starts, c, &dy, &dx);
+            }
             let dy = dy.values();
             by_dtype!(dx.dtype, E => rows::fill(&rows::pieces(&starts, c), c, dx.of_mut::<E>(), |piece, dx| {
                 let share = 1.0 / (starts[piece.sample + 1] - starts[piece.sample]) as f32;

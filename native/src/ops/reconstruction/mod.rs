@@ -4,10 +4,12 @@
 //! loss = sum w * f(r) / (c * sum w + eps), eps 1e-12: one ratio over the batch. f: kind 0 r^2; 1 |r|; 2 Huber with
 //! delta 1: r^2 / 2 where |r| < 1, |r| - 1/2 elsewhere. dy = dloss * w * f'(r) / (c * sum w + eps).
 
+pub mod launch;
+
 use super::rows;
 use crate::abi::Result;
-use crate::queue;
 use crate::tensor::{self, Tensor};
+use crate::{gpu, queue};
 
 #[inline(always)]
 fn error(kind: u32, r: f32) -> f32 {
@@ -72,6 +74,9 @@ exports! {
         let (y, target, weight) = parse(y, target, weight, rows, c, kind)?;
         let (out, handle) = tensor::make(2);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::forward(&y, &target, &weight, c, kind, &out);
+            }
             let weight = weight.as_ref().map(|w| w.values());
             let (loss, count) = forward(y.values(), target.values(), weight, c as usize, kind);
             out.values_mut().copy_from_slice(&[loss as f32, count as f32]);
@@ -86,6 +91,9 @@ exports! {
         let result = tensor::get(result, 2, "reconstruction result")?;
         let (dy, handle) = tensor::make(y.len);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::gradient([&dloss, &result, &y, &target], &weight, c, kind, &dy);
+            }
             let (c, factor) = (c as usize, dloss.values()[0] / result.values()[1]);
             let (y, target, weight) = (y.values(), target.values(), weight.as_ref().map(|w| w.values()));
             rows::fill(&rows::pieces(&[0, y.len() / c], c), c, dy.values_mut(), |piece, dy| {

@@ -30,11 +30,6 @@ separable_support(const Resampling s, const float* weights, int* support) {
     support[2 * i + 1] = last;
 }
 
-__device__ inline float number(float v) { return v; }
-__device__ inline float number(bf16 v) { return from_bf16(v); }
-__device__ inline void store(float* to, float v) { *to = v; }
-__device__ inline void store(bf16* to, float v) { *to = to_bf16(v); }
-
 template <class X, class Y>
 __device__ inline void resample(const Resampling& s, const float* weights, const int* support, const X* x, Y* y) {
     const long long count = (long long)s.n * s.output[0] * s.output[1] * s.output[2] * s.c;
@@ -82,5 +77,18 @@ separable_from_bf16(const Resampling s, const float* weights, const int* support
 BUDGET(separable_to_bf16, 80, 0);
 extern "C" __global__ void __launch_bounds__(256)
 separable_to_bf16(const Resampling s, const float* weights, const int* support, const float* x, bf16* y) {
+    resample(s, weights, support, x, y);
+}
+
+/// One type on both sides.
+BUDGET(separable_f32, 80, 0);
+extern "C" __global__ void __launch_bounds__(256)
+separable_f32(const Resampling s, const float* weights, const int* support, const float* x, float* y) {
+    resample(s, weights, support, x, y);
+}
+
+BUDGET(separable_bf16, 80, 0);
+extern "C" __global__ void __launch_bounds__(256)
+separable_bf16(const Resampling s, const float* weights, const int* support, const bf16* x, bf16* y) {
     resample(s, weights, support, x, y);
 }

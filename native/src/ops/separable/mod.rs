@@ -7,10 +7,11 @@
 //! with transposed matrices. Rows may be mostly zeros: only the stretch from first to last non-zero is read.
 
 pub mod cpu;
+pub mod launch;
 pub mod reference;
 
 use crate::element::Dtype;
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 
 /// Sizes of one resampling.
 #[derive(Clone, Copy)]
@@ -52,6 +53,9 @@ exports! {
         let (y, handle) = tensor::make_as(s.output_len(), Dtype::parse(dtype)?);
         let weights = weights.to_vec();
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::resample(&s, &weights, &x, &y);
+            }
             by_dtype!(x.dtype, X => by_dtype!(y.dtype, Y => {
                 cpu::resample(&s, &weights, x.of::<X>(), y.of_mut::<Y>())
             }));

@@ -1,0 +1,196 @@
+/** Every op with kernels, outputs and gradients, on the GPU and on the CPU from the same values. */
+import { Tape } from "../autograd.ts";
+import { deviceReport } from "../device.ts";
+import { native } from "../native/library.ts";
+import { leakyRelu, silu } from "../ops/activation.ts";
+import { adaptivePool } from "../ops/adaptive_pool.ts";
+import { cast } from "../ops/cast.ts";
+import { concat, matrixRows } from "../ops/concat.ts";
+import { conv3d, upconv3d } from "../ops/conv3d.ts";
+import { cosineLoss, rollHalf } from "../ops/cosine.ts";
+import { densify, gatherBlocks } from "../ops/densify.ts";
+import { add, scale } from "../ops/elementwise.ts";
+import { gramLoss } from "../ops/gram.ts";
+import { linear } from "../ops/linear.ts";
+import { instanceNorm } from "../ops/norm.ts";
+import { ntXent } from "../ops/ntxent.ts";
+import { avgPool2, globalAverage } from "../ops/pool.ts";
+import { reconstructionLoss } from "../ops/reconstruction.ts";
+import { type Dtype, Grid, type Layout, scope, type Side, Tensor, wait } from "../tensor.ts";
+
+/** Relative to the largest value: where products or stored values are bf16 on either side, and where all is f32. */
+const ROUNDED = 0.02;
+const EXACT = 2e-4;
+
+/** An op on inputs made anew for each device; gradients are taken of the inputs. */
+interface Case {
+  name: string;
+  tolerance: number;
+  make(): { inputs: Tensor[]; body: () => Tensor };
+}
+
+/** What one op gave. `error` is relative to the largest value of each tensor, the worst of output and gradients. */
+export interface ParityRow {
+  op: string;
+  error: number;
+  tolerance: number;
+  ok: boolean;
+  on_host: Record<string, number>;
+}
+
+/** Values in -1 .. 1 that look random and depend on `seed` alone. */
+export function noise(length: number, seed: number): Float32Array {
+  const values = new Float32Array(length);
+  let state = (seed * 2654435761 + 12345) >>> 0;
+  for (let i = 0; i < length; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    values[i] = state / 2 ** 31 - 1;
+  }
+  return values;
+}
+
+const matrix = (rows: number, channels: number, seed: number, dtype: Dtype = "f32") =>
+  Tensor.from(noise(rows * channels, seed), channels, undefined, dtype);
+
+const volumeOf = (layout: Layout, channels: number, seed: number, dtype: Dtype) => {
+  const rows = layout.grid.blocks * layout.side.reduce((a, b) => a * b);
+  return Tensor.from(noise(rows * channels, seed), channels, layout, dtype);
+};
+
+/** Two samples of 2^3 blocks, a third of them hidden. */
+const masked = (): Grid => {
+  const visible = Uint8Array.from({ length: 16 }, (_, i) => i % 3 === 1 ? 0 : 1);
+  return new Grid(2, [2, 2, 2], visible);
+};
+
+/** Convolutions: block side of the output, channels, kernel, stride, on a masked grid. */
+const CONVOLUTIONS: [Side, number, number, 1 | 3, 1 | 2][] = [
+  [[4, 4, 8], 32, 32, 3, 1],
+  [[3, 5, 7], 16, 64, 3, 1],
+  [[1, 1, 1], 40, 33, 3, 1],
+  [[2, 3, 5], 1, 5, 3, 1],
+  [[4, 4, 4], 32, 32, 3, 2],
+  [[5, 4, 6], 24, 17, 1, 1],
+];
+
+function cases(): Case[] {
+  const list: Case[] = [];
+  const both = (name: string, f32: number, make: (dtype: Dtype) => ReturnType<Case["make"]>) => {
+    list.push({ name: `${name} bf16`, tolerance: ROUNDED, make: () => make("bf16") });
+    list.push({ name: `${name} f32`, tolerance: f32, make: () => make("f32") });
+  };
+  for (const [side, cIn, cOut, kernel, stride] of CONVOLUTIONS) {
+    const name = `conv3d ${kernel}^3 stride ${stride} ${side.join("x")} C${cIn} to ${cOut}`;
+    both(name, ROUNDED, (dtype) => {
+      const grid = masked();
+      const from = side.map((s) => s * stride) as unknown as Side;
+      const x = volumeOf({ grid, side: from }, cIn, 1, dtype);
+      const [w, b] = [matrix(cOut, cIn * kernel ** 3, 2), matrix(1, cOut, 3)];
+      return { inputs: [x, w, b], body: () => conv3d(x, w, b, stride) };
+    });
+  }
+  both("upconv3d C48 to 20", ROUNDED, (dtype) => {
+    const x = volumeOf({ grid: masked(), side: [2, 3, 2] }, 48, 1, dtype);
+    const [w, b] = [matrix(48, 20 * 8, 2), matrix(1, 20, 3)];
+    return { inputs: [x, w, b], body: () => upconv3d(x, w, b) };
+  });
+  both("linear 70 x 40 to 24", ROUNDED, (dtype) => {
+    const [x, w, b] = [matrix(70, 40, 1, dtype), matrix(24, 40, 2), matrix(1, 24, 3)];
+    return { inputs: [x, w, b], body: () => linear(x, w, b) };
+  });
+  both("instance norm with residual", EXACT, (dtype) => {
+    const layout = { grid: masked(), side: [3, 4, 5] as const };
+    const [x, residual] = [volumeOf(layout, 20, 1, dtype), volumeOf(layout, 20, 2, dtype)];
+    const [gamma, beta] = [matrix(1, 20, 3), matrix(1, 20, 4)];
+    return {
+      inputs: [x, gamma, beta, residual],
+      body: () => instanceNorm(x, gamma, beta, { residual, slope: 0.01 }),
+    };
+  });
+  const simple = (name: string, op: (x: Tensor, other: Tensor) => Tensor, channels = 24) =>
+    both(name, EXACT, (dtype) => {
+      const layout = { grid: masked(), side: [2, 4, 2] as const };
+      const [x, other] = [volumeOf(layout, channels, 1, dtype), volumeOf(layout, channels, 2, dtype)];
+      return { inputs: [x, other], body: () => op(x, other) };
+    });
+  simple("leaky ReLU", (x) => leakyRelu(x));
+  simple("SiLU", (x) => silu(x));
+  simple("sum", add);
+  simple("scale", (x) => scale(x, 0.3));
+  simple("cast to bf16", (x) => cast(x, "bf16"));
+  simple("cast to f32", (x) => cast(x, "f32"));
+  simple("concat", concat, 13);
+  simple("rows", (x) => matrixRows(x, 5, 40));
+  simple("average pool", (x) => avgPool2(x));
+  simple("global average", (x) => globalAverage(x));
+  both("densify with token", EXACT, (dtype) => {
+    const [x, token] = [volumeOf({ grid: masked(), side: [2, 3, 4] }, 12, 1, dtype), matrix(1, 12, 2)];
+    return { inputs: [x, token], body: () => densify(x, token, Grid.dense(2)) };
+  });
+  both("gather blocks", EXACT, (dtype) => {
+    const x = volumeOf({ grid: Grid.dense(2), side: [4, 6, 4] }, 12, 1, dtype);
+    return { inputs: [x], body: () => gatherBlocks(x, masked(), [2, 3, 2]) };
+  });
+  both("adaptive pool", EXACT, (dtype) => {
+    const x = volumeOf({ grid: Grid.dense(2), side: [6, 5, 8] }, 12, 1, dtype);
+    return { inputs: [x], body: () => adaptivePool(x, [3, 3, 3]) };
+  });
+  for (const kind of ["mse", "l1", "huber"] as const) {
+    list.push({
+      name: `reconstruction ${kind}`,
+      tolerance: EXACT,
+      make() {
+        const [y, target] = [matrix(300, 2, 1), matrix(300, 2, 2)];
+        const weight = Tensor.from(noise(300, 3).map((v) => v > 0 ? 1 : 0), 1);
+        return { inputs: [y], body: () => reconstructionLoss(y, target, weight, kind) };
+      },
+    });
+  }
+  const pair = (name: string, op: (p: Tensor, z: Tensor) => Tensor) =>
+    list.push({
+      name,
+      tolerance: EXACT,
+      make() {
+        const [p, z] = [matrix(8, 40, 1), matrix(8, 40, 2)];
+        return { inputs: [p], body: () => op(p, z) };
+      },
+    });
+  pair("cosine loss", cosineLoss);
+  pair("Gram loss", (p, z) => gramLoss(p, z, 4));
+  pair("NT-Xent", (p, z) => ntXent(p, z));
+  pair("roll", (p) => rollHalf(p, 1));
+  return list;
+}
+
+/** Output and gradients of one case on the device that is in use. */
+async function values(of: Case): Promise<Float32Array[]> {
+  return await scope(async () => {
+    const { inputs, body } = of.make();
+    const { tape, result } = Tape.record(inputs, body);
+    const start = Tensor.from(noise(result.length, 9), result.channels, result.layout, result.dtype);
+    const gradients = tape.backward(result, undefined, start);
+    await wait();
+    return [result, ...inputs.flatMap((input) => gradients.get(input) ?? [])].map((t) => t.read());
+  });
+}
+
+/** Runs all cases; one row each, as they come. */
+export async function* parity(): AsyncGenerator<ParityRow> {
+  for (const of of cases()) {
+    native().vx_device_use(false);
+    const want = await values(of);
+    native().vx_device_use(true);
+    deviceReport();
+    const got = await values(of);
+    const { on_host } = deviceReport();
+    const error = Math.max(...want.map((tensor, t) => {
+      const size = tensor.reduce((m, v) => Math.max(m, Math.abs(v)), 1e-6);
+      // Not a number is worse than any number.
+      return tensor.reduce((worst, v, i) => {
+        const off = Math.abs(got[t][i] - v) / size;
+        return off <= worst ? worst : Number.isNaN(off) ? Infinity : off;
+      }, 0);
+    }));
+    yield { op: of.name, error, tolerance: of.tolerance, ok: error <= of.tolerance, on_host };
+  }
+}

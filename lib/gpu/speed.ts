@@ -1,0 +1,184 @@
+/** Times of kernels and of whole training steps on the GPU in use. */
+import { architecture } from "../arch/registry.ts";
+import { deviceReport } from "../device.ts";
+import { fillOptions } from "../methods/options.ts";
+import { method } from "../methods/registry.ts";
+import { native } from "../native/library.ts";
+import type { Architecture } from "../nn/network.ts";
+import { Grid, scope, type Side, Tensor, wait } from "../tensor.ts";
+import { Trainer } from "../train/pretrain.ts";
+import { noise } from "./parity.ts";
+
+/** Dense bf16 products of cards with f32 sums, in TFLOP/s, by a word of their name (data sheets). */
+const PEAKS: [RegExp, number][] = [
+  [/H100|H200|GH200/, 989],
+  [/A100|A800/, 312],
+  [/B200/, 2250],
+  [/L40S/, 362],
+  [/L40/, 181],
+  [/A6000/, 155],
+  [/4090/, 165],
+];
+
+/** Peak of a card in FLOP/s, or undefined for one that is not listed. */
+export function peakOf(card: string): number | undefined {
+  const found = PEAKS.find(([name]) => name.test(card));
+  return found && found[1] * 1e12;
+}
+
+/** A stage of resenc-l at 160^3: channels, side of its map, images. */
+export type Stage = readonly [channels: number, side: number];
+export const STAGES: readonly Stage[] = [[32, 160], [64, 80], [128, 40], [256, 20], [320, 10], [320, 5]];
+
+/** Time of one kernel. `visible`: share of the blocks that are there. */
+export interface KernelRow {
+  kernel: string;
+  channels: number;
+  side: number;
+  visible: number;
+  milliseconds: number;
+  tflops: number;
+  share_of_peak: number | null;
+}
+
+/** A grid of `cells`^3 blocks per sample of which every fourth is there, or of one block. */
+function gridOf(samples: number, side: number, sparse: boolean): { grid: Grid; block: Side } {
+  if (!sparse) return { grid: Grid.dense(samples), block: [side, side, side] };
+  const cells = side % 10 === 0 ? 10 : 5;
+  const visible = Uint8Array.from(
+    { length: samples * cells ** 3 },
+    (_, i) => i % 4 === Math.floor(i / 4) % 4 ? 1 : 0,
+  );
+  const block = side / cells;
+  return { grid: new Grid(samples, [cells, cells, cells], visible), block: [block, block, block] };
+}
+
+/** Times the 3^3 convolution of each stage, dense and with a quarter of the blocks visible. */
+export async function* kernels(
+  stages: readonly Stage[],
+  samples: number,
+  rounds: number,
+  card: string,
+): AsyncGenerator<KernelRow> {
+  const n = native();
+  const peak = peakOf(card);
+  for (const [channels, side] of stages) {
+    for (const sparse of [false, true]) {
+      yield* await scope(async () => {
+        const { grid, block } = gridOf(samples, side, sparse);
+        const voxels = grid.blocks * block[0] ** 3;
+        const layout = { grid, side: block };
+        const [x, dy] = [0, 1].map(() => Tensor.full(0.5, voxels, channels, layout, "bf16"));
+        const w = Tensor.from(noise(channels ** 2 * 27, 3), channels * 27);
+        const shape = [grid.handle, ...block, channels, channels, 3, 1] as const;
+        const calls: Record<string, () => number> = {
+          forward: () => n.vx_conv3d(x.handle, w.handle, 0, ...shape),
+          input: () => n.vx_conv3d_grad_input(dy.handle, w.handle, ...shape),
+          weight: () => n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape),
+        };
+        const rows: KernelRow[] = [];
+        for (const [kernel, call] of Object.entries(calls)) {
+          n.vx_tensor_free(call());
+          n.vx_device_mark();
+          for (let round = 0; round < rounds; round++) n.vx_tensor_free(call());
+          n.vx_device_mark();
+          await wait();
+          const milliseconds = n.vx_device_milliseconds() / rounds;
+          const flops = 2 * 27 * channels ** 2 * voxels / (milliseconds / 1000);
+          const visible = voxels / (samples * side ** 3);
+          const share = peak ? flops / peak : null;
+          rows.push({
+            kernel,
+            channels,
+            side,
+            visible,
+            milliseconds,
+            tflops: flops / 1e12,
+            share_of_peak: share,
+          });
+        }
+        return rows;
+      });
+    }
+  }
+}
+
+/** A training step of one method and network. */
+export interface StepRow {
+  method: string;
+  arch: string;
+  patch: number;
+  batch: number;
+  seconds: number;
+  losses: number[];
+  /** Bytes of the card that were in use at most, and held with the pool. */
+  peak_bytes: number;
+  held_bytes: number;
+  launches: number;
+  allocations: number;
+  on_host: Record<string, number>;
+}
+
+/** Trains `steps` steps after two that warm up; the median of their seconds. */
+export async function step(
+  arch: Architecture | string,
+  name: string,
+  patch: number,
+  batch: number,
+  steps: number,
+): Promise<StepRow> {
+  const network = typeof arch === "string" ? architecture(arch) : arch;
+  const chosen = method(name);
+  const cell = network.kind !== "token" && "cell" in chosen.options
+    ? { cell: patch >= 64 ? 16 : patch / 4 }
+    : {};
+  const fixed = name === "s3d" ? { low: 0.75, high: 0.75 } : {};
+  const options = fillOptions(name, chosen.options, network.kind ?? "cnn", { ...cell, ...fixed });
+  native().vx_pool_empty();
+  native().vx_peak_reset();
+  using trainer = new Trainer(network, chosen, {
+    method: name,
+    arch: network.name,
+    patch: [patch, patch, patch],
+    batch,
+    steps: 1000,
+    seed: 0,
+    lr: 1e-3,
+    precision: network.bf16 ? "bf16" : "f32",
+    options,
+    data: "",
+  });
+  const crops = batch * chosen.views;
+  const images = noise(crops * patch ** 3, 4);
+  const boxes = Array.from({ length: crops }, (_, i) => i < batch ? [0.15, 1] : [0, 0.85]);
+  const overlap = Float32Array.from(
+    chosen.views === 2 ? boxes.flatMap(([low, high]) => [low, low, low, high, high, high]) : [],
+  );
+  const ids = Array.from({ length: crops }, () => "noise");
+  const data = { images, overlap, ids, ...(chosen.reversal ? { inputs: images } : {}) };
+  const times: number[] = [];
+  const losses: number[] = [];
+  let report = deviceReport();
+  for (let at = 0; at < steps + 2; at++) {
+    deviceReport();
+    const begin = performance.now();
+    losses.push((await trainer.step(at, data))!.loss);
+    if (at >= 2) times.push((performance.now() - begin) / 1000);
+    report = deviceReport();
+  }
+  const seconds = times.sort((a, b) => a - b)[times.length >> 1];
+  const { peak, held, launches, allocations, on_host } = report;
+  return {
+    method: name,
+    arch: network.name,
+    patch,
+    batch,
+    seconds,
+    losses,
+    peak_bytes: peak,
+    held_bytes: held,
+    launches,
+    allocations,
+    on_host,
+  };
+}

@@ -1,0 +1,180 @@
+//! The CUDA driver, through cudarc: one context, one stream, kernels from the images that build.rs compiled with nvcc, or
+//! compiled by NVRTC from their text where there are none that the driver takes.
+
+use super::failure::{refused, sentence};
+use super::{Arg, Card, Driver};
+use crate::abi::Result;
+use cudarc::driver::result::{self, DriverError, ctx, device, event, module, primary_ctx, stream};
+use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUfunction_attribute_enum as FunctionAttribute};
+use std::collections::HashMap;
+use std::ffi::{CString, c_int, c_void};
+
+/// The kernels of one op.
+struct Source {
+    op: &'static str,
+    /// The kernel.cu with its headers in it, for NVRTC.
+    text: &'static str,
+    /// For sm_80, sm_90a and, as PTX, everything newer; empty where the build found no nvcc.
+    image: &'static [u8],
+    kernels: &'static [&'static str],
+}
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// Page-locked memory that uploads go through, so that they need not wait for the card.
+const STAGING: usize = 64 << 20;
+
+struct Function {
+    at: sys::CUfunction,
+    /// Bytes of shared memory that it may ask for.
+    shared: u32,
+}
+
+struct Cuda {
+    card: Card,
+    /// 80 for sm_80.
+    architecture: i32,
+    stream: sys::CUstream,
+    staging: *mut u8,
+    /// Bytes of it that copies under way may still read.
+    staged: usize,
+    functions: HashMap<String, Function>,
+    marks: [sys::CUevent; 2],
+}
+unsafe impl Send for Cuda {} // the handles are the driver's; the worker thread alone uses them
+
+fn told<T>(what: &str, outcome: std::result::Result<T, DriverError>) -> Result<T> {
+    outcome.map_err(|e| format!("{what}: {}", sentence(e.0 as u32)))
+}
+
+/// The first card that the driver offers, checked.
+pub fn open() -> Result<Box<dyn Driver>> {
+    if !unsafe { sys::is_culib_present() } {
+        return Err("no CUDA driver is installed on this machine".into());
+    }
+    result::init().map_err(|e| sentence(e.0 as u32))?;
+    let mut version: c_int = 0;
+    told("the CUDA driver", unsafe { sys::cuDriverGetVersion(&mut version) }.result())?;
+    if told("the CUDA driver", device::get_count())? == 0 {
+        return Err(sentence(sys::CUresult::CUDA_ERROR_NO_DEVICE as u32));
+    }
+    let at = told("the GPU", device::get(0))?;
+    let name = told("the GPU", device::get_name(at))?;
+    let attribute = |which| told(&name, unsafe { device::get_attribute(at, which) });
+    let architecture = 10 * attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?
+        + attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    if let Some(why) = refused(&name, architecture, version) {
+        return Err(why);
+    }
+    let memory = told(&name, unsafe { device::total_mem(at) })? as u64;
+    let context = told(&name, unsafe { primary_ctx::retain(at) })?;
+    told(&name, unsafe { ctx::set_current(context) })?;
+    let stream = told(&name, stream::create(stream::StreamKind::NonBlocking))?;
+    let staging = told("page-locked memory", unsafe { result::malloc_host(STAGING, 0) })? as *mut u8;
+    let new_event = || told("an event", event::create(sys::CUevent_flags::CU_EVENT_DEFAULT));
+    let marks = [new_event()?, new_event()?];
+    let card = Card { name, memory };
+    Ok(Box::new(Cuda { card, architecture, stream, staging, staged: 0, functions: HashMap::new(), marks }))
+}
+
+impl Cuda {
+    /// The module of an op: its image, or its text compiled now.
+    fn load(&self, source: &Source) -> Result<sys::CUmodule> {
+        if !source.image.is_empty() {
+            let loaded = unsafe { module::load_data(source.image.as_ptr() as *const c_void) };
+            let Err(error) = loaded else { return loaded.map_err(|e| sentence(e.0 as u32)) };
+            return self.compile(source).map_err(|why| format!("{}; {why}", sentence(error.0 as u32)));
+        }
+        self.compile(source)
+    }
+    fn compile(&self, source: &Source) -> Result<sys::CUmodule> {
+        if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
+            return Err(
+                "the library was built with no nvcc, and NVRTC (libnvrtc) is not installed to compile the kernels \
+                        now; build it where nvcc is on PATH"
+                    .into(),
+            );
+        }
+        let arch = if self.architecture >= 90 { "compute_90" } else { "compute_80" };
+        let options = vec!["-std=c++17".to_string()];
+        let options = cudarc::nvrtc::CompileOptions { options, arch: Some(arch), ..Default::default() };
+        let ptx = cudarc::nvrtc::compile_ptx_with_opts(source.text, options)
+            .map_err(|e| format!("NVRTC does not compile the kernels of {}: {e:?}", source.op))?;
+        let image = CString::new(ptx.to_src()).map_err(|e| e.to_string())?;
+        told("the compiled kernels", unsafe { module::load_data(image.as_ptr() as *const c_void) })
+    }
+    /// A kernel ready for `shared` bytes.
+    fn function(&mut self, kernel: &str, shared: u32) -> Result<sys::CUfunction> {
+        if !self.functions.contains_key(kernel) {
+            let found = SOURCES.iter().find(|s| s.kernels.contains(&kernel));
+            let source = found.ok_or_else(|| format!("there is no kernel {kernel}"))?;
+            let loaded = self.load(source)?;
+            for name in source.kernels {
+                let c_name = CString::new(*name).expect("a name");
+                let at = told(name, unsafe { module::get_function(loaded, c_name) })?;
+                self.functions.insert(name.to_string(), Function { at, shared: 48 << 10 });
+            }
+        }
+        let function = self.functions.get_mut(kernel).expect("loaded above");
+        if shared > function.shared {
+            let most = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            told(kernel, unsafe { result::function::set_function_attribute(function.at, most, shared as c_int) })?;
+            function.shared = shared;
+        }
+        Ok(function.at)
+    }
+}
+
+impl Driver for Cuda {
+    fn card(&self) -> Card {
+        self.card.clone()
+    }
+    fn allocate(&mut self, bytes: usize) -> Result<Option<u64>> {
+        match unsafe { result::malloc_sync(bytes) } {
+            Ok(at) => Ok(Some(at)),
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
+            Err(error) => Err(sentence(error.0 as u32)),
+        }
+    }
+    fn free(&mut self, at: u64) {
+        let _ = unsafe { result::free_sync(at) }; // a failure shows in the next call
+    }
+    fn upload(&mut self, from: &[u8], to: u64) -> Result<()> {
+        for (i, part) in from.chunks(STAGING).enumerate() {
+            if self.staged + part.len() > STAGING {
+                self.synchronize()?;
+            }
+            let staged = unsafe { std::slice::from_raw_parts_mut(self.staging.add(self.staged), part.len()) };
+            staged.copy_from_slice(part);
+            self.staged = (self.staged + part.len()).next_multiple_of(256);
+            told("upload", unsafe { result::memcpy_htod_async(to + (i * STAGING) as u64, staged, self.stream) })?;
+        }
+        Ok(())
+    }
+    fn download(&mut self, from: u64, to: &mut [u8]) -> Result<()> {
+        told("download", unsafe { result::memcpy_dtoh_async(to, from, self.stream) })?;
+        self.synchronize()
+    }
+    fn copy(&mut self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        told("copy", unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) })
+    }
+    fn clear(&mut self, at: u64, bytes: usize) -> Result<()> {
+        told("clear", unsafe { result::memset_d8_async(at, 0, bytes, self.stream) })
+    }
+    fn launch(&mut self, kernel: &str, grid: [u32; 3], threads: u32, shared: u32, args: &[Arg]) -> Result<()> {
+        let function = self.function(kernel, shared)?;
+        let mut at: Vec<*mut c_void> = args.iter().map(|a| a.at).collect();
+        let (grid, block) = ((grid[0], grid[1], grid[2]), (threads, 1, 1));
+        told(kernel, unsafe { result::launch_kernel(function, grid, block, shared, self.stream, &mut at) })
+    }
+    fn synchronize(&mut self) -> Result<()> {
+        self.staged = 0;
+        told("the GPU", unsafe { stream::synchronize(self.stream) })
+    }
+    fn mark(&mut self) -> Result<()> {
+        self.marks.swap(0, 1);
+        told("an event", unsafe { event::record(self.marks[1], self.stream) })
+    }
+    fn milliseconds(&mut self) -> Result<f64> {
+        told("an event", unsafe { event::elapsed(self.marks[0], self.marks[1]) }).map(f64::from)
+    }
+}

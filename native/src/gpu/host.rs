@@ -1,0 +1,90 @@
+//! The emulated card: kernels run on the host through `native/shim`, compiled in by build.rs under the feature `shim`.
+
+use super::{Arg, Card, Driver};
+use crate::abi::Result;
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::time::Instant;
+
+unsafe extern "C" {
+    /// Runs a kernel to its end; null, or what is wrong with the launch.
+    fn vx_shim_launch(
+        kernel: *const c_char,
+        grid: *const u32,
+        threads: u32,
+        shared: u32,
+        args: *const *mut c_void,
+        sizes: *const usize,
+        count: usize,
+    ) -> *const c_char;
+}
+
+struct Host {
+    pieces: HashMap<u64, usize>,
+    marks: [Instant; 2],
+}
+
+/// Opens the emulated card.
+pub fn open() -> Result<Box<dyn Driver>> {
+    Ok(Box::new(Host { pieces: HashMap::new(), marks: [Instant::now(); 2] }))
+}
+
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes.max(1), 256).expect("size")
+}
+
+impl Driver for Host {
+    fn card(&self) -> Card {
+        Card { name: "emulated card".into(), memory: 1 << 34 }
+    }
+    fn allocate(&mut self, bytes: usize) -> Result<Option<u64>> {
+        let at = unsafe { alloc(layout(bytes)) };
+        if at.is_null() {
+            return Ok(None);
+        }
+        unsafe { std::ptr::write_bytes(at, 0xff, bytes) }; // NaN: what is read before it is written shows
+        self.pieces.insert(at as u64, bytes);
+        Ok(Some(at as u64))
+    }
+    fn free(&mut self, at: u64) {
+        let bytes = self.pieces.remove(&at).expect("an address of ours");
+        unsafe { dealloc(at as *mut u8, layout(bytes)) };
+    }
+    fn upload(&mut self, from: &[u8], to: u64) -> Result<()> {
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
+        Ok(())
+    }
+    fn download(&mut self, from: u64, to: &mut [u8]) -> Result<()> {
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+    fn copy(&mut self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+        Ok(())
+    }
+    fn clear(&mut self, at: u64, bytes: usize) -> Result<()> {
+        unsafe { std::ptr::write_bytes(at as *mut u8, 0, bytes) };
+        Ok(())
+    }
+    fn launch(&mut self, kernel: &str, grid: [u32; 3], threads: u32, shared: u32, args: &[Arg]) -> Result<()> {
+        let name = CString::new(kernel).map_err(|e| e.to_string())?;
+        let (at, sizes): (Vec<_>, Vec<_>) = args.iter().map(|a| (a.at, a.bytes)).unzip();
+        let (at, sizes) = (at.as_ptr(), sizes.as_ptr());
+        let wrong = unsafe { vx_shim_launch(name.as_ptr(), grid.as_ptr(), threads, shared, at, sizes, args.len()) };
+        if wrong.is_null() {
+            return Ok(());
+        }
+        Err(format!("{kernel}: {}", unsafe { CStr::from_ptr(wrong) }.to_string_lossy()))
+    }
+    fn synchronize(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn mark(&mut self) -> Result<()> {
+        self.marks = [self.marks[1], Instant::now()];
+        Ok(())
+    }
+    fn milliseconds(&mut self) -> Result<f64> {
+        Ok((self.marks[1] - self.marks[0]).as_secs_f64() * 1e3)
+    }
+}

@@ -1,0 +1,256 @@
+//! The GPU: memory, transfers and launches of the kernels of `ops/*/kernel.cu`, behind one small trait.
+//!
+//! Only the worker thread talks to the driver; a piece of memory may be dropped anywhere and waits in the pool. All work
+//! runs on one stream in the order of the calls, so memory that is given back may serve the next call at once.
+//! `cuda` is the driver of the product; the cargo feature `shim` puts `host` in its place, which runs the same kernels
+//! through the emulation of `native/shim`, so that every line above the driver is tested without a GPU.
+
+#[cfg(not(feature = "shim"))]
+mod cuda;
+pub mod failure;
+#[cfg(feature = "shim")]
+mod host;
+mod pool;
+
+#[cfg(not(feature = "shim"))]
+use cuda::open;
+#[cfg(feature = "shim")]
+use host::open;
+pub use pool::{Piece, empty_pool, live_bytes, peak_bytes, reset_peak};
+
+use crate::abi::Result;
+use crate::element::Dtype;
+use crate::memory::Plain;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// What a card says of itself.
+#[derive(Clone, Default)]
+pub struct Card {
+    pub name: String,
+    /// Bytes of its memory.
+    pub memory: u64,
+}
+
+/// What runs kernels. Calls come from the worker thread alone; an `Err` is one sentence for the user.
+pub trait Driver: Send {
+    fn card(&self) -> Card;
+    /// None: the memory of the card is used up.
+    fn allocate(&mut self, bytes: usize) -> Result<Option<u64>>;
+    fn free(&mut self, at: u64);
+    /// Returns when `from` may change; the card may copy later.
+    fn upload(&mut self, from: &[u8], to: u64) -> Result<()>;
+    /// Waits for all work before it.
+    fn download(&mut self, from: u64, to: &mut [u8]) -> Result<()>;
+    /// Between two places on the card.
+    fn copy(&mut self, from: u64, to: u64, bytes: usize) -> Result<()>;
+    fn clear(&mut self, at: u64, bytes: usize) -> Result<()>;
+    fn launch(&mut self, kernel: &str, grid: [u32; 3], threads: u32, shared: u32, args: &[Arg]) -> Result<()>;
+    fn synchronize(&mut self) -> Result<()>;
+    /// Notes a moment of the stream; `milliseconds` between the last two, after a `synchronize`.
+    fn mark(&mut self) -> Result<()>;
+    fn milliseconds(&mut self) -> Result<f64>;
+}
+
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+static DRIVER: Mutex<Option<Box<dyn Driver>>> = Mutex::new(None);
+static LAUNCHES: AtomicU64 = AtomicU64::new(0);
+static UPLOADS: AtomicU64 = AtomicU64::new(0);
+static DOWNLOADS: AtomicU64 = AtomicU64::new(0);
+/// Ops that computed on the host although a GPU is in use, and how often: file and line of their job.
+static ON_HOST: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+
+/// Whether ops launch kernels.
+pub fn active() -> bool {
+    ACTIVE.load(Relaxed)
+}
+
+/// Turns the GPU on or off for the work that follows; on the worker thread.
+pub fn activate(on: bool) -> Result<()> {
+    let mut driver = DRIVER.lock().unwrap();
+    if on && driver.is_none() {
+        *driver = Some(open()?);
+    }
+    ACTIVE.store(on, Relaxed);
+    Ok(())
+}
+
+/// Why work on the GPU failed, where it cannot be a `Result`: a panic of this type is told to the user as it stands.
+pub struct Failure(pub String);
+
+fn with<R>(work: impl FnOnce(&mut dyn Driver) -> Result<R>) -> Result<R> {
+    let mut driver = DRIVER.lock().unwrap_or_else(|e| e.into_inner());
+    work(driver.as_mut().ok_or("no GPU is in use")?.as_mut())
+}
+
+/// As `with`, for places that return no `Result`.
+fn must<R>(work: impl FnOnce(&mut dyn Driver) -> Result<R>) -> R {
+    with(work).unwrap_or_else(|text| std::panic::panic_any(Failure(text)))
+}
+
+/// A place in the memory of the card, as kernels take it.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct At(pub u64);
+pub const NULL: At = At(0);
+
+/// What a kernel may take by value: numbers of the kernel's own width, addresses, and `repr(C)` structs of these.
+pub trait Value: Copy {}
+impl Value for At {}
+impl Value for i32 {}
+impl Value for i64 {}
+impl Value for f32 {}
+impl Value for f64 {}
+
+/// One argument of a launch.
+pub struct Arg {
+    pub at: *mut c_void,
+    pub bytes: usize,
+}
+
+/// `value` as an argument; it lives through the launch.
+pub fn arg<T: Value>(value: &T) -> Arg {
+    Arg { at: value as *const T as *mut c_void, bytes: size_of::<T>() }
+}
+
+/// Launches `kernel`: grid, threads of a block, bytes of shared memory. Use `launch!`.
+pub fn launch(kernel: &str, grid: [usize; 3], threads: u32, shared: usize, args: &[Arg]) -> Result<()> {
+    if grid.contains(&0) {
+        return Ok(());
+    }
+    LAUNCHES.fetch_add(1, Relaxed);
+    let [x, y, z] = grid;
+    if x > i32::MAX as usize || y > 65535 || z > 65535 {
+        return Err(format!("{kernel}: a grid of {x} x {y} x {z} blocks is too large; use a smaller batch"));
+    }
+    with(|d| d.launch(kernel, grid.map(|v| v as u32), threads, shared as u32, args))
+}
+
+/// `launch!(name, grid, threads, shared bytes, arguments...)`.
+#[macro_export]
+macro_rules! launch {
+    ($kernel:expr, $grid:expr, $threads:expr, $shared:expr, $($arg:expr),+ $(,)?) => {
+        $crate::gpu::launch(&$kernel, $grid, $threads, $shared, &[$($crate::gpu::arg(&$arg)),+])
+    };
+}
+
+/// Kernels for f32 have the name of those for bf16 and a suffix.
+pub fn typed(kernel: &'static str, dtype: Dtype) -> Cow<'static, str> {
+    match dtype {
+        Dtype::Bf16 => kernel.into(),
+        Dtype::F32 => format!("{kernel}_f32").into(),
+    }
+}
+
+/// Grid of 256 threads per block for kernels that step through `values` with any grid.
+pub fn over(values: usize) -> [usize; 3] {
+    [values.div_ceil(256).min(132 * 16), 1, 1]
+}
+
+/// Grid with one thread of 256 per value.
+pub fn one_each(values: usize) -> [usize; 3] {
+    [values.div_ceil(256), 1, 1]
+}
+
+fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
+    unsafe { std::slice::from_raw_parts(values.as_ptr() as *const u8, size_of_val(values)) }
+}
+
+/// A copy of small tables on the card.
+pub fn upload<T: Plain>(values: &[T]) -> Piece {
+    let piece = Piece::take(size_of_val(values));
+    must(|d| d.upload(bytes_of(values), piece.at().0));
+    piece
+}
+
+/// Working memory of an op, with whatever was there.
+pub fn scratch<T>(values: usize) -> Piece {
+    Piece::take(values * size_of::<T>())
+}
+
+pub(crate) fn upload_to(values: &[u8], to: At) {
+    UPLOADS.fetch_add(1, Relaxed);
+    must(|d| d.upload(values, to.0));
+}
+
+pub(crate) fn download_from(from: At, values: &mut [u8]) {
+    DOWNLOADS.fetch_add(1, Relaxed);
+    must(|d| d.download(from.0, values));
+}
+
+/// Copies between two places on the card.
+pub fn copy(from: At, to: At, bytes: usize) -> Result<()> {
+    with(|d| d.copy(from.0, to.0, bytes))
+}
+
+/// Fills with zeros.
+pub fn clear(at: At, bytes: usize) -> Result<()> {
+    with(|d| d.clear(at.0, bytes))
+}
+
+/// Waits for all work; reports what failed in it.
+pub fn synchronize() -> Result<()> {
+    if active() { with(|d| d.synchronize()) } else { Ok(()) }
+}
+
+/// Notes that an op computes on the host while a GPU is in use.
+pub(crate) fn note_host(job: &'static std::panic::Location<'static>) {
+    if let Some((_, file)) = job.file().rsplit_once("ops/") {
+        *ON_HOST.lock().unwrap().entry(format!("{file}:{}", job.line())).or_default() += 1;
+    }
+}
+
+/// The card in use.
+pub fn card() -> Card {
+    DRIVER.lock().unwrap_or_else(|e| e.into_inner()).as_ref().map(|d| d.card()).unwrap_or_default()
+}
+
+/// What has happened since the last call, as JSON: card, launches, transfers, memory, and the ops that ran on the host.
+pub fn report() -> Result<String> {
+    let card = card();
+    let on_host = std::mem::take(&mut *ON_HOST.lock().unwrap());
+    let on_host: Vec<String> = on_host.iter().map(|(op, n)| format!("{op:?}:{n}")).collect();
+    let count = |n: &AtomicU64| n.swap(0, Relaxed);
+    Ok(format!(
+        "{{\"card\":{:?},\"memory\":{},\"launches\":{},\"uploads\":{},\"downloads\":{},\"allocations\":{},\"live\":{},\
+         \"peak\":{},\"held\":{},\"on_host\":{{{}}}}}",
+        card.name,
+        card.memory,
+        count(&LAUNCHES),
+        count(&UPLOADS),
+        count(&DOWNLOADS),
+        pool::take_allocations(),
+        live_bytes(),
+        peak_bytes(),
+        pool::held_bytes(),
+        on_host.join(",")
+    ))
+}
+
+exports! {
+    /// Computes on the GPU (true) or on the CPU (false) from now on; an error says in one sentence why the GPU does not work.
+    fn vx_device_use(gpu: bool) {
+        crate::queue::wait()?;
+        crate::queue::enqueue(move || activate(gpu));
+        crate::queue::wait().map(|_| 0.0)
+    }
+    /// Writes what the GPU did since the last call as JSON in UTF-8, and returns the byte count.
+    fn vx_device_report(text: slice_mut[u8]) {
+        let report = report()?;
+        let n = report.len().min(text.len());
+        text[..n].copy_from_slice(&report.as_bytes()[..n]);
+        Ok(n as f64)
+    }
+    /// Notes a moment of the GPU's work (enqueued).
+    fn vx_device_mark() { crate::queue::enqueue(|| with(|d| d.mark())); Ok(0.0) }
+    /// Waits, then milliseconds of the GPU between the last two marks.
+    fn vx_device_milliseconds() {
+        static TIME: Mutex<f64> = Mutex::new(0.0);
+        crate::queue::enqueue(|| with(|d| { d.synchronize()?; *TIME.lock().unwrap() = d.milliseconds()?; Ok(()) }));
+        crate::queue::wait()?;
+        Ok(*TIME.lock().unwrap())
+    }
+}

@@ -1,0 +1,269 @@
+//! The kernels of `kernel.cu` as the contract asks for them: tiles and halos are chosen here.
+
+use super::{Shape, Up};
+use crate::abi::Result;
+use crate::gpu::{self, At, NULL, Piece, Value, one_each, typed};
+use crate::grid::Grid;
+use crate::launch;
+use crate::tensor::Buffer;
+
+/// Rows of a tile, and voxels that its halo may have: of the convolution, of the weight gradient.
+const TILE: (usize, usize) = (128, 1408);
+const GRAD_TILE: (usize, usize) = (64, 896);
+/// Blocks that fill a card, about; fixed, so that the bits do not depend on the card.
+const BLOCKS: usize = 528;
+/// Bytes of a staged voxel: 32 channels.
+const STAGED: usize = 64;
+
+/// `Conv` of kernel.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Conv {
+    blocks: i32,
+    side: [i32; 3],
+    tile: [i32; 3],
+    parts: i32,
+    halo: [i32; 3],
+    stride: i32,
+    pad: i32,
+    spread: i32,
+    parity: [i32; 3],
+    c_in: i32,
+    c_out: i32,
+    in_padded: i32,
+    out_padded: i32,
+    taps: i32,
+    offset: [i32; 27],
+}
+impl Value for Conv {}
+
+/// `Pack` of kernel.cu.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Pack {
+    c_in: i32,
+    c_out: i32,
+    in_padded: i32,
+    out_padded: i32,
+    turned: i32,
+    taps: i32,
+    file_taps: i32,
+    source: [i32; 27],
+}
+impl Value for Pack {}
+
+/// Which voxels a launch reads and writes, beside its channels; per tap its place in the halo and in the file.
+struct Access {
+    stride: usize,
+    pad: usize,
+    reach: usize,
+    spread: usize,
+    parity: [usize; 3],
+    taps: Vec<([usize; 3], usize)>,
+}
+
+impl Access {
+    /// All taps of a kernel, as the forward pass reads them.
+    fn all(kernel: usize, stride: usize, pad: usize) -> Access {
+        let place = |t: usize| [t / (kernel * kernel), t / kernel % kernel, t % kernel];
+        let taps = (0..kernel.pow(3)).map(|t| (place(t), t)).collect();
+        Access { stride, pad, reach: kernel, spread: 1, parity: [0; 3], taps }
+    }
+    /// The taps turned: the gradient of the input at stride 1.
+    fn turned(kernel: usize) -> Access {
+        let mut access = Access::all(kernel, 1, kernel / 2);
+        let last = access.taps.len() - 1;
+        access.taps.iter_mut().for_each(|tap| tap.1 = last - tap.1);
+        access
+    }
+    fn parity_of(number: usize) -> [usize; 3] {
+        [number >> 2, number >> 1 & 1, number & 1]
+    }
+    /// Taps through which input voxel 2i + parity of a stride-2, 3x3x3 convolution reaches outputs.
+    fn reaching(number: usize) -> Access {
+        let parity = Self::parity_of(number);
+        // Tap in the file, place in the halo.
+        let along = |odd: usize| if odd == 1 { &[(0, 2), (2, 1)][..] } else { &[(1, 1)][..] };
+        let mut taps = Vec::new();
+        for &(tz, oz) in along(parity[0]) {
+            for &(ty, oy) in along(parity[1]) {
+                taps.extend(along(parity[2]).iter().map(|&(tx, ox)| ([oz, oy, ox], tz * 9 + ty * 3 + tx)));
+            }
+        }
+        Access { stride: 1, pad: 1, reach: 3, spread: 2, parity, taps }
+    }
+    /// The one tap that writes output voxel 2i + parity of the transposed convolution.
+    fn spreading(number: usize) -> Access {
+        let (parity, taps) = (Self::parity_of(number), vec![([0; 3], number)]);
+        Access { stride: 1, pad: 0, reach: 1, spread: 2, parity, taps }
+    }
+}
+
+fn padded(channels: usize) -> usize {
+    channels.next_multiple_of(32)
+}
+
+/// One member of the family: `side` rows of a block, channels read and written.
+struct Plan {
+    conv: Conv,
+    pack: Pack,
+    tiles: usize,
+    halo_bytes: usize,
+}
+
+impl Plan {
+    /// Tiles as large as `rows` and a halo of `limit` voxels allow, several blocks per tile where blocks are small.
+    fn new(
+        blocks: usize,
+        side: [usize; 3],
+        [c_in, c_out]: [usize; 2],
+        access: &Access,
+        [file_taps, turned]: [usize; 2],
+        (rows, limit): (usize, usize),
+    ) -> Plan {
+        let mut tile = [1; 3];
+        let volume = |tile: [usize; 3]| tile.iter().map(|t| (t - 1) * access.stride + access.reach).product::<usize>();
+        let mut grown = true;
+        while grown {
+            grown = false;
+            for d in [2, 1, 0] {
+                let mut larger = tile;
+                larger[d] = (2 * tile[d]).min(side[d]);
+                if larger[d] > tile[d] && larger.iter().product::<usize>() <= rows && volume(larger) <= limit {
+                    (tile, grown) = (larger, true);
+                }
+            }
+        }
+        let in_tile: usize = tile.iter().product();
+        let parts = if tile == side { blocks.min(rows / in_tile).min(limit / volume(tile)).max(1) } else { 1 };
+        let halo = tile.map(|t| (t - 1) * access.stride + access.reach);
+        let ints = |v: [usize; 3]| v.map(|v| v as i32);
+        let mut conv = Conv {
+            blocks: blocks as i32,
+            side: ints(side),
+            tile: ints(tile),
+            parts: parts as i32,
+            halo: ints(halo),
+            stride: access.stride as i32,
+            pad: access.pad as i32,
+            spread: access.spread as i32,
+            parity: ints(access.parity),
+            c_in: c_in as i32,
+            c_out: c_out as i32,
+            in_padded: padded(c_in) as i32,
+            out_padded: padded(c_out) as i32,
+            taps: access.taps.len() as i32,
+            offset: [0; 27],
+        };
+        let mut pack = Pack {
+            c_in: conv.c_in,
+            c_out: conv.c_out,
+            in_padded: conv.in_padded,
+            out_padded: conv.out_padded,
+            turned: turned as i32,
+            taps: conv.taps,
+            file_taps: file_taps as i32,
+            source: [0; 27],
+        };
+        for (i, ([z, y, x], source)) in access.taps.iter().enumerate() {
+            conv.offset[i] = ((z * halo[1] + y) * halo[2] + x) as i32;
+            pack.source[i] = *source as i32;
+        }
+        let tiles = blocks.div_ceil(parts) * (0..3).map(|d| side[d].div_ceil(tile[d])).product::<usize>();
+        Plan { conv, pack, tiles, halo_bytes: parts * halo.iter().product::<usize>() * STAGED }
+    }
+
+    fn packed_len(&self) -> usize {
+        (self.pack.taps * self.pack.in_padded * self.pack.out_padded) as usize
+    }
+
+    /// y = conv(x) + bias; neighbours: 27 of each block.
+    fn convolve(&self, x: &Buffer, neighbours: At, weight: At, bias: At, y: &Buffer) -> Result<()> {
+        let packed = gpu::scratch::<u16>(self.packed_len());
+        launch!("conv3d_pack", one_each(self.packed_len()), 256, 0, self.pack, weight, packed.at())?;
+        let wide = if self.conv.out_padded % 64 == 0 { 64 } else { 32 };
+        let kernel = if wide == 64 { "conv3d_64" } else { "conv3d_32" };
+        let grid = [self.tiles, self.conv.out_padded as usize / wide, 1];
+        let shared = self.halo_bytes + 2 * STAGED * wide;
+        let (kernel, from, to) = (typed(kernel, x.dtype), x.device(), y.device_mut());
+        launch!(kernel, grid, 128, shared, self.conv, from, neighbours, packed.at(), bias, to)
+    }
+
+    /// dw from what the forward pass read and the gradient of what it wrote.
+    fn weight_gradient(&self, x: &Buffer, neighbours: At, dy: &Buffer, dw: &Buffer) -> Result<()> {
+        let [c_in, c_out] = [self.conv.in_padded, self.conv.out_padded].map(|c| c as usize / 32);
+        let splits = self.tiles.min((BLOCKS / (c_in * c_out)).max(1));
+        let (kernel, threads, shares) =
+            if self.conv.taps == 1 { ("conv3d_weight_1", 128, 4) } else { ("conv3d_weight_27", 288, 1) };
+        let partial = gpu::scratch::<f32>(splits * shares * self.packed_len());
+        let shared = self.halo_bytes + GRAD_TILE.0 * STAGED;
+        let (kernel, grid) = (typed(kernel, x.dtype), [splits, c_in, c_out]);
+        launch!(kernel, grid, threads, shared, self.conv, x.device(), neighbours, dy.device(), partial.at())?;
+        let parts = (splits * shares) as i32;
+        launch!("conv3d_weight_sum", one_each(dw.len), 256, 0, self.pack, partial.at(), parts, dw.device_mut())
+    }
+}
+
+fn place(tensor: Option<&Buffer>) -> At {
+    tensor.map_or(NULL, |t| t.device())
+}
+
+/// As `cpu::forward`.
+pub fn forward(s: &Shape, grid: &Grid, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, y: &Buffer) -> Result<()> {
+    let access = Access::all(s.kernel, s.stride, s.kernel / 2);
+    let plan = Plan::new(grid.blocks.len(), s.side, [s.c_in, s.c_out], &access, [s.taps(), 0], TILE);
+    plan.convolve(x, grid.neighbours_on_card(), w.device(), place(bias), y)
+}
+
+/// As `cpu::grad_input`: at stride 2 one launch per parity of the input voxel.
+pub fn grad_input(s: &Shape, grid: &Grid, dy: &Buffer, w: &Buffer, dx: &Buffer) -> Result<()> {
+    let accesses = if s.stride == 1 { vec![Access::turned(s.kernel)] } else { (0..8).map(Access::reaching).collect() };
+    accesses.iter().try_for_each(|access| {
+        let plan = Plan::new(grid.blocks.len(), s.side, [s.c_out, s.c_in], access, [s.taps(), 1], TILE);
+        plan.convolve(dy, grid.neighbours_on_card(), w.device(), NULL, dx)
+    })
+}
+
+/// As `cpu::grad_weight`.
+pub fn grad_weight(s: &Shape, grid: &Grid, x: &Buffer, dy: &Buffer, dw: &Buffer) -> Result<()> {
+    let access = Access::all(s.kernel, s.stride, s.kernel / 2);
+    let plan = Plan::new(grid.blocks.len(), s.side, [s.c_in, s.c_out], &access, [s.taps(), 0], GRAD_TILE);
+    plan.weight_gradient(x, grid.neighbours_on_card(), dy, dw)
+}
+
+/// Neighbours of blocks of which nothing beyond the edge is read: each is its own.
+fn alone(blocks: usize) -> Piece {
+    gpu::upload(&(0..blocks as i32 * 27).map(|i| i / 27).collect::<Vec<_>>())
+}
+
+/// As `cpu::up_forward`: one launch per parity of the output voxel.
+pub fn up_forward(s: &Up, x: &Buffer, w: &Buffer, bias: &Buffer, y: &Buffer) -> Result<()> {
+    let neighbours = alone(s.blocks);
+    (0..8).map(Access::spreading).try_for_each(|access| {
+        let plan = Plan::new(s.blocks, s.side, [s.c_in, s.c_out], &access, [8, 1], TILE);
+        plan.convolve(x, neighbours.at(), w.device(), bias.device(), y)
+    })
+}
+
+/// As `cpu::up_grad_input`: a convolution with 2x2x2 taps and stride 2.
+pub fn up_grad_input(s: &Up, dy: &Buffer, w: &Buffer, dx: &Buffer) -> Result<()> {
+    let plan = Plan::new(s.blocks, s.side, [s.c_out, s.c_in], &Access::all(2, 2, 0), [8, 0], TILE);
+    plan.convolve(dy, alone(s.blocks).at(), w.device(), NULL, dx)
+}
+
+/// As `cpu::up_grad_weight`.
+pub fn up_grad_weight(s: &Up, x: &Buffer, dy: &Buffer, dw: &Buffer) -> Result<()> {
+    let plan = Plan::new(s.blocks, s.side, [s.c_out, s.c_in], &Access::all(2, 2, 0), [8, 0], GRAD_TILE);
+    plan.weight_gradient(dy, alone(s.blocks).at(), x, dw)
+}
+
+/// Sum over the rows of `[rows][c]`.
+pub fn sum_rows(x: &Buffer, rows: usize, c: usize, sums: &Buffer) -> Result<()> {
+    let lines = c.div_ceil(32);
+    let slice = rows.div_ceil((BLOCKS / lines).max(1)).max(64);
+    let slices = rows.div_ceil(slice);
+    let partial = gpu::scratch::<f32>(slices * c);
+    let (kernel, grid) = (typed("conv3d_bias", x.dtype), [slices, lines, 1]);
+    launch!(kernel, grid, 256, 1024, x.device(), rows as i64, c as i32, slice as i32, partial.at())?;
+    launch!("conv3d_bias_fold", one_each(c), 256, 0, partial.at(), slices as i32, c as i32, sums.device_mut())
+}

@@ -1,0 +1,129 @@
+//! The kernels of `kernel.cu` as the contract asks for them.
+
+use super::Shape;
+use crate::abi::Result;
+use crate::gpu::{self, At, NULL, Piece, Value, one_each, typed};
+use crate::launch;
+use crate::tensor::{Buffer, Tensor};
+
+/// Bytes of shared memory of a block that sums.
+const SUMS: usize = 2048;
+/// Blocks that fill a card, about; fixed, so that the bits do not depend on the card.
+const BLOCKS: usize = 528;
+
+/// `Norm` of kernel.cu.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Norm {
+    samples: i32,
+    c: i32,
+    starts: At,
+    slice: i32,
+    slope: f32,
+}
+impl Value for Norm {}
+
+/// A shape as the kernels take it; `starts` must live through the launches.
+struct Rows {
+    norm: Norm,
+    _starts: Piece,
+    slices: usize,
+    longest: usize,
+}
+
+impl Rows {
+    fn new(s: &Shape, slope: f32) -> Rows {
+        let starts = gpu::upload(&s.starts.iter().map(|&v| v as i32).collect::<Vec<_>>());
+        let longest = s.starts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
+        let slice = longest.div_ceil((BLOCKS / (s.samples() * s.c.div_ceil(32))).max(1)).max(64);
+        let (samples, c, slice) = (s.samples() as i32, s.c as i32, slice as i32);
+        let norm = Norm { samples, c, starts: starts.at(), slice, slope };
+        Rows { norm, _starts: starts, slices: longest.div_ceil(slice as usize), longest }
+    }
+    /// Grid of the sums.
+    fn sliced(&self) -> [usize; 3] {
+        [self.slices, self.norm.samples as usize, (self.norm.c as usize).div_ceil(32)]
+    }
+    /// Grid that steps through the values of each sample.
+    fn each(&self) -> [usize; 3] {
+        [(self.longest * self.norm.c as usize).div_ceil(256).min(2048), self.norm.samples as usize, 1]
+    }
+    fn lines(&self) -> usize {
+        (self.norm.samples * self.norm.c) as usize
+    }
+    fn partial(&self) -> Piece {
+        gpu::scratch::<f32>(2 * self.slices * self.lines())
+    }
+    /// Adds the slices; `what` as in norm_fold: 0 sums, 1 mean, 2 reciprocal deviation.
+    fn fold(&self, partial: &Piece, halves: usize, what: i32, eps: f32, out: At) -> Result<()> {
+        let (grid, slices) = (one_each(halves * self.lines()), self.slices as i32);
+        launch!("norm_fold", grid, 256, 0, self.norm, partial.at(), slices, halves as i32, what, eps, out)
+    }
+}
+
+fn place(tensor: &Option<Tensor>) -> At {
+    tensor.as_ref().map_or(NULL, |t| t.device())
+}
+
+/// As `cpu::statistics`.
+pub fn statistics(s: &Shape, x: &Buffer, eps: f32, out: &Buffer) -> Result<()> {
+    let rows = Rows::new(s, 1.0);
+    let (partial, mean) = (rows.partial(), out.device_mut());
+    let deviation = At(mean.0 + 4 * rows.lines() as u64);
+    means(s, x, mean)?;
+    launch!(typed("norm_variance", x.dtype), rows.sliced(), 256, SUMS, rows.norm, x.device(), mean, partial.at())?;
+    rows.fold(&partial, 1, 2, eps, deviation)
+}
+
+/// Mean of each sample and channel.
+pub fn means(s: &Shape, x: &Buffer, out: At) -> Result<()> {
+    let rows = Rows::new(s, 1.0);
+    let partial = rows.partial();
+    launch!(typed("norm_mean", x.dtype), rows.sliced(), 256, SUMS, rows.norm, x.device(), partial.at())?;
+    rows.fold(&partial, 1, 1, 0.0, out)
+}
+
+/// As `cpu::forward`; gamma, beta, residual.
+pub fn forward(
+    s: &Shape,
+    x: &Buffer,
+    statistics: &Buffer,
+    [gamma, beta, residual]: [&Option<Tensor>; 3],
+    slope: f32,
+    y: &Buffer,
+) -> Result<()> {
+    let (rows, to) = (Rows::new(s, slope), y.device_mut());
+    let (gamma, beta, residual) = (place(gamma), place(beta), place(residual));
+    let (kernel, statistics) = (typed("norm_apply", x.dtype), statistics.device());
+    launch!(kernel, rows.each(), 256, 0, rows.norm, x.device(), statistics, gamma, beta, residual, to)
+}
+
+/// As `cpu::grad_sums`; x, y, dy.
+pub fn grad_sums(s: &Shape, [x, y, dy]: [&Buffer; 3], statistics: &Buffer, slope: f32, out: &Buffer) -> Result<()> {
+    let rows = Rows::new(s, slope);
+    let (kernel, partial) = (typed("norm_grad_sums", x.dtype), rows.partial());
+    let (x, y, dy, statistics) = (x.device(), y.device(), dy.device(), statistics.device());
+    launch!(kernel, rows.sliced(), 256, SUMS, rows.norm, x, y, dy, statistics, partial.at())?;
+    rows.fold(&partial, 2, 0, 0.0, out.device_mut())
+}
+
+/// As `cpu::grad_input`; x, y, dy.
+pub fn grad_input(
+    s: &Shape,
+    [x, y, dy]: [&Buffer; 3],
+    statistics: &Buffer,
+    sums: &Buffer,
+    gamma: &Option<Tensor>,
+    slope: f32,
+    dx: &Buffer,
+) -> Result<()> {
+    let (rows, kernel, dx) = (Rows::new(s, slope), typed("norm_grad_input", x.dtype), dx.device_mut());
+    let (x, y, dy, statistics, sums) = (x.device(), y.device(), dy.device(), statistics.device(), sums.device());
+    launch!(kernel, rows.each(), 256, 0, rows.norm, x, y, dy, statistics, sums, place(gamma), dx, NULL)
+}
+
+/// Half of the sums, added over the samples.
+pub fn grad_affine(sums: &Buffer, half: usize, samples: usize, out: &Buffer) -> Result<()> {
+    let (half, samples, c, to) = (half as i32, samples as i32, out.len as i32, out.device_mut());
+    launch!("norm_grad_affine", one_each(out.len), 256, 0, sums.device(), half, samples, c, to)
+}
