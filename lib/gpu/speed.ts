@@ -144,7 +144,7 @@ export async function step(
     steps: 1000,
     seed: 0,
     lr: 1e-3,
-    precision: network.bf16 ? "bf16" : "f32",
+    precision: "bf16",
     options,
     data: "",
   });
