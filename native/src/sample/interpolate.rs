@@ -2,7 +2,7 @@
 //! its T^3 coefficients as T^2 short vectors along x.
 
 use super::Affine;
-use super::elastic::Bend;
+use super::elastic::{self, Bend};
 use super::spline::{self, fused};
 use rayon::prelude::*;
 
@@ -48,8 +48,9 @@ struct Places<const T: usize> {
 
 #[inline(always)]
 fn row_body<const T: usize, const LEVEL: u32>(of: &Field, z: usize, y: usize, row: &mut [f32]) {
+    let bent = of.bend.map(|bend| bend.row(z, y));
     for (block, values) in row.chunks_mut(LANES).enumerate() {
-        let places = place::<T>(of, z, y, block * LANES, values.len());
+        let places = place::<T>(of, bent.as_ref(), [z, y, block * LANES], values.len());
         let Places { within, first, weights } = &places;
         let mut at = [0u32; LANES];
         let mut inner = *within;
@@ -61,13 +62,14 @@ fn row_body<const T: usize, const LEVEL: u32>(of: &Field, z: usize, y: usize, ro
                 at[l] = at[l].wrapping_mul(of.size[d] as u32).wrapping_add(from as u32);
             }
         }
-        if values.len() == LANES && inner.iter().all(|&i| i) {
-            let values = values.try_into().expect("LANES values");
-            unsafe { inside::<T, LEVEL>(of, &at, weights, values) };
-            continue;
+        let mut found = [0f32; LANES];
+        if inner.contains(&true) {
+            at.iter_mut().zip(inner).for_each(|(at, inner)| *at *= inner as u32); // the others read the first voxel
+            unsafe { inside::<T, LEVEL>(of, &at, weights, &mut found) };
         }
         for (l, value) in values.iter_mut().enumerate() {
             *value = match of.fill {
+                _ if inner[l] => found[l],
                 Some(fill) if !within[l] => fill,
                 _ => border(of, first.map(|f| f[l] as i64), &weights.map(|w| w.map(|w| w[l]))),
             }
@@ -87,12 +89,12 @@ fn fixed(voxels: f64, most: f64) -> i64 {
 
 /// Places of the `count` voxels from x on; lanes beyond them hold what no one reads.
 #[inline(always)]
-fn place<const T: usize>(of: &Field, z: usize, y: usize, x: usize, count: usize) -> Places<T> {
+fn place<const T: usize>(of: &Field, bent: Option<&[Vec<f32>; 3]>, [z, y, x]: [usize; 3], count: usize) -> Places<T> {
     let mut out = Places { within: [true; LANES], first: [[0; LANES]; 3], weights: [[[0.0; LANES]; T]; 3] };
     let mut moved = [[0i64; LANES]; 3];
-    if let Some(bend) = of.bend {
+    if let Some(bent) = bent {
         for l in 0..count {
-            let by = bend.at([z, y, x + l]);
+            let by = bent.each_ref().map(|nodes| elastic::between(nodes, x + l) as f64);
             for (a, moved) in of.affine.iter().zip(&mut moved) {
                 moved[l] = fixed((0..3).map(|d| a[d] * by[d]).sum(), FAR);
             }
@@ -258,7 +260,7 @@ mod tests {
                 let (z, y) = (i / patch[1], i % patch[1]);
                 row_body::<T, 1>(&of, z, y, &mut row);
                 for x in 0..patch[2] {
-                    let p = place::<T>(&of, z, y, x, 1);
+                    let p = place::<T>(&of, None, [z, y, x], 1);
                     let want = match fill {
                         Some(fill) if !p.within[0] => fill,
                         _ => border(&of, p.first.map(|f| f[0] as i64), &p.weights.map(|w| w.map(|w| w[0]))),

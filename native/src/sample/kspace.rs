@@ -17,6 +17,9 @@ fn response(filter: &[f64]) -> [Vec<f32>; 2] {
     })
 }
 
+/// Values that are summed together, so that they stay in the first cache.
+const PART: usize = 1024;
+
 /// |values * filter|: the magnitude after the filter has been applied along `axis`.
 fn apply(values: &mut [f32], shape: [usize; 3], axis: usize, filter: &[f64]) {
     let n = filter.len();
@@ -25,23 +28,25 @@ fn apply(values: &mut [f32], shape: [usize; 3], axis: usize, filter: &[f64]) {
     let [real, imaginary] = response(filter).map(|r| [&r[..], &r[..]].concat());
     let inner: usize = shape[axis + 1..].iter().product();
     let width = if inner == 1 { n } else { inner };
+    let size = width.min(PART.max(n));
     values.par_chunks_mut(width).enumerate().for_each(|(row, out)| {
-        let (mut re, mut im) = (vec![0f32; width], vec![0f32; width]);
-        rows::vectorised(|| {
-            if inner == 1 {
-                for (j, &v) in source[row * n..][..n].iter().enumerate() {
-                    re.iter_mut().zip(&real[n - j..]).for_each(|(s, r)| *s += r * v);
-                    im.iter_mut().zip(&imaginary[n - j..]).for_each(|(s, r)| *s += r * v);
-                }
-            } else {
+        for (part, out) in out.chunks_mut(size).enumerate() {
+            let (mut re, mut im) = (vec![0f32; out.len()], vec![0f32; out.len()]);
+            rows::vectorised(|| {
                 for j in 0..n {
-                    let (k, line) = (row % n + n - j, &source[(row / n * n + j) * inner..]);
-                    re.iter_mut().zip(line).for_each(|(s, v)| *s += real[k] * v);
-                    im.iter_mut().zip(line).for_each(|(s, v)| *s += imaginary[k] * v);
+                    if inner == 1 {
+                        let v = source[row * n + j];
+                        re.iter_mut().zip(&real[n - j..]).for_each(|(s, r)| *s += r * v);
+                        im.iter_mut().zip(&imaginary[n - j..]).for_each(|(s, r)| *s += r * v);
+                    } else {
+                        let (k, line) = (row % n + n - j, &source[(row / n * n + j) * inner + part * size..]);
+                        re.iter_mut().zip(line).for_each(|(s, v)| *s += real[k] * v);
+                        im.iter_mut().zip(line).for_each(|(s, v)| *s += imaginary[k] * v);
+                    }
                 }
-            }
-        });
-        out.iter_mut().zip(&re).zip(&im).for_each(|((out, re), im)| *out = (re * re + im * im).sqrt());
+            });
+            out.iter_mut().zip(&re).zip(&im).for_each(|((out, re), im)| *out = (re * re + im * im).sqrt());
+        }
     });
 }
 
