@@ -55,7 +55,7 @@ export const command: Command = {
     },
     recompute: {
       type: "boolean",
-      help: "compute blocks again in the backward pass: less memory, more time (resenc)",
+      help: "compute blocks again in the backward pass: less memory, more time (resenc, primus)",
     },
     device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
     resume: { type: "boolean", help: "go on from the last checkpoint of the run folder" },

@@ -7,6 +7,7 @@
  * convolutions); for pretraining `mask_token` and, unless hidden tokens are swapped, `decoder.*` (2 blocks); for the
  * student of CVA `feature_decoder.*` (2 blocks of 16 heads).
  */
+import { recompute } from "../autograd.ts";
 import type { Architecture, BuildOptions, Network } from "../nn/network.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import { gelu, swiglu } from "../ops/activation.ts";
@@ -78,17 +79,14 @@ function block(
   const middle = norm(p, `${name}.mlp.norm`, hidden);
   const close = dense(p, `${name}.mlp.fc2`, hidden, width, shrunk);
   return (x, random) => {
-    const samples = x.space.grid.samples;
-    const a = norm1(x);
-    const seen = attention(rope(query(a), heads), rope(key(a), heads), value(a), heads);
-    x = layerScale(x, project(inner(seen)), gamma1, dropPath(samples, drop, random));
-    const b = norm2(x);
-    return layerScale(
-      x,
-      close(middle(swiglu(gate(b), open(b)))),
-      gamma2,
-      dropPath(samples, drop, random),
-    );
+    const [keep1, keep2] = [1, 2].map(() => dropPath(x.space.grid.samples, drop, random));
+    return recompute(() => {
+      const a = norm1(x);
+      const seen = attention(rope(query(a), heads), rope(key(a), heads), value(a), heads);
+      const y = layerScale(x, project(inner(seen)), gamma1, keep1);
+      const b = norm2(y);
+      return layerScale(y, close(middle(swiglu(gate(b), open(b)))), gamma2, keep2);
+    });
   };
 }
 
@@ -154,6 +152,7 @@ export function primus(name: string, width: number, depth: number, heads: number
     name,
     citation: "Wald et al. 2025, Primus: Enforcing attention usage for 3D medical image segmentation",
     kind: "token",
+    recomputes: true,
     stride: TOKEN,
     encoderPrefixes: ["eva.", "down_projection."],
     headWidth: width < 512 ? 512 : 2048,

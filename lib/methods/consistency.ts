@@ -20,7 +20,7 @@ import { reconstructionLoss } from "../ops/reconstruction.ts";
 import type { Rng } from "../rng.ts";
 import { type Side, Tensor, volume } from "../tensor.ts";
 import { alignDefects, type Compat } from "./compat.ts";
-import { attentionPooling, type Head, predictor, projector, unseen } from "./heads.ts";
+import { attentionPooling, type Head, type Predictor, predictor, projector, unseen } from "./heads.ts";
 import { cellOption, checkMask, encodeMasked, ratioOption } from "./masking.ts";
 import type { Context, Learner, Method } from "./method.ts";
 import type { Option, OptionValue, Schema, Values } from "./options.ts";
@@ -240,14 +240,14 @@ function bind(context: Context<Family>): Learner {
     defects: alignDefects(compat),
   };
   const student = branch(network, parameters, o, plan, arch.headWidth);
-  const predictors = new Map<string, Head>();
+  const predictors = new Map<string, Predictor>();
   for (const latent of ["patch", "image"] as const) {
     const name = plan[latent] && plan.heads[latent];
     if (!name || predictors.has(name)) continue;
     predictors.set(name, predictor(parameters, name.replace("projector", "predictor"), arch.headWidth));
   }
-  const predict = (latent: "patch" | "image", x: Tensor) =>
-    predictors.get(plan.heads[latent] ?? "")?.(x) ?? x;
+  const predict = (latent: "patch" | "image", x: Tensor, sample: Head = (x) => x) =>
+    predictors.get(plan.heads[latent] ?? "")?.(x, sample) ?? sample(x);
   const teacher = makeTeacher(context, plan);
 
   const align = (p: Tensor, z: Tensor): { loss: Tensor; accuracy?: Tensor } => {
@@ -272,8 +272,9 @@ function bind(context: Context<Family>): Learner {
       const terms: Record<string, Tensor> = { reconstruction };
       let loss = scale(reconstruction, o.reconstruction);
       if (target.patch) {
-        const latents = predict("patch", student.patch(o.source === "decoder" ? maps : seen));
-        const { loss: alignment, accuracy } = align(overlapOf(latents, overlap, plan), target.patch);
+        const latents = student.patch(o.source === "decoder" ? maps : seen);
+        const predicted = predict("patch", latents, (x) => overlapOf(x, overlap, plan));
+        const { loss: alignment, accuracy } = align(predicted, target.patch);
         loss = add(loss, scale(alignment, o.alignment));
         Object.assign(terms, { alignment, patch_spread: spread(target.patch) });
         if (accuracy) terms.alignment_accuracy = accuracy;

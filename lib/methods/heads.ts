@@ -12,6 +12,12 @@ import type { Tensor } from "../tensor.ts";
 export type Head = (x: Tensor) => Tensor;
 
 /**
+ * A head whose last layer has no norm. `sample` means rows of what that layer gives, each by weights that add up to 1: a
+ * linear layer of the means is the mean of the layer, on fewer rows.
+ */
+export type Predictor = (x: Tensor, sample?: Head) => Tensor;
+
+/**
  * Linear layers of the given widths, SiLU between; a norm by the batch's own statistics (D07) after each, or after each
  * but the last. Weights N(0, 0.02), biases 0 (methods.md 3.3).
  */
@@ -21,15 +27,15 @@ function layers(
   widths: number[],
   normLast: boolean,
   norm: Head = batchNorm,
-): Head {
+): Predictor {
   const made = widths.slice(1).map((out, i) => ({
     weight: p.add(`${name}.${i}.weight`, [out, widths[i]], (rng) => 0.02 * rng.normal()),
     bias: p.add(`${name}.${i}.bias`, [out], () => 0),
   }));
-  return (x) => {
+  return (x, sample = (x) => x) => {
     made.forEach(({ weight, bias }, i) => {
       const last = i === made.length - 1;
-      x = linear(x, weight, bias);
+      x = linear(last ? sample(x) : x, weight, bias);
       if (!last || normLast) x = norm(x);
       if (!last) x = silu(x);
     });
@@ -42,11 +48,12 @@ export const unseen: Head = (x) => scale(x, 1 / Math.sqrt(1 + 1e-5));
 
 /** Three layers to `width`, norm after each. */
 export function projector(p: Parameters, name: string, channels: number, width: number, norm?: Head): Head {
-  return layers(p, name, [channels, width, width, width], true, norm);
+  const project = layers(p, name, [channels, width, width, width], true, norm);
+  return (x) => project(x);
 }
 
 /** `width` to a quarter and back. */
-export function predictor(p: Parameters, name: string, width: number): Head {
+export function predictor(p: Parameters, name: string, width: number): Predictor {
   return layers(p, name, [width, width / 4, width], false);
 }
 

@@ -134,7 +134,7 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
   const recompute = flags.recompute === true;
   if (recompute && !arch.recomputes) {
     throw new UserError(
-      `--recompute: ${arch.name} keeps all its activations; resenc-s and resenc-l can do without`,
+      `--recompute: ${arch.name} keeps all its activations; resenc-* and primus-* can do without`,
     );
   }
   const options = readOptions(chosen, arch, flags, patch);

@@ -1,6 +1,7 @@
 /** bf16 activations: methods and networks train like in f32, runs resume to the same bits, nothing leaks. */
 import { assert, assertEquals } from "@std/assert";
 import { join } from "@std/path";
+import { primus } from "../../lib/arch/primus.ts";
 import { UserError } from "../../lib/errors.ts";
 import { methods } from "../../lib/methods/registry.ts";
 import { native } from "../../lib/native/library.ts";
@@ -96,15 +97,19 @@ Deno.test("--precision is part of the run", async () => {
   await Deno.remove(path, { recursive: true });
 });
 
-for (const method of methods.filter((m) => ["mae", "s3d", "cva"].includes(m.name))) {
+const recomputed = methods.filter((m) => ["mae", "s3d", "cva"].includes(m.name)).map((m) =>
+  [m, tiny] as const
+);
+const tokens = { ...primus("deep primus", 24, 6, 2), headWidth: 16 };
+for (const [method, arch] of [...recomputed, [mae, tokens] as const]) {
   Deno.test(
-    `recompute ${method.name}: the same first loss, nearly the same later ones`,
+    `recompute ${method.name}, ${arch.name}: the same first loss, nearly the same later ones`,
     leakFree(async () => {
-      const config = tinyRun(method, tiny, { patch: [32, 32, 32] });
+      const config = tinyRun(method, arch, { patch: [32, 32, 32] });
       const run = async (recompute: boolean) => {
         await wait();
         native().vx_peak_reset();
-        using trainer = new Trainer(tiny, method, { ...config, recompute });
+        using trainer = new Trainer(arch, method, { ...config, recompute });
         const seen = await losses(trainer, 0, 4);
         return { seen, bytes: memory().peakBytes };
       };

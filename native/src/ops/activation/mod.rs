@@ -38,6 +38,25 @@ wide! {
     }
 }
 
+wide! {
+    fn silu<E: Element>(x: &[E], y: &mut [E]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            let x = x.to_f32();
+            *y = E::from_f32(x * sigmoid(x));
+        }
+    }
+}
+
+wide! {
+    fn silu_grad<E: Element>(x: &[E], dy: &[E], dx: &mut [E]) {
+        for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
+            let x = x.to_f32();
+            let s = sigmoid(x);
+            *dx = E::from_f32(dy.to_f32() * s * (1.0 + x * (1.0 - s)));
+        }
+    }
+}
+
 exports! {
     /// LeakyReLU.
     fn vx_leaky(x: u32, len: u32, slope: f32) {
@@ -92,12 +111,7 @@ exports! {
             }
             by_dtype!(x.dtype, E => {
                 let x = x.of::<E>();
-                rows::each(y.of_mut::<E>(), |at, y| {
-                    for (y, x) in y.iter_mut().zip(&x[at..]) {
-                        let x = x.to_f32();
-                        *y = E::from_f32(x * sigmoid(x));
-                    }
-                })
+                rows::each(y.of_mut::<E>(), |at, y| silu(&x[at..], y))
             });
             Ok(())
         });
@@ -115,13 +129,7 @@ exports! {
             }
             by_dtype!(x.dtype, E => {
                 let (x, dy) = (x.of::<E>(), dy.of::<E>());
-                rows::each(dx.of_mut::<E>(), |at, dx| {
-                    for ((dx, x), dy) in dx.iter_mut().zip(&x[at..]).zip(&dy[at..]) {
-                        let x = x.to_f32();
-                        let s = sigmoid(x);
-                        *dx = E::from_f32(dy.to_f32() * s * (1.0 + x * (1.0 - s)));
-                    }
-                })
+                rows::each(dx.of_mut::<E>(), |at, dx| silu_grad(&x[at..], &dy[at..], dx))
             });
             Ok(())
         });

@@ -12,6 +12,7 @@ use crate::element::Element;
 use crate::grid::Grid;
 use crate::memory::Scratch;
 use crate::ops::rows;
+use crate::wide;
 use half::bf16;
 use rayon::prelude::*;
 
@@ -198,6 +199,14 @@ pub fn add_outer<O: Operand>(f: &Factors<O::Lane>, c: usize, width: usize, sums:
     }
 }
 
+wide! {
+    fn add_rows<E: Element>(rows: &[E], sum: &mut [f64]) {
+        for row in rows.chunks_exact(sum.len()) {
+            sum.iter_mut().zip(row).for_each(|(s, v)| *s += v.to_f32() as f64);
+        }
+    }
+}
+
 /// Sum over rows, in a fixed order: 64 partial sums of equal stretches, then those in turn.
 pub fn sum_rows<E: Element>(values: &[E], c: usize, out: &mut [f32]) {
     let stretch = (values.len() / c).div_ceil(64).max(1);
@@ -205,11 +214,7 @@ pub fn sum_rows<E: Element>(values: &[E], c: usize, out: &mut [f32]) {
         .par_chunks(stretch * c)
         .map(|rows| {
             let mut sum = vec![0f64; c];
-            rows::vectorised(|| {
-                for row in rows.chunks_exact(c) {
-                    sum.iter_mut().zip(row).for_each(|(s, v)| *s += v.to_f32() as f64);
-                }
-            });
+            add_rows(rows, &mut sum);
             sum
         })
         .collect();
