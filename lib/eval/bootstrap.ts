@@ -73,7 +73,8 @@ function* enumerate(sizes: readonly number[]): Generator<Uint32Array[]> {
 }
 
 /** counts[index[i]] for every i. */
-function pick(counts: Uint32Array, index: Uint32Array): Uint32Array {
+function pick(counts: Uint32Array, index: Uint32Array, same: boolean): Uint32Array {
+  if (same) return counts;
   const out = new Uint32Array(index.length);
   for (let i = 0; i < index.length; i++) out[i] = counts[index[i]];
   return out;
@@ -112,6 +113,7 @@ export function bootstrap(
   const sizes = level === "cases" ? datasets.map((d) => d.subjects) : [D];
   const names = level === "cases" ? datasets.map((d) => d.name) : ["\u001fdatasets"];
   const exact = sizes.reduce((s, n) => s * n ** n, 1) <= limit;
+  const alone = datasets.map((d) => d.subject.every((s, i) => s === i)); // every case a subject of its own
   const once = new Uint32Array(D).fill(1), none = datasets.map(() => null);
   const full = plan.run().places;
   const places: Float64Array[] = [];
@@ -122,7 +124,7 @@ export function bootstrap(
   for (const counts of draws) {
     const draw: Draw = level === "datasets" ? { datasets: counts[0], cases: none } : {
       datasets: once,
-      cases: datasets.map((d, i) => pick(counts[i], d.subject)),
+      cases: datasets.map((d, i) => pick(counts[i], d.subject, alone[i])),
     };
     places.push(plan.run(draw).places);
     plan.units.forEach((u, i) => {

@@ -5,13 +5,17 @@ export type Ties = "average" | "min" | "max" | "dense";
 /** Rounds to 9 decimals, the same way on both sides of zero: values equal after this are tied. */
 export const settle = (v: number): number => Math.sign(v) * Math.round(Math.abs(v) * 1e9) / 1e9;
 
+/** Working memory of `rank`, which a bootstrap calls a hundred thousand times. */
+let scratch = { settled: new Float64Array(32), order: new Uint32Array(32) };
+
 /**
  * Ranks of `values` [k], larger is better; NaN gets no rank (NaN).
  * With `worst`, absent entries share the places after the last present one instead.
  */
 export function rank(values: ArrayLike<number>, ties: Ties = "average", worst = false): Float64Array {
   const k = values.length, out = new Float64Array(k).fill(NaN);
-  const settled = new Float64Array(k), order = new Uint32Array(k);
+  if (scratch.settled.length < k) scratch = { settled: new Float64Array(k), order: new Uint32Array(k) };
+  const { settled, order } = scratch;
   let present = 0;
   for (let i = 0; i < k; i++) {
     const value = settled[i] = settle(values[i]);

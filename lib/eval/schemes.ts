@@ -91,7 +91,7 @@ function summaries({ rows, values }: Blocks, k: number, median: boolean): Evalua
   values.forEach((row, b) => flat.set(row, b * k));
   const whole = !flat.some(Number.isNaN);
   return (counts) => {
-    const sum = new Float64Array(k), n = new Float64Array(k);
+    const sum = new Float64Array(k), n = whole ? sum : new Float64Array(k);
     let drawn = 0;
     for (let b = 0; b < rows.length; b++) {
       const count = counts ? counts[rows[b]] : 1;
@@ -103,8 +103,7 @@ function summaries({ rows, values }: Blocks, k: number, median: boolean): Evalua
         if (!whole) n[m] += count;
       }
     }
-    if (whole) n.fill(drawn);
-    for (let m = 0; m < k; m++) sum[m] /= n[m] || NaN;
+    for (let m = 0; m < k; m++) sum[m] /= (whole ? drawn : n[m]) || NaN;
     return sum;
   };
 }
@@ -166,6 +165,7 @@ function unit(
   const k = values[0].length;
   const means = once(summaries(blocks, k, scheme === "median-then-rank"));
   const turn = (found: Float64Array) => {
+    if (direction === 1) return found;
     const out = new Float64Array(k);
     for (let m = 0; m < k; m++) out[m] = found[m] * direction;
     return out;

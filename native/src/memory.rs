@@ -9,6 +9,7 @@ use crate::gpu;
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -86,18 +87,27 @@ impl Piece {
         );
         let at = unsafe { alloc(layout(class)) };
         assert!(!at.is_null(), "out of memory: {} MiB more are needed", class >> 20);
-        #[cfg(target_os = "linux")]
-        if class >= HUGE {
-            unsafe extern "C" {
-                fn madvise(at: *mut u8, bytes: usize, advice: i32) -> i32;
-            }
-            const MADV_HUGEPAGE: i32 = 14;
-            unsafe { madvise(at, class, MADV_HUGEPAGE) }; // advice: a refusal changes nothing
-        }
+        huge_pages(unsafe { std::slice::from_raw_parts_mut(at as *mut MaybeUninit<u8>, class) });
         Piece { at, class }
     }
     fn give_back(self) {
         unsafe { dealloc(self.at, layout(self.class)) };
+    }
+}
+
+/// Asks for huge pages for values that are about to be written for the first time, where there are many.
+pub fn huge_pages<T>(values: &mut [T]) {
+    #[cfg(target_os = "linux")]
+    if size_of_val(values) >= HUGE {
+        unsafe extern "C" {
+            fn madvise(at: *mut u8, bytes: usize, advice: i32) -> i32;
+        }
+        const MADV_HUGEPAGE: i32 = 14;
+        const PAGE: usize = 4096;
+        let at = values.as_mut_ptr() as *mut u8;
+        let skip = at.align_offset(PAGE);
+        let bytes = (size_of_val(values) - skip) / PAGE * PAGE;
+        unsafe { madvise(at.add(skip), bytes, MADV_HUGEPAGE) }; // advice: a refusal changes nothing
     }
 }
 

@@ -2,6 +2,7 @@
 //! and the intensity changes of augmentation. Plain buffers, apart from the tensor queue.
 
 use crate::abi::Result;
+use crate::memory::huge_pages;
 use rayon::prelude::*;
 use std::sync::Mutex;
 
@@ -40,6 +41,7 @@ exports! {
         }
         let bend = (alpha > 0.0).then(|| Bend::new(patch, sigma, alpha, seed));
         let fill = if least { crate::volume::statistics::extremes(volume).0 } else { 0.0 };
+        huge_pages(out);
         let copied = crop(&affine).filter(|_| bend.is_none());
         let (affine, bend, fill) = (&affine, bend.as_ref(), Some(fill));
         match (copied, order) {
@@ -52,6 +54,7 @@ exports! {
                 let (low, size) = needed(affine, bend.map_or(0.0, Bend::reach), shape, patch);
                 let mut region = std::mem::take(&mut *REGION.lock().unwrap());
                 region.resize(size.iter().product(), 0.0);
+                huge_pages(&mut region);
                 spline::prefilter(volume, shape, low, size, &mut region);
                 taps::<4>(&Field { coefficients: &region, size, low, shape, affine, bend, fill }, patch, out);
                 *REGION.lock().unwrap() = region;

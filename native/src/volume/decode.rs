@@ -7,6 +7,7 @@
 use super::Affine;
 use super::orient::{determinant, norms};
 use crate::abi::Result;
+use crate::memory::huge_pages;
 use crate::ops::rows;
 use flate2::bufread::GzDecoder;
 use nifti::{NiftiHeader, NiftiType};
@@ -167,6 +168,7 @@ fn inflate(bytes: &[u8], wanted: usize, head: bool) -> Result<Vec<u8>> {
         _ => format!("the gzip stream is damaged ({e}); copy the file again"),
     };
     let mut out = Vec::with_capacity(wanted);
+    huge_pages(out.spare_capacity_mut());
     let mut rest = bytes;
     let mut extra = 0;
     while is_gzip(rest) {
@@ -343,6 +345,7 @@ impl Decoded {
                 const N: usize = size_of::<$t>();
                 let bytes = &self.bytes[h.offset + channel * voxels * N..][..voxels * N];
                 let mut data = vec![0f32; voxels];
+                huge_pages(&mut data);
                 rows::each(&mut data, |first, part| {
                     let bytes = bytes[first * N..].chunks_exact(N);
                     // Two loops, so that each knows the order.

@@ -72,6 +72,7 @@ exports! {
     /// Copies a volume out as float16 bits [z, y, x].
     fn vx_volume_half_wait(volume: u32, values: slice_mut[u16]) {
         let found = self::volume(volume, values.len())?;
+        crate::memory::huge_pages(values);
         let data = &found.volume.data;
         let pieces = values.par_chunks_mut(1 << 14).zip(data.par_chunks(1 << 14));
         pieces.for_each(|(to, from)| to.reinterpret_cast_mut::<half::f16>().convert_from_f32_slice(from));
@@ -95,6 +96,7 @@ exports! {
         if chunks.len() != grid.iter().product::<usize>() * voxels {
             return Err(format!("{} values in chunks of {chunk:?} for a volume of {shape:?}", chunks.len()));
         }
+        crate::memory::huge_pages(values);
         values.par_chunks_mut(shape[1] * shape[2]).enumerate().for_each(|(z, plane)| {
             for (y, row) in plane.chunks_mut(shape[2]).enumerate() {
                 for (i, part) in row.chunks_mut(chunk[2]).enumerate() {
