@@ -72,6 +72,25 @@ function* enumerate(sizes: readonly number[]): Generator<Uint32Array[]> {
   }
 }
 
+/** Puts the value that stands at `at` in the sorted array there, none above it before and none below it after. */
+function select(values: Float64Array, at: number, low = 0): void {
+  for (let high = values.length - 1; low < high;) {
+    const pivot = values[(low + high) >> 1];
+    let [i, j] = [low, high];
+    while (i <= j) {
+      while (values[i] < pivot) i++;
+      while (values[j] > pivot) j--;
+      if (i > j) break;
+      const v = values[i];
+      values[i++] = values[j];
+      values[j--] = v;
+    }
+    if (at <= j) high = j;
+    else if (at >= i) low = i;
+    else break;
+  }
+}
+
 /** counts[index[i]] for every i. */
 function pick(counts: Uint32Array, index: Uint32Array, same: boolean): Uint32Array {
   if (same) return counts;
@@ -147,8 +166,13 @@ export function bootstrap(
   };
 
   function interval(values: number[]): [number, number] {
-    const sorted = Float64Array.from(values).sort();
-    return [settle(quantile(sorted, 0.025)), settle(quantile(sorted, 0.975))];
+    const found = Float64Array.from(values);
+    for (const p of [0.025, 0.975]) {
+      const at = Math.floor((found.length - 1) * p);
+      select(found, at);
+      select(found, Math.min(at + 1, found.length - 1), at);
+    }
+    return [settle(quantile(found, 0.025)), settle(quantile(found, 0.975))];
   }
 }
 

@@ -97,10 +97,14 @@ function summaries({ rows, values }: Blocks, k: number, median: boolean): Evalua
       const count = counts ? counts[rows[b]] : 1;
       if (count === 0) continue;
       drawn += count;
-      for (let m = 0, at = b * k; m < k; m++, at++) {
-        if (!whole && Number.isNaN(flat[at])) continue;
-        sum[m] += count * flat[at];
-        if (!whole) n[m] += count;
+      const at = b * k;
+      if (whole) { for (let m = 0; m < k; m++) sum[m] += count * flat[at + m]; }
+      else {
+        for (let m = 0; m < k; m++) {
+          if (Number.isNaN(flat[at + m])) continue;
+          sum[m] += count * flat[at + m];
+          n[m] += count;
+        }
       }
     }
     for (let m = 0; m < k; m++) sum[m] /= (whole ? drawn : n[m]) || NaN;
