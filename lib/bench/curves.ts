@@ -82,7 +82,7 @@ async function draw(folder: string): Promise<void> {
       key: `${c.side} ${c.method} ${c.seed}`,
     }))
   );
-  const colour: Record<string, string> = { "ours f32": "#d95f02", "ours bf16": "#1b9e77", torch: "#222222" };
+  const colour: Record<string, string> = { torch: "#bbbbbb", "ours f32": "#d95f02", "ours bf16": "#1b6e57" };
   const ends = Object.keys(colour).map((side, i) => ({ side, step: 230, loss: 0.98 - 0.03 * i }));
   await Deno.writeTextFile(
     join(folder, "curves.svg"),
@@ -95,15 +95,17 @@ async function draw(folder: string): Promise<void> {
       fx: { label: null, domain: METHODS },
       marks: [
         ruleY([]),
-        ...SEEDS.map((seed) =>
-          lineY(points.filter((p) => p.seed === seed), {
-            x: "step",
-            y: "loss",
-            z: "key",
-            fx: "method",
-            stroke: (d: Curve) => colour[d.side],
-            strokeDasharray: seed ? "4 3" : undefined,
-          })
+        ...Object.keys(colour).flatMap((side) =>
+          SEEDS.map((seed) =>
+            lineY(points.filter((p) => p.side === side && p.seed === seed), {
+              x: "step",
+              y: "loss",
+              fx: "method",
+              stroke: colour[side],
+              strokeWidth: side === "torch" ? 5 : 1.5,
+              strokeDasharray: seed ? "5 3" : undefined,
+            })
+          )
         ),
         text(ends, {
           x: "step",
