@@ -87,28 +87,27 @@ function summaries({ rows, values }: Blocks, k: number, median: boolean): Evalua
         return NaN;
       });
   }
-  const flat = new Float64Array(values.length * k);
-  values.forEach((row, b) => flat.set(row, b * k));
-  const whole = !flat.some(Number.isNaN);
+  const R = rows.length, each = new Float64Array(R);
+  const columns = Float64Array.from({ length: k * R }, (_, i) => values[i % R][Math.floor(i / R)]);
+  const finite = columns.every(Number.isFinite);
   return (counts) => {
-    const sum = new Float64Array(k), n = whole ? sum : new Float64Array(k);
     let drawn = 0;
-    for (let b = 0; b < rows.length; b++) {
-      const count = counts ? counts[rows[b]] : 1;
-      if (count === 0) continue;
-      drawn += count;
-      const at = b * k;
-      if (whole) { for (let m = 0; m < k; m++) sum[m] += count * flat[at + m]; }
+    for (let b = 0; b < R; b++) drawn += each[b] = counts ? counts[rows[b]] : 1;
+    const out = new Float64Array(k);
+    for (let m = 0, at = 0; m < k; m++) {
+      let sum = 0, n = drawn;
+      if (finite) { for (let b = 0; b < R; b++, at++) sum += each[b] * columns[at]; }
       else {
-        for (let m = 0; m < k; m++) {
-          if (Number.isNaN(flat[at + m])) continue;
-          sum[m] += count * flat[at + m];
-          n[m] += count;
+        n = 0;
+        for (let b = 0; b < R; b++, at++) {
+          if (each[b] === 0 || Number.isNaN(columns[at])) continue;
+          sum += each[b] * columns[at];
+          n += each[b];
         }
       }
+      out[m] = sum / (n || NaN);
     }
-    for (let m = 0; m < k; m++) sum[m] /= (whole ? drawn : n[m]) || NaN;
-    return sum;
+    return out;
   };
 }
 
