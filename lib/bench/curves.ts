@@ -83,7 +83,7 @@ async function draw(folder: string): Promise<void> {
     }))
   );
   const colour: Record<string, string> = { torch: "#bbbbbb", "ours f32": "#d95f02", "ours bf16": "#1b6e57" };
-  const ends = Object.keys(colour).map((side, i) => ({ side, step: 230, loss: 0.98 - 0.03 * i }));
+  const ends = Object.keys(colour).map((side, i) => ({ side, step: 230, loss: 1.1 - 0.06 * i }));
   await Deno.writeTextFile(
     join(folder, "curves.svg"),
     svg({
