@@ -2,20 +2,27 @@
 import { Tape } from "../autograd.ts";
 import { deviceReport } from "../device.ts";
 import { native } from "../native/library.ts";
-import { leakyRelu, silu } from "../ops/activation.ts";
+import { gelu, leakyRelu, silu, swiglu } from "../ops/activation.ts";
 import { adaptivePool } from "../ops/adaptive_pool.ts";
+import { attention } from "../ops/attention.ts";
 import { cast } from "../ops/cast.ts";
 import { concat, matrixRows } from "../ops/concat.ts";
 import { conv3d, upconv3d } from "../ops/conv3d.ts";
 import { cosineLoss, rollHalf } from "../ops/cosine.ts";
 import { densify, gatherBlocks } from "../ops/densify.ts";
+import { depthwise3d, depthwiseUp3d } from "../ops/depthwise.ts";
 import { add, scale } from "../ops/elementwise.ts";
 import { gramLoss } from "../ops/gram.ts";
+import { layerNorm } from "../ops/layer_norm.ts";
+import { layerScale } from "../ops/layer_scale.ts";
 import { linear } from "../ops/linear.ts";
+import { maxPool2 } from "../ops/maxpool.ts";
 import { instanceNorm } from "../ops/norm.ts";
 import { ntXent } from "../ops/ntxent.ts";
 import { avgPool2, globalAverage } from "../ops/pool.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
+import { softmaxPool } from "../ops/softmax_pool.ts";
+import { addPositions, patchify, rope } from "../ops/tokens.ts";
 import { type Dtype, Grid, type Layout, scope, type Side, Tensor, wait } from "../tensor.ts";
 
 /** Relative to the largest value: where products or stored values are bf16 on either side, and where all is f32. */
@@ -134,6 +141,68 @@ function cases(): Case[] {
   both("adaptive pool", EXACT, (dtype) => {
     const x = volumeOf({ grid: Grid.dense(2), side: [6, 5, 8] }, 12, 1, dtype);
     return { inputs: [x], body: () => adaptivePool(x, [3, 3, 3]) };
+  });
+  simple("GELU", (x) => gelu(x));
+  simple("SwiGLU", swiglu);
+  simple("max pool", (x) => maxPool2(x));
+  both("layer norm", EXACT, (dtype) => {
+    const [x, gamma, beta] = [matrix(50, 72, 1, dtype), matrix(1, 72, 2), matrix(1, 72, 3)];
+    return { inputs: [x, gamma, beta], body: () => layerNorm(x, gamma, beta) };
+  });
+  both("layer scale", EXACT, (dtype) => {
+    const layout = { grid: masked(), side: [2, 1, 2] as const };
+    const [x, branch] = [volumeOf(layout, 40, 1, dtype), volumeOf(layout, 40, 2, dtype)];
+    const gamma = matrix(1, 40, 3);
+    return {
+      inputs: [x, branch, gamma],
+      body: () => layerScale(x, branch, gamma, Float32Array.of(1.25, 0)),
+    };
+  });
+  both("softmax pool", EXACT, (dtype) => {
+    const layout = { grid: masked(), side: [2, 1, 3] as const };
+    const [x, scores] = [volumeOf(layout, 40, 1, dtype), volumeOf(layout, 1, 2, "f32")];
+    return { inputs: [x, scores], body: () => softmaxPool(x, scores) };
+  });
+  both("patchify", EXACT, (dtype) => {
+    const x = volumeOf({ grid: Grid.dense(2), side: [4, 4, 4] }, 3, 1, dtype);
+    return { inputs: [x], body: () => patchify(x, { grid: masked(), side: [1, 1, 1] }, 2) };
+  });
+  both("positions", EXACT, (dtype) => {
+    const [x, table] = [volumeOf({ grid: masked(), side: [1, 1, 1] }, 24, 1, dtype), matrix(8, 24, 2)];
+    return { inputs: [x, table], body: () => addPositions(x, table) };
+  });
+  both("rope", EXACT, (dtype) => {
+    const x = volumeOf({ grid: masked(), side: [1, 2, 1] }, 36, 1, dtype);
+    return { inputs: [x], body: () => rope(x, 2) };
+  });
+  list.push({
+    name: "attention, heads of 72, bf16",
+    tolerance: ROUNDED,
+    make() {
+      const layout = { grid: masked(), side: [2, 4, 2] as const };
+      const [q, k, v] = [1, 2, 3].map((seed) => volumeOf(layout, 144, seed, "bf16"));
+      return { inputs: [q, k, v], body: () => attention(q, k, v, 2) };
+    },
+  });
+  for (const stride of [1, 2] as const) {
+    list.push({
+      name: `depthwise stride ${stride}, bf16`,
+      tolerance: ROUNDED,
+      make() {
+        const x = volumeOf({ grid: masked(), side: [4, 2, 4] }, 24, 1, "bf16");
+        const [w, b] = [matrix(24, 27, 2), matrix(1, 24, 3)];
+        return { inputs: [x, w, b], body: () => depthwise3d(x, w, b, stride) };
+      },
+    });
+  }
+  list.push({
+    name: "depthwise up, bf16",
+    tolerance: ROUNDED,
+    make() {
+      const x = volumeOf({ grid: Grid.dense(2), side: [3, 2, 4] }, 24, 1, "bf16");
+      const [w, b] = [matrix(24, 27, 2), matrix(1, 24, 3)];
+      return { inputs: [x, w, b], body: () => depthwiseUp3d(x, w, b) };
+    },
   });
   for (const kind of ["mse", "l1", "huber"] as const) {
     list.push({

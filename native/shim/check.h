@@ -78,15 +78,7 @@ template <class T> std::vector<T> unfilled_of(size_t n) {
 inline std::vector<bf16> unfilled16(size_t n) { return std::vector<bf16>(n, 0xffff); }
 inline std::vector<float> unfilled(size_t n) { return std::vector<float>(n, NAN); }
 
-/// The same of either stored type.
-template <class E> std::vector<E> noise_of(size_t n) {
-    if constexpr (std::is_same_v<E, bf16>) return noise16(n);
-    else return noise(n);
-}
-template <class E> std::vector<E> unfilled_of(size_t n) {
-    if constexpr (std::is_same_v<E, bf16>) return unfilled16(n);
-    else return unfilled(n);
-}
+/// Name of a stored type, for messages.
 template <class E> std::string name_of() { return std::is_same_v<E, bf16> ? "bf16, " : "f32, "; }
 
 inline std::string what;  // the case that runs, for messages
@@ -119,7 +111,6 @@ template <class T> void close(const char* name, const std::vector<T>& got, const
 
 /// Stored bf16 is off by half a unit of its 8 bits, at most 2^-8; sums in f32 by a few roundings. Operands are exact.
 constexpr double STORED = 1.0 / 256, SUMMED = 2e-5;
-template <class E> constexpr double stored_of() { return std::is_same_v<E, bf16> ? STORED : SUMMED; }
 
 /// What sums and the storage of a result cost.
 template <class T> constexpr double tolerance_of = std::is_same_v<T, float> ? SUMMED : STORED;
@@ -155,13 +146,6 @@ template <class Launches, class... Out> void same_under_all_schedules(Launches l
         begun = true;
     }
 }
-
-/// RUN of the kernel for bf16 or, with the suffix of its name, for f32.
-#define RUN_OF(E, kernel, ...)                                         \
-    do {                                                               \
-        if constexpr (std::is_same_v<E, bf16>) RUN(kernel, __VA_ARGS__); \
-        else RUN(kernel##_f32, __VA_ARGS__);                           \
-    } while (0)
 
 /// The last line of a test: what ran.
 inline int report(const char* op) {

@@ -10,7 +10,7 @@ static void run(int rows, int c) {
     const float eps = 0.1f, scalar = 1.7f;
     if (rows > 1) for (int i = 0; i < c; i++) x[c + i] = 1e-4f * x[i];  // a row below eps
     auto y = check::unfilled(size), dx = y, scaled = y, swapped = y;
-    auto dot = check::unfilled(1);
+    auto dot = check::unfilled(1), deviations = check::unfilled(rows > 1 ? c : 0);
     check::same_under_all_schedules(
         [&] {
             auto partial = check::unfilled(3);
@@ -21,8 +21,9 @@ static void run(int rows, int c) {
             RUN(cosine_dot_fold, dim3{1}, 32, 0, partial.data(), 3, 2.0, -0.5, dot.data());
             RUN(cosine_scale, dim3{2}, 256, 0, &scalar, -0.25f, x.data(), (long long)size, scaled.data());
             RUN(cosine_swap, dim3{1}, 256, 0, x.data(), (long long)size / 2 * 2, swapped.data());
+            if (rows > 1) RUN(cosine_deviations, dim3{(unsigned)(c + 255) / 256}, 256, 0, x.data(), rows, c, deviations.data());
         },
-        y, dx, dot, scaled, swapped);
+        y, dx, dot, scaled, swapped, deviations);
     std::vector<double> want_y(size), want_dx(size), want_scaled(size), want_swapped(size);
     double want_dot = 0;
     for (int row = 0; row < rows; row++) {
@@ -36,6 +37,14 @@ static void run(int rows, int c) {
         }
         want_dot += product;
     }
+    std::vector<double> want_deviations;
+    for (int i = 0; i < c && rows > 1; i++) {
+        double mean = 0, square = 0;
+        for (int row = 0; row < rows; row++) mean += x[row * c + i] / (double)rows;
+        for (int row = 0; row < rows; row++) square += std::pow(x[row * c + i] - mean, 2);
+        want_deviations.push_back(std::sqrt(square / (rows - 1)));
+    }
+    check::close("deviations", deviations, want_deviations, check::SUMMED);
     const size_t half = size / 2;
     for (size_t i = 0; i < 2 * half; i++) want_swapped[i] = x[(i + half) % (2 * half)];
     if (size % 2) swapped.pop_back(), want_swapped.pop_back();

@@ -9,18 +9,19 @@ template <class T> void run(int rows, int c) {
     const auto gamma = check::noise(c), beta = check::noise(c);
     const float eps = 1e-5f;
     const int slice = 13, slices = (rows + slice - 1) / slice;
-    auto y = check::unfilled_of<T>(size), dx = y;
+    auto y = check::unfilled_of<T>(size), dx = y, applied = y;
     auto statistics = check::unfilled(2 * rows), affine = check::unfilled(2 * c);
     check::same_under_all_schedules(
         [&] {
             auto partial = check::unfilled((size_t)slices * 2 * c);
             const dim3 warps{(unsigned)(rows + 7) / 8}, all{(unsigned)slices, (unsigned)(c + 31) / 32};
             RUN_OF(T, layer_norm, warps, 256, 0, x.data(), gamma.data(), beta.data(), rows, c, eps, statistics.data(), y.data());
+            RUN_OF(T, layer_norm_apply, dim3{2}, 256, 0, x.data(), statistics.data(), gamma.data(), beta.data(), rows, c, applied.data());
             RUN_OF(T, layer_norm_grad_input, warps, 256, 0, x.data(), statistics.data(), gamma.data(), dy.data(), rows, c, dx.data());
             RUN_OF(T, layer_norm_grad_affine, all, 256, 2048, x.data(), statistics.data(), dy.data(), rows, c, slice, partial.data());
             RUN(layer_norm_affine_fold, dim3{(unsigned)(2 * c + 255) / 256}, 256, 0, partial.data(), slices, c, affine.data());
         },
-        y, dx, statistics, affine);
+        y, dx, applied, statistics, affine);
     std::vector<double> want_y, want_dx, want_statistics, want_affine(2 * c);
     for (int row = 0; row < rows; row++) {
         double mean = 0, variance = 0, sum = 0, product = 0;
@@ -42,6 +43,7 @@ template <class T> void run(int rows, int c) {
         want_statistics.push_back(mean), want_statistics.push_back(rstd);
     }
     check::close("y", y, want_y, check::tolerance_of<T>);
+    check::close("y from statistics", applied, want_y, check::tolerance_of<T>);
     check::close("dx", dx, want_dx, check::tolerance_of<T>);
     check::close("statistics", statistics, want_statistics, check::SUMMED);
     check::close("gradients of beta and gamma", affine, want_affine, check::SUMMED);

@@ -65,11 +65,11 @@ template <class E> static void run(std::vector<int> starts, int c, float slope) 
     std::vector<double> want_affine(2 * c);
     for (int i = 0; i < 2 * lines; i++) want_affine[i / lines * c + i % c] += g1[i];
     check::close("statistics", statistics, means, check::SUMMED);
-    check::close("y", y, want_y, check::stored_of<E>());
+    check::close("y", y, want_y, check::tolerance_of<E>);
     check::close("sums of the gradient", sums, g1, check::SUMMED);
     check::close("gradients of beta and gamma", affine, want_affine, check::SUMMED);
-    check::close("dx", dx, want_dx, std::max(check::stored_of<E>(), 10 * check::SUMMED));  // two rows: terms cancel
-    check::close("gradient of the residual", dresidual, want_g, check::stored_of<E>());
+    check::close("dx", dx, want_dx, std::max(check::tolerance_of<E>, 10 * check::SUMMED));  // two rows: terms cancel
+    check::close("gradient of the residual", dresidual, want_g, check::tolerance_of<E>);
 }
 
 template <class E> static void all() {

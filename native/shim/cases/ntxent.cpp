@@ -24,7 +24,7 @@ static void run(int n, int c, float temperature) {
     for (auto* rows : {&student, &teacher})
         for (float& v : *rows) v /= std::sqrt((float)c / 3);
     const float dloss = 1.3f;
-    auto s = check::unfilled(4 * n * n), rows = check::unfilled(2 * n), loss = check::unfilled(1), grad = check::unfilled(n * c);
+    auto s = check::unfilled(4 * n * n), rows = check::unfilled(2 * n), loss = check::unfilled(1), accuracy = loss, grad = check::unfilled(n * c);
     check::same_under_all_schedules(
         [&] {
             const dim3 values{(unsigned)(4 * n * n + 7) / 8}, columns{(unsigned)n, (unsigned)(c + 255) / 256};
@@ -32,11 +32,23 @@ static void run(int n, int c, float temperature) {
             RUN(ntxent_rows, dim3{(unsigned)(2 * n + 31) / 32}, 32, 0, s.data(), n, rows.data());
             RUN(ntxent_loss, dim3{1}, 32, 0, s.data(), rows.data(), n, loss.data());
             RUN(ntxent_grad, columns, 256, 0, &dloss, s.data(), rows.data(), student.data(), teacher.data(), n, c, temperature, grad.data());
+            RUN(ntxent_accuracy, dim3{1}, 256, 1024, s.data(), n, accuracy.data());
         },
-        s, rows, loss, grad);
+        s, rows, loss, grad, accuracy);
     std::vector<double> r(teacher.begin(), teacher.end());
     r.insert(r.end(), student.begin(), student.end());
     check::close("loss", loss, {judge(r, n, c, temperature)}, check::SUMMED);
+    double hits = 0;
+    for (int i = 0; i < 2 * n; i++) {
+        int best = -1;
+        for (int j = 0; j < 2 * n; j++) {
+            const int apart = std::abs(i - j);
+            const bool counts = apart != 0 && apart != n / 2 && apart != 2 * n - n / 2;
+            if (counts && (best < 0 || s[i * 2 * n + j] > s[i * 2 * n + best])) best = j;
+        }
+        hits += std::abs(best - i) == n;
+    }
+    check::close("accuracy", accuracy, {hits / (2 * n)}, 1e-6);
     std::vector<double> want;
     for (int i = 0; i < n * c; i++) {
         auto at = [&](double by) {

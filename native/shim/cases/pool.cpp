@@ -26,8 +26,8 @@ template <class E> static void halves(int blocks, int (&&side)[3], int c) {
                         want[to] += number(x[at]) / 8.0;
                         want_dx[at] = number(dy[to]) / 8.0;
                     }
-    check::close("y", y, want, check::stored_of<E>());
-    check::close("dx", dx, want_dx, check::stored_of<E>());
+    check::close("y", y, want, check::tolerance_of<E>);
+    check::close("dx", dx, want_dx, check::tolerance_of<E>);
 }
 
 template <class E> static void spreads(std::vector<int> starts, int c) {
@@ -40,7 +40,7 @@ template <class E> static void spreads(std::vector<int> starts, int c) {
     std::vector<double> want;
     for (int n = 0; n < samples; n++)
         for (int i = starts[n] * c; i < starts[n + 1] * c; i++) want.push_back(dy[n * c + i % c] / double(starts[n + 1] - starts[n]));
-    check::close("dx", dx, want, check::stored_of<E>());
+    check::close("dx", dx, want, check::tolerance_of<E>);
 }
 
 int main() {

@@ -6,11 +6,12 @@
 //! sum_j p_ij dy_i . v_j), dq_i = sum_j ds_ij k_j / sqrt(h), dk_j = sum_i ds_ij q_i / sqrt(h).
 
 pub mod cpu;
+pub mod launch;
 pub mod reference;
 
 use super::rows;
 use crate::abi::Result;
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 
 /// First row of each sample (and the number of rows at the end), heads, channels of a head.
 pub struct Shape {
@@ -47,6 +48,9 @@ exports! {
         let l = tensor::get(statistics, s.rows() * s.heads, "attention statistics")?;
         let (y, handle) = tensor::make_as(s.len(), q.dtype);
         queue::enqueue(move || {
+            if gpu::active() && launch::offered(&s, q.dtype) {
+                return launch::forward(&s, [&q, &k, &v], &l, &y);
+            }
             by_dtype!(q.dtype, E => cpu::forward(&s, q.of::<E>(), k.of(), v.of(), l.values_mut(), y.of_mut()));
             Ok(())
         });
@@ -61,6 +65,9 @@ exports! {
         let (k, v, dy) = (get(k, "attention key")?, get(v, "attention value")?, get(dy, "attention gradient")?);
         let (dq, dk, dv) = (get(dq, "query gradient")?, get(dk, "key gradient")?, get(dv, "value gradient")?);
         queue::enqueue(move || {
+            if gpu::active() && launch::offered(&s, q.dtype) {
+                return launch::backward(&s, [&q, &k, &v, &dy], &l, [&dq, &dk, &dv]);
+            }
             by_dtype!(q.dtype, E => {
                 let inputs = [q.of::<E>(), k.of(), v.of(), dy.of()];
                 cpu::backward(&s, inputs, l.values(), [dq.of_mut(), dk.of_mut(), dv.of_mut()]);

@@ -204,7 +204,8 @@ impl Plan {
     }
 }
 
-fn place(tensor: Option<&Buffer>) -> At {
+/// Where a tensor that may be absent lies.
+pub fn place(tensor: Option<&Buffer>) -> At {
     tensor.map_or(NULL, |t| t.device())
 }
 

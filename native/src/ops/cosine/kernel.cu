@@ -71,3 +71,18 @@ extern "C" __global__ void __launch_bounds__(256) cosine_swap(const float* x, lo
         y[i] = x[i < len / 2 ? i + len / 2 : i - len / 2];
     }
 }
+
+/// Standard deviation over rows (n - 1) of each column: a thread per column.
+BUDGET(cosine_deviations, 40, 0);
+extern "C" __global__ void __launch_bounds__(256) cosine_deviations(const float* y, int rows, int c, float* deviations) {
+    const int column = blockIdx.x * 256 + threadIdx.x;
+    if (column >= c) return;
+    double sum = 0.0, squares = 0.0;
+    for (int row = 0; row < rows; row++) {
+        const double v = y[(long long)row * c + column];
+        sum += v;
+        squares += v * v;
+    }
+    const double rest = squares - sum * sum / rows;
+    deviations[column] = (float)sqrt((rest > 0.0 ? rest : 0.0) / (rows - 1));
+}

@@ -1,7 +1,7 @@
 //! The kernels of `kernel.cu` as the contract asks for them.
 
 use crate::abi::Result;
-use crate::gpu::{self, over};
+use crate::gpu::{self, one_each, over};
 use crate::launch;
 use crate::tensor::Buffer;
 
@@ -34,4 +34,12 @@ pub fn scale_by(scalar: &Buffer, factor: f64, x: &Buffer, y: &Buffer) -> Result<
 /// The second half of the values, then the first.
 pub fn swap_halves(x: &Buffer, y: &Buffer) -> Result<()> {
     launch!("cosine_swap", over(x.len), 256, 0, x.device(), x.len as i64, y.device_mut())
+}
+
+/// How evenly unit rows point.
+pub fn spread(y: &Buffer, rows: usize, c: usize, out: &Buffer) -> Result<()> {
+    let deviations = gpu::scratch::<f32>(c);
+    launch!("cosine_deviations", one_each(c), 256, 0, y.device(), rows as i32, c as i32, deviations.at())?;
+    let factor = 1.0 / (c as f64).sqrt();
+    launch!("cosine_dot_fold", [1; 3], 32, 0, deviations.at(), c as i32, 0f64, factor, out.device_mut())
 }

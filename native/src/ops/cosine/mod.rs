@@ -43,7 +43,13 @@ exports! {
         }
         let y = tensor::get(y, rows * c, "unit rows")?;
         let (s, handle) = tensor::make(1);
-        queue::enqueue(move || { s.values_mut()[0] = spread(y.values(), rows, c) as f32; Ok(()) });
+        queue::enqueue(move || {
+            if gpu::active() {
+                return launch::spread(&y, rows, c, &s);
+            }
+            s.values_mut()[0] = spread(y.values(), rows, c) as f32;
+            Ok(())
+        });
         Ok(handle)
     }
     /// Rows divided by their norm, or by eps where that is larger.

@@ -6,8 +6,9 @@
 use super::activation::exp;
 use super::rows;
 use crate::element::Element;
+use crate::gpu::{self, over, typed};
 use crate::wide;
-use crate::{queue, tensor};
+use crate::{launch, queue, tensor};
 
 /// erfc(a) * exp(a^2) as a polynomial in 1 / (1 + 0.4 a), fitted at Chebyshev nodes of 0 <= a <= 9.4: relative error
 /// 2.4e-7 in f32.
@@ -63,6 +64,10 @@ exports! {
         let x = tensor::either(x, len as usize, "GELU input")?;
         let (y, handle) = tensor::make_as(len as usize, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                let (n, y) = (len as i64, y.device_mut());
+                return launch!(typed("gelu", x.dtype), over(x.len), 256, 0, x.device(), n, y);
+            }
             by_dtype!(x.dtype, E => rows::each(y.of_mut::<E>(), |at, y| gelu(&x.of::<E>()[at..], y)));
             Ok(())
         });
@@ -74,6 +79,10 @@ exports! {
         let dy = tensor::get_as(dy, len as usize, "GELU gradient", x.dtype)?;
         let (dx, handle) = tensor::make_as(len as usize, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                let (n, dx) = (len as i64, dx.device_mut());
+                return launch!(typed("gelu_grad", x.dtype), over(x.len), 256, 0, x.device(), dy.device(), n, dx);
+            }
             by_dtype!(x.dtype, E => rows::each(dx.of_mut::<E>(), |at, dx| {
                 gelu_grad(&x.of::<E>()[at..], &dy.of::<E>()[at..], dx);
             }));

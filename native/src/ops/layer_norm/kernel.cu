@@ -9,7 +9,7 @@ template <class F> __device__ inline float row_sum(int c, F f) {
     return warp_sum(sum);
 }
 
-/// y, and statistics `[rows][2]`: mean, 1 / sqrt(variance + eps). Grid rows / 8, 256 threads.
+/// statistics `[rows][2]`: mean, 1 / sqrt(variance + eps); and y where it is not null. Grid rows / 8, 256 threads.
 template <class E>
 __device__ inline void normalised(const E* x, const float* gamma, const float* beta, int rows, int c, float eps,
                                   float* statistics, E* y) {
@@ -19,12 +19,22 @@ __device__ inline void normalised(const E* x, const float* gamma, const float* b
     const float mean = row_sum(c, [&](int i) { return number(from[i]); }) / c;
     const float variance = row_sum(c, [&](int i) { return (number(from[i]) - mean) * (number(from[i]) - mean); }) / c;
     const float rstd = 1.0f / sqrtf(variance + eps);
-    for (int i = threadIdx.x % 32; i < c; i += 32) {
+    for (int i = threadIdx.x % 32; i < c && y; i += 32) {
         store(y + (long long)row * c + i, gamma[i] * ((number(from[i]) - mean) * rstd) + beta[i]);
     }
     if (threadIdx.x % 32 == 0) {
         statistics[2 * row] = mean;
         statistics[2 * row + 1] = rstd;
+    }
+}
+
+/// y from x and its statistics: any grid of 256 threads.
+template <class E>
+__device__ inline void applied(const E* x, const float* statistics, const float* gamma, const float* beta, int rows, int c,
+                               E* y) {
+    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < (long long)rows * c; i += gridDim.x * 256LL) {
+        const float* const of = statistics + 2 * (i / c);
+        store(y + i, gamma[i % c] * ((number(x[i]) - of[0]) * of[1]) + beta[i % c]);
     }
 }
 
@@ -88,6 +98,19 @@ extern "C" __global__ void __launch_bounds__(256)
 layer_norm_f32(const float* x, const float* gamma, const float* beta, int rows, int c, float eps, float* statistics,
            float* y) {
     normalised(x, gamma, beta, rows, c, eps, statistics, y);
+}
+
+BUDGET(layer_norm_apply, 40, 0);
+extern "C" __global__ void __launch_bounds__(256)
+layer_norm_apply(const bf16* x, const float* statistics, const float* gamma, const float* beta, int rows, int c, bf16* y) {
+    applied(x, statistics, gamma, beta, rows, c, y);
+}
+
+BUDGET(layer_norm_apply_f32, 40, 0);
+extern "C" __global__ void __launch_bounds__(256)
+layer_norm_apply_f32(const float* x, const float* statistics, const float* gamma, const float* beta, int rows, int c,
+                     float* y) {
+    applied(x, statistics, gamma, beta, rows, c, y);
 }
 
 BUDGET(layer_norm_grad_input, 40, 0);

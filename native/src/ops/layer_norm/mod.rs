@@ -5,10 +5,10 @@
 //! channels of a row: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)); dgamma = sum dy * xhat, dbeta = sum dy over rows.
 
 pub mod cpu;
+pub mod launch;
 pub mod reference;
 
-use crate::queue;
-use crate::tensor;
+use crate::{gpu, queue, tensor};
 
 exports! {
     /// Mean and 1 / sqrt(variance + eps) of each row: `[rows][2]`.
@@ -17,6 +17,9 @@ exports! {
         let x = tensor::either(x, rows * c, "layer norm input")?;
         let (out, handle) = tensor::make(2 * rows);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::statistics(c, &x, eps, &out);
+            }
             by_dtype!(x.dtype, E => cpu::statistics(c, x.of::<E>(), eps, out.values_mut()));
             Ok(())
         });
@@ -31,6 +34,9 @@ exports! {
         let beta = tensor::get(beta, c, "layer norm bias")?;
         let (y, handle) = tensor::make_as(rows * c, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::forward(c, &x, &statistics, &gamma, &beta, &y);
+            }
             let (statistics, gamma, beta) = (statistics.values(), gamma.values(), beta.values());
             by_dtype!(x.dtype, E => cpu::forward(c, x.of::<E>(), statistics, gamma, beta, y.of_mut()));
             Ok(())
@@ -45,6 +51,9 @@ exports! {
         let dy = tensor::get_as(dy, rows * c, "layer norm gradient", x.dtype)?;
         let (out, handle) = tensor::make(2 * c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_affine(c, &x, &statistics, &dy, &out);
+            }
             by_dtype!(x.dtype, E => cpu::grad_affine(c, x.of::<E>(), statistics.values(), dy.of(), out.values_mut()));
             Ok(())
         });
@@ -59,6 +68,9 @@ exports! {
         let dy = tensor::get_as(dy, rows * c, "layer norm gradient", x.dtype)?;
         let (dx, handle) = tensor::make_as(rows * c, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_input(c, &x, &statistics, &gamma, &dy, &dx);
+            }
             let (statistics, gamma) = (statistics.values(), gamma.values());
             by_dtype!(x.dtype, E => cpu::grad_input(c, x.of::<E>(), statistics, gamma, dy.of(), dx.of_mut()));
             Ok(())

@@ -4,11 +4,13 @@
 //! 1 / (1 - p); 1 without). y = x + keep[sample] * gamma * branch. Backward: dx = dy,
 //! dbranch = keep[sample] * gamma * dy, dgamma = sum over rows of keep[sample] * dy * branch.
 
+pub mod launch;
+
 use super::rows;
 use crate::abi::Result;
 use crate::element::Element;
 use crate::wide;
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 
 /// First row of each sample, and the number of rows at the end.
 fn starts(grid: u32, voxels: u32, keep: &[f32]) -> Result<Vec<usize>> {
@@ -72,6 +74,9 @@ exports! {
         let (y, handle) = tensor::make_as(len, x.dtype);
         let keep = keep.to_vec();
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::forward(&starts, &keep, &gamma, &x, &branch, &y);
+            }
             let factors = factors(&keep, gamma.values());
             by_dtype!(x.dtype, E => rows::fill(&rows::pieces(&starts, c), c, y.of_mut::<E>(), |piece, y| {
                 let at = piece.rows.start * c..piece.rows.end * c;
@@ -90,6 +95,9 @@ exports! {
         let (db, handle) = tensor::make_as(len, dy.dtype);
         let keep = keep.to_vec();
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_branch(&starts, &keep, &gamma, &dy, &db);
+            }
             let factors = factors(&keep, gamma.values());
             by_dtype!(dy.dtype, E => rows::fill(&rows::pieces(&starts, c), c, db.of_mut::<E>(), |piece, db| {
                 scaled(&dy.of::<E>()[piece.rows.start * c..piece.rows.end * c], &factors[piece.sample], db);
@@ -107,6 +115,9 @@ exports! {
         let (dgamma, handle) = tensor::make(c);
         let keep = keep.to_vec();
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_gamma(&starts, &keep, &dy, &branch, &dgamma);
+            }
             let sums = by_dtype!(dy.dtype, E => {
                 rows::sums(&rows::pieces(&starts, c), keep.len(), c, |piece, sums| {
                     let at = piece.rows.start * c..piece.rows.end * c;

@@ -28,7 +28,7 @@ const BLOCKS: usize = 264;
 impl Product {
     /// All of k in one split.
     fn whole([m, n, k]: [usize; 3]) -> Product {
-        Product { m: m as i32, n: n as i32, k: k as i32, split: (k as i32).next_multiple_of(32) }
+        Product { m: m as i32, n: n as i32, k: k as i32, split: k.next_multiple_of(32) as i32 }
     }
 }
 

@@ -5,13 +5,14 @@
 //! rows are multiplied as bf16 where the processor can (the weight is rounded then), and sums are f32.
 
 pub mod kernel;
+pub mod launch;
 pub mod pack;
 pub mod product;
 #[cfg(test)]
 mod tests;
 
 use crate::element::Element;
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 use pack::Factor;
 use product::product;
 
@@ -67,6 +68,9 @@ exports! {
         let bias = if bias == 0 { None } else { Some(tensor::get(bias, c[1], "linear bias")?) };
         let (y, handle) = tensor::make_as(rows * c[1], x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::forward(c, &x, &weight, bias.as_deref(), &y);
+            }
             let bias = bias.as_ref().map(|b| b.values());
             by_dtype!(x.dtype, E => forward(c, x.of::<E>(), weight.values(), bias, y.of_mut()));
             Ok(())
@@ -80,6 +84,9 @@ exports! {
         let weight = tensor::get(weight, c[0] * c[1], "linear weight")?;
         let (dx, handle) = tensor::make_as(rows * c[0], dy.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_input(c, &dy, &weight, &dx);
+            }
             by_dtype!(dy.dtype, E => grad_input(c, dy.of::<E>(), weight.values(), dx.of_mut()));
             Ok(())
         });
@@ -92,6 +99,9 @@ exports! {
         let dy = tensor::get_as(dy, rows * c[1], "linear output gradient", x.dtype)?;
         let (dw, handle) = tensor::make(c[0] * c[1]);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_weight(c, &x, &dy, &dw);
+            }
             by_dtype!(x.dtype, E => grad_weight(c, x.of::<E>(), dy.of(), dw.values_mut()));
             Ok(())
         });

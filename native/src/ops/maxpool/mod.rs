@@ -4,9 +4,11 @@
 //! cross blocks, so hidden voxels never enter). dx is dy at the first of the largest values, in the order z, y, x, and 0
 //! elsewhere (PyTorch). The gradient looks at x again: no indices are stored.
 
+pub mod launch;
+
 use super::rows;
 use crate::element::Element;
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 use rayon::prelude::*;
 
 /// Where the eight voxels of output voxel `v` of row `y` begin, in a pair of fine planes of `sy` x `sx` cubes.
@@ -63,6 +65,9 @@ exports! {
         let x = tensor::either(x, 8 * len, "pooling input")?;
         let (y, handle) = tensor::make_as(len, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::largest([planes, sy, sx, c], &x, &y);
+            }
             by_dtype!(x.dtype, E => largest(x.of::<E>(), [sy, sx], c, y.of_mut()));
             Ok(())
         });
@@ -77,6 +82,9 @@ exports! {
         let dy = tensor::get_as(dy, len, "pooling output gradient", x.dtype)?;
         let (dx, handle) = tensor::make_as(8 * len, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::largest_grad([planes, sy, sx, c], &dy, &x, &y, &dx);
+            }
             by_dtype!(x.dtype, E => largest_grad(dy.of::<E>(), x.of(), y.of(), [sy, sx], c, dx.of_mut()));
             Ok(())
         });

@@ -63,3 +63,23 @@ ntxent_grad(const float* dloss, const float* s, const float* rows, const float* 
     }
     dstudent[(long long)blockIdx.x * c + k] = sum * dloss[0] / (2 * n) / temperature;
 }
+
+/// Share of the rows whose positive is larger than all that count: one block of 256 threads.
+BUDGET(ntxent_accuracy, 40, 1024);
+extern "C" __global__ void __launch_bounds__(256) ntxent_accuracy(const float* s, int n, float* accuracy) {
+    SHARED(int, found);  // [256]
+    int mine = 0;
+    for (int i = threadIdx.x; i < 2 * n; i += 256) {
+        const float* const row = s + (long long)i * 2 * n;
+        const int positive = (i + n) % (2 * n);
+        bool best = true;
+        for (int j = 0; j < 2 * n; j++) best = best && (j == positive || left_out(i, j, n) || row[j] < row[positive]);
+        mine += best;
+    }
+    found[threadIdx.x] = mine;
+    __syncthreads();
+    if (threadIdx.x) return;
+    int total = 0;
+    for (int i = 0; i < 256; i++) total += found[i];
+    accuracy[0] = (float)total / (2 * n);
+}

@@ -36,3 +36,8 @@ pub fn gradient(
         (dy.device(), s.device(), student.device(), teacher.device(), n as i32, c as i32);
     launch!("ntxent_grad", grid, 256, 0, dy, s, rows.at(), student, teacher, n, c, temperature, out)
 }
+
+/// Share of the rows of S whose most similar row is the positive.
+pub fn accuracy(s: &Buffer, n: usize, y: &Buffer) -> Result<()> {
+    launch!("ntxent_accuracy", [1; 3], 256, 1024, s.device(), n as i32, y.device_mut())
+}

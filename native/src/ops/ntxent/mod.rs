@@ -59,7 +59,13 @@ exports! {
         let (n, _) = checked(n, 1)?;
         let s = tensor::get(similarity, 4 * n * n, "similarity")?;
         let (y, handle) = tensor::make(1);
-        queue::enqueue(move || { y.values_mut()[0] = cpu::accuracy(s.values(), n) as f32; Ok(()) });
+        queue::enqueue(move || {
+            if gpu::active() {
+                return launch::accuracy(&s, n, &y);
+            }
+            y.values_mut()[0] = cpu::accuracy(s.values(), n) as f32;
+            Ok(())
+        });
         Ok(handle)
     }
     /// Gradient of the student from that of the loss.

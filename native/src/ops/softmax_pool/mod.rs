@@ -3,9 +3,11 @@
 //! Contract. x `[rows][c]`, f32 or bf16, scores `[rows]`, f32, rows sorted by sample. weights a = softmax of the scores over the
 //! rows of a sample; y `[samples][c]` = sum of a x. dx = a dy; d scores = a (dy . x - dy . y). Sums in f64.
 
+pub mod launch;
+
 use super::rows;
 use crate::element::{Dtype, Element};
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 use rayon::prelude::*;
 
 fn dot<E: Element>(p: &[f32], q: &[E]) -> f64 {
@@ -20,6 +22,9 @@ exports! {
         let scores = tensor::get(scores, len, "pooling scores")?;
         let (weights, handle) = tensor::make(len);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::softmax(&starts, &scores, &weights);
+            }
             let (s, a) = (scores.values(), weights.values_mut());
             for span in starts.windows(2) {
                 let (s, a) = (&s[span[0]..span[1]], &mut a[span[0]..span[1]]);
@@ -39,6 +44,9 @@ exports! {
         let weights = tensor::get(weights, starts[samples], "pooling weights")?;
         let (y, handle) = tensor::make(samples * c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::sum(&starts, c, &x, &weights, &y);
+            }
             let a = weights.values();
             let sums = by_dtype!(x.dtype, E => {
                 let x = x.of::<E>();
@@ -62,6 +70,9 @@ exports! {
         let weights = tensor::get(weights, starts[samples], "pooling weights")?;
         let (dx, handle) = tensor::make_as(starts[samples] * c, Dtype::parse(dtype)?);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::sum_grad(&starts, c, &dy, &weights, &dx);
+            }
             let (dy, a) = (dy.values(), weights.values());
             by_dtype!(dx.dtype, E => rows::fill(&rows::pieces(&starts, c), c, dx.of_mut::<E>(), |piece, dx| {
                 for (dx, row) in dx.chunks_exact_mut(c).zip(piece.rows.clone()) {
@@ -83,6 +94,9 @@ exports! {
         let weights = tensor::get(weights, starts[samples], "pooling weights")?;
         let (ds, handle) = tensor::make(starts[samples]);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::scores_grad(&starts, c, [&dy, &x, &y], &weights, &ds);
+            }
             by_dtype!(x.dtype, E => {
                 let (dy, x, y, a) = (dy.values(), x.of::<E>(), y.values(), weights.values());
                 for (n, span) in starts.windows(2).enumerate() {

@@ -3,11 +3,13 @@
 //! Contract. y = silu(gate) * value, silu(x) = x * s(x), s(x) = 1 / (1 + exp(-x)); dvalue = dy * silu(gate),
 //! dgate = dy * value * s * (1 + gate * (1 - s)).
 
+pub mod launch;
+
 use super::activation::sigmoid;
 use super::rows;
 use crate::element::Element;
 use crate::wide;
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 
 wide! {
     fn gated<E: Element>(gate: &[E], value: &[E], y: &mut [E]) {
@@ -35,6 +37,9 @@ exports! {
         let value = tensor::get_as(value, len as usize, "SwiGLU value", gate.dtype)?;
         let (y, handle) = tensor::make_as(len as usize, gate.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::forward(&gate, &value, &y);
+            }
             by_dtype!(gate.dtype, E => rows::each(y.of_mut::<E>(), |at, y| {
                 gated(&gate.of::<E>()[at..], &value.of::<E>()[at..], y);
             }));
@@ -49,6 +54,9 @@ exports! {
         let dy = tensor::get_as(dy, len as usize, "SwiGLU gradient", gate.dtype)?;
         let (dgate, handle) = tensor::make_as(len as usize, gate.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_gate(&gate, &value, &dy, &dgate);
+            }
             by_dtype!(gate.dtype, E => rows::each(dgate.of_mut::<E>(), |at, dgate| {
                 grad_gate(&gate.of::<E>()[at..], &value.of::<E>()[at..], &dy.of::<E>()[at..], dgate);
             }));

@@ -8,12 +8,14 @@
 //! - rope: each head of h channels is three axes of h / 3; pair j of an axis (channels 2j, 2j + 1) turns by the angle
 //!   position * 10000^(-j / (h / 6)), positions integer token indices of that axis, z first. The gradient turns back.
 
+pub mod launch;
+
 use super::rows;
 use crate::abi::Result;
 use crate::element::Element;
 use crate::grid::{self, Grid};
 use crate::wide;
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -107,6 +109,9 @@ exports! {
         let x = tensor::either(x, s.grid.samples * s.cells() * width, "patchify input")?;
         let (y, handle) = tensor::make_as(s.rows() * width, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::patchify(&s, token, c, &x, &y);
+            }
             by_dtype!(x.dtype, E => {
                 let x = x.of::<E>();
                 y.of_mut::<E>().par_chunks_mut(width).enumerate().for_each(|(row, y)| {
@@ -124,6 +129,9 @@ exports! {
         let dy = tensor::either(dy, s.rows() * width, "patchify gradient")?;
         let (dx, handle) = tensor::make_as(s.grid.samples * s.cells() * width, dy.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::patchify_grad(&s, token, c, &dy, &dx);
+            }
             by_dtype!(dy.dtype, E => {
                 let dx = dx.of_mut::<E>();
                 dx.fill(E::default());
@@ -142,6 +150,9 @@ exports! {
         let table = tensor::get(table, s.cells() * c, "position table")?;
         let (y, handle) = tensor::make_as(s.rows() * c, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::positions(&s, c, &x, &table, &y);
+            }
             by_dtype!(x.dtype, E => {
                 let (x, table) = (x.of::<E>(), table.values());
                 rows::fill(&rows::pieces(&[0, s.rows()], c), c, y.of_mut::<E>(), |piece, y| {
@@ -161,6 +172,9 @@ exports! {
         let dy = tensor::either(dy, s.rows() * c, "positions gradient")?;
         let (dt, handle) = tensor::make(s.cells() * c);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::positions_grad(&s, c, &dy, &dt);
+            }
             let dt = dt.values_mut();
             dt.fill(0.0);
             by_dtype!(dy.dtype, E => for (row, dy) in dy.of::<E>().chunks_exact(c).enumerate() {
@@ -179,6 +193,9 @@ exports! {
         let x = tensor::either(x, s.rows() * c, "rope input")?;
         let (y, handle) = tensor::make_as(s.rows() * c, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::rope(&s, heads, c / heads / 6, if back { -1.0 } else { 1.0 }, &x, &y);
+            }
             let pairs = c / heads / 6;
             let tables = turns(s.dims(), pairs, if back { -1.0 } else { 1.0 });
             by_dtype!(x.dtype, E => {
