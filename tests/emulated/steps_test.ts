@@ -34,12 +34,12 @@ async function losses(name: string, arch: Architecture, steps: number, gpu: bool
 
 const primus = families().find((arch) => arch.kind === "token")!;
 
-// Both round activations to bf16 at the same places; sums run in another order, so values on a rounding edge differ. The
-// projectors of cva normalise columns of four rows, which makes much of little.
+// Both round activations to bf16 at the same places; sums run in another order, so values on a rounding edge differ. Of
+// cva one step: its projectors normalise columns of four rows, and bf16 changes their gradients by half on either device.
 const CASES: [method: string, arch: Architecture, steps: number, tolerance: number][] = [
   ["mae", tiny, 10, 2e-3],
   ["s3d", tiny, 10, 2e-3],
-  ["cva", tiny, 2, 0.02],
+  ["cva", tiny, 1, 5e-3],
   ["mae", primus, 4, 5e-3],
 ];
 

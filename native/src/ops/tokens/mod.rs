@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Where the rows of a token tensor lie.
-struct Shape {
+pub struct Shape {
     grid: Arc<Grid>,
     side: [usize; 3],
 }
