@@ -116,13 +116,12 @@ pub fn machine_bytes() -> usize {
     #[cfg(target_os = "linux")]
     {
         unsafe extern "C" {
-            fn sysconf(name: i32) -> i64;
+            fn sysinfo(info: *mut u64) -> i32;
         }
-        const PAGE_SIZE: i32 = 30;
-        const PHYSICAL_PAGES: i32 = 85;
-        let (page, pages) = unsafe { (sysconf(PAGE_SIZE), sysconf(PHYSICAL_PAGES)) };
-        if page > 0 && pages > 0 {
-            return page as usize * pages as usize;
+        // struct sysinfo: the fifth word is totalram, the fourteenth begins with mem_unit.
+        let mut info = [0u64; 16];
+        if cfg!(target_pointer_width = "64") && unsafe { sysinfo(info.as_mut_ptr()) } == 0 {
+            return info[4].saturating_mul(info[13] & 0xffff_ffff) as usize;
         }
     }
     usize::MAX
