@@ -28,42 +28,53 @@ const normals = (length: number, seed: number) => {
   return Float32Array.from({ length }, () => rng.normal());
 };
 
-/** 3x3x3 convolutions of one stage: channels, side of the map. */
+/**
+ * 3x3x3 convolutions of one stage: channels, side of the map; by the measured rule, and in bf16 also with bf16 operands in
+ * Winograd's forward pass and data gradient (the weight gradient always takes them).
+ */
 export function convolutions(dtype: "f32" | "bf16"): Case[] {
   const stages = [[32, 64], [64, 32], [128, 16], [256, 8], [320, 5]];
+  const rules = { "": 0, ", bf16 operands": 4 };
   return stages.flatMap(([channels, side]) =>
-    (["forward", "input", "weight"] as const).map((direction): Case => ({
-      group: "op",
-      name: `conv3d 3x3x3 C${channels} ${side}^3 ${direction} ${dtype}`,
-      work: 2 * 27 * channels ** 2 * side ** 3,
-      unit: "FLOP",
-      peak: dtype,
-      peer: LAYOUTS.map((layout) => ({ work: "conv", channels, side, direction, dtype, layout })),
-      prepare() {
-        const n = native();
-        const layout = { grid: Grid.dense(1), side: [side, side, side] as const };
-        const x = Tensor.from(normals(side ** 3 * channels, 1), channels, layout, dtype);
-        const dy = Tensor.from(normals(side ** 3 * channels, 2), channels, layout, dtype);
-        const w = Tensor.from(
-          normals(channels ** 2 * 27, 3).map((v) => v / Math.sqrt(27 * channels)),
-          channels * 27,
-        );
-        const shape = [layout.grid.handle, side, side, side, channels, channels, 3, 1] as const;
-        const call = {
-          forward: () => n.vx_conv3d(x.handle, w.handle, 0, ...shape),
-          input: () => n.vx_conv3d_grad_input(dy.handle, w.handle, ...shape),
-          weight: () => n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape),
-        }[direction];
-        return Promise.resolve({
-          run: async () => {
-            const handle = call();
-            await wait();
-            n.vx_tensor_free(handle);
+    (["forward", "input", "weight"] as const).flatMap((direction) =>
+      Object.entries(rules).filter(([, rule]) => !rule || dtype === "bf16" && direction !== "weight")
+        .map(([words, rule]): Case => ({
+          group: "op",
+          name: `conv3d 3x3x3 C${channels} ${side}^3 ${direction} ${dtype}${words}`,
+          work: 2 * 27 * channels ** 2 * side ** 3,
+          unit: "FLOP",
+          peak: dtype,
+          peer: LAYOUTS.map((layout) => ({ work: "conv", channels, side, direction, dtype, layout })),
+          prepare() {
+            const n = native();
+            const layout = { grid: Grid.dense(1), side: [side, side, side] as const };
+            const x = Tensor.from(normals(side ** 3 * channels, 1), channels, layout, dtype);
+            const dy = Tensor.from(normals(side ** 3 * channels, 2), channels, layout, dtype);
+            const w = Tensor.from(
+              normals(channels ** 2 * 27, 3).map((v) => v / Math.sqrt(27 * channels)),
+              channels * 27,
+            );
+            const shape = [layout.grid.handle, side, side, side, channels, channels, 3, 1] as const;
+            const call = {
+              forward: () => n.vx_conv3d(x.handle, w.handle, 0, ...shape),
+              input: () => n.vx_conv3d_grad_input(dy.handle, w.handle, ...shape),
+              weight: () => n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape),
+            }[direction];
+            n.vx_conv3d_algorithm(rule);
+            return Promise.resolve({
+              run: async () => {
+                const handle = call();
+                await wait();
+                n.vx_tensor_free(handle);
+              },
+              free: () => {
+                n.vx_conv3d_algorithm(0);
+                [x, dy, w, layout.grid].forEach((t) => t[Symbol.dispose]());
+              },
+            });
           },
-          free: () => [x, dy, w, layout.grid].forEach((t) => t[Symbol.dispose]()),
-        });
-      },
-    }))
+        }))
+    )
   );
 }
 

@@ -11,6 +11,23 @@ function fit(a?: Layout, b?: Layout): boolean {
     (a.grid === b.grid || every(a) && every(b) && a.grid.samples === b.grid.samples);
 }
 
+const origins = new WeakMap<Tensor, readonly [Tensor, Tensor]>();
+
+/** The two parts of a tensor that `concat` made. */
+export function joinedFrom(x: Tensor): readonly [Tensor, Tensor] | undefined {
+  return origins.get(x);
+}
+
+/** Columns `start` to `start + count` of a tensor, on `layout`. */
+export function columns(x: Tensor, start: number, count: number, layout?: Layout): Tensor {
+  return new Tensor(
+    native().vx_columns(x.handle, x.rows, x.channels, start, count),
+    x.rows,
+    count,
+    layout,
+  );
+}
+
 /** `[rows][ca]`, `[rows][cb]` -> `[rows][ca + cb]`, on the layout of `a`. */
 export function concat(a: Tensor, b: Tensor): Tensor {
   if (a.rows !== b.rows || !fit(a.layout, b.layout)) {
@@ -24,15 +41,12 @@ export function concat(a: Tensor, b: Tensor): Tensor {
     ca + cb,
     a.layout ?? b.layout,
   );
+  origins.set(y, [a, b]);
   const wants = [a, b].map(needsGradient);
-  const part = (dy: Tensor, like: Tensor, start: number) =>
-    new Tensor(
-      n.vx_columns(dy.handle, like.rows, ca + cb, start, like.channels),
-      like.rows,
-      like.channels,
-      like.layout,
-    );
-  return record(y, [a, b], (dy) => [wants[0] ? part(dy, a, 0) : null, wants[1] ? part(dy, b, ca) : null]);
+  return record(y, [a, b], (dy) => [
+    wants[0] ? columns(dy, 0, ca, a.layout) : null,
+    wants[1] ? columns(dy, ca, cb, b.layout) : null,
+  ]);
 }
 
 /** Rows `start` to `start + count` as a matrix `[count][c]`. */

@@ -4,6 +4,8 @@
  */
 import { needsGradient, record } from "../autograd.ts";
 import { native } from "../native/library.ts";
+import { columns, concat, joinedFrom, matrixRows } from "./concat.ts";
+import { filledFrom } from "./densify.ts";
 import { type Side, Tensor } from "../tensor.ts";
 
 /**
@@ -34,6 +36,8 @@ export function conv3d(x: Tensor, weight: Tensor, bias: Tensor | null, stride: 1
     cOut,
     { grid, side: out },
   );
+  const filled = kernel === 3 && stride === 1 && overFilled(x, y, weight, bias);
+  if (filled) return filled;
   const wantsInput = needsGradient(x);
   return record(y, [x, weight, bias], (dy) => [
     wantsInput
@@ -42,6 +46,65 @@ export function conv3d(x: Tensor, weight: Tensor, bias: Tensor | null, stride: 1
     new Tensor(n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape), cOut, weight.channels),
     bias && new Tensor(n.vx_sum_rows(dy.handle, dy.rows, cOut), 1, cOut),
   ]);
+}
+
+/**
+ * Records the convolution y of a volume that `densify` filled, or of one joined with it on channels, with gradients that
+ * are computed on the visible blocks only (native `filled.rs`), where that pays.
+ */
+function overFilled(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | null): Tensor | undefined {
+  const [above, skip] = joinedFrom(x) ?? [null, x];
+  const origin = filledFrom(skip);
+  if (!origin) return;
+  const { blocks, token } = origin;
+  const { grid, side } = blocks.space;
+  const [cAbove, cIn, cOut] = [above?.channels ?? 0, blocks.channels, weight.rows];
+  const n = native();
+  const shape = [grid.handle, ...side, cIn, cOut] as const;
+  if (!n.vx_conv3d_filled(blocks.handle, ...shape)) return;
+  const whole = x.space;
+  const [wantsAbove, wantsBlocks, wantsToken] = [above, blocks, token].map(needsGradient);
+  return record(y, [above, blocks, token, weight, bias], (dy) => {
+    using w = columns(weight, 27 * cAbove, 27 * cIn);
+    using sums = new Tensor(
+      n.vx_conv3d_tap_sums(dy.handle, whole.grid.samples, ...whole.side, cOut),
+      27,
+      cOut,
+    );
+    let dToken: Tensor | null = null;
+    const dBlocks = new Tensor(
+      n.vx_conv3d_filled_grad_input(dy.handle, w.handle, ...shape),
+      blocks.rows,
+      cIn,
+      blocks.layout,
+    );
+    if (wantsToken) {
+      using visible = new Tensor(n.vx_sum_rows(dBlocks.handle, blocks.rows, cIn), 1, cIn);
+      const parts = [sums.handle, w.handle, visible.handle] as const;
+      dToken = new Tensor(n.vx_conv3d_filled_grad_token(...parts, cIn, cOut), 1, cIn);
+    }
+    if (!wantsBlocks) dBlocks[Symbol.dispose]();
+    const read = [blocks.handle, token?.handle ?? 0, dy.handle, sums.handle] as const;
+    let dWeight = new Tensor(n.vx_conv3d_filled_grad_weight(...read, ...shape), cOut, 27 * cIn);
+    let dAbove: Tensor | null = null;
+    if (above) {
+      const rest = [whole.grid.handle, ...whole.side, cAbove, cOut, 3, 1] as const;
+      if (wantsAbove) {
+        using part = columns(weight, 0, 27 * cAbove);
+        const handle = n.vx_conv3d_grad_input(dy.handle, part.handle, ...rest);
+        dAbove = new Tensor(handle, above.rows, cAbove, above.layout);
+      }
+      using values = columns(x, 0, cAbove);
+      using second = dWeight;
+      using first = new Tensor(
+        n.vx_conv3d_grad_weight(values.handle, dy.handle, ...rest),
+        cOut,
+        27 * cAbove,
+      );
+      dWeight = concat(first, second);
+    }
+    return [dAbove, wantsBlocks ? dBlocks : null, dToken, dWeight, bias && matrixRows(sums, 13, 1)];
+  });
 }
 
 /**

@@ -8,6 +8,19 @@ function whole(grid: Grid, side: Side): Side {
   return side.map((s, i) => s * grid.dims[i]) as unknown as Side;
 }
 
+/** What `densify` made a volume of. */
+export interface Filled {
+  blocks: Tensor;
+  token: Tensor | null;
+}
+
+const origins = new WeakMap<Tensor, Filled>();
+
+/** The blocks and the token of a volume that `densify` made. */
+export function filledFrom(x: Tensor): Filled | undefined {
+  return origins.get(x);
+}
+
 /**
  * Writes the visible blocks into whole volumes and the token into every hidden voxel (S3D, methods.md 2.3).
  * @param x `[block][z][y][x][c]` on a masked grid
@@ -34,6 +47,7 @@ export function densify(
     c,
     { grid: dense, side: out },
   );
+  origins.set(y, { blocks: x, token });
   const wants = [x, token].map(needsGradient);
   return record(y, [x, token], (dy) => [
     wants[0] ? new Tensor(n.vx_gather_blocks(dy.handle, ...shape), x.rows, c, x.layout) : null,

@@ -128,7 +128,8 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::peak::ABI);
     list.push(crate::volume::ABI);
     list.push(crate::ops::conv3d::ABI);
-    list.push(crate::ops::conv3d::winograd::ABI);
+    list.push(crate::ops::conv3d::filled::ABI);
+    list.push(crate::ops::conv3d::choice::ABI);
     list.push(crate::ops::conv3d::isa::ABI);
     list.push(crate::ops::elementwise::ABI);
     list.push(crate::ops::optimizer::ABI);

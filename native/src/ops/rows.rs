@@ -94,10 +94,10 @@ pub fn vectors() -> u32 {
 /// which the compiler does not always compile anew.
 #[macro_export]
 macro_rules! wide {
-    ($(#[$m:meta])* fn $name:ident $(<$g:ident : $b:path>)? ($($a:ident : $t:ty),* $(,)?) $body:block) => {
+    ($(#[$m:meta])* $v:vis fn $name:ident $(<$g:ident : $b:path>)? ($($a:ident : $t:ty),* $(,)?) $body:block) => {
         $(#[$m])*
         #[allow(clippy::too_many_arguments)]
-        fn $name $(<$g: $b>)? ($($a: $t),*) {
+        $v fn $name $(<$g: $b>)? ($($a: $t),*) {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
             fn plain $(<$g: $b>)? ($($a: $t),*) $body

@@ -1,7 +1,7 @@
 //! Direct convolution: forward and the gradient of the input, with every tap a pointer offset into a gathered unit.
 
 use super::Shape;
-use super::gather::{GATHERED, IN_PLACE, extent, rows_as, tap_offsets, unit_input, units};
+use super::gather::{GATHERED, IN_PLACE, extent, gathered_lines, rows_as, tap_offsets, unit_input, units, units_of};
 use super::kernels::{self, Operand, Packed};
 use crate::element::Element;
 use crate::grid::Grid;
@@ -31,8 +31,9 @@ pub fn forward<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], w: &[f32
 /// One direct convolution of shape `s` with packed weights over all units.
 fn run<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], packed: &Packed<O>, bias: Option<&[f32]>, y: &mut [E]) {
     let out = Shared(y.as_mut_ptr());
-    let size = if s.kernel == 1 { IN_PLACE } else { GATHERED };
-    units(grid.blocks.len(), s.side, size).par_iter().for_each(|unit| {
+    let blocks = grid.blocks.len();
+    let units = if s.kernel == 1 { units(blocks, s.side, IN_PLACE) } else { units_of(s, blocks) };
+    units.par_iter().for_each(|unit| {
         let (first, voxels) = extent(unit, s.side);
         let outs: Vec<u32> = (0..voxels).map(|v| (v * s.c_out) as u32).collect();
         let target = unsafe { out.at(first * s.c_out) };
@@ -42,7 +43,7 @@ fn run<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], packed: &Packed<
             unsafe { kernels::direct(&rows, &bases, &[0], packed, bias, target, &outs) };
         } else {
             let (input, bases) = unit_input::<E, O>(s, grid, x, unit);
-            let taps = tap_offsets(s.side[1] * s.stride + 2, s.side[2] * s.stride + 2, packed.c_in);
+            let taps = tap_offsets(gathered_lines(s, unit), s.side[2] * s.stride + 2, packed.c_in);
             unsafe { kernels::direct(&input, &bases, &taps, packed, bias, target, &outs) };
         }
     });

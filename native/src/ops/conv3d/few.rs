@@ -1,24 +1,26 @@
 //! Convolutions of few voxels and many channels (the deepest stages), where reading the weights is the work: matrix
 //! products on the weights as they lie, `[c_out][c_in * 27]`, with no packed copy and no transposed gradient.
 //!
-//! Measured with `vx_conv3d_algorithm` on two cores of a Zen 5 (shared, load 6: trust the ratios), 2026-11-21, best of 12,
-//! milliseconds per call of f32 (bf16 is alike) this way, directly, by Winograd:
+//! Two cores of a Zen 5, nothing else running, 2026-11-21, best of 10, milliseconds per call of bf16 (f32) this way, directly,
+//! by Winograd with bf16 (f32) operands:
 //!
 //! | channels, blocks of | forward | data gradient | weight gradient |
 //! |---|---|---|---|
-//! | 320 to 320, 54 of 1^3 | 2.0, 7.7, - | 2.3, 6.1, - | 2.0, 7.7, - |
-//! | 320 to 320, 1 of 3^3 | 1.1, 7.8, - | 1.5, 5.4, - | 1.3, 6.8, - |
-//! | 256 to 320, 54 of 1^3, stride 2 | 1.8, 7.0, - | 1.9, 6.1, - | 1.7, 7.0, - |
-//! | 256 to 256, 1 of 4^3 | 1.4, 5.1, 3.8 | 1.7, 4.0, 3.8 | 1.7, 3.3, 4.0 |
-//! | 128 to 128, 1 of 4^3 | 0.44, 0.90, 1.00 | 0.43, 0.86, 0.97 | 0.40, 0.57, 0.38 |
+//! | 320 to 320, 54 of 1^3 | 1.3, 4.2, - (1.6, 4.9, -) | 1.2, 3.4, - (1.7, 3.9, -) | 0.9, 3.1, - (1.4, 3.3, -) |
+//! | 320 to 320, 1 of 3^3 | 0.9, 4.1, - (1.0, 4.1, -) | 0.8, 3.2, - (1.2, 3.0, -) | 0.7, 1.9, - (0.8, 3.0, -) |
+//! | 320 to 320, 1 of 2^3 | 0.5, 2.9, 1.5 (0.7, 3.9, 3.5) | 0.7, 3.0, 1.6 (0.9, 3.0, 3.2) | 0.5, 2.4, 0.7 (0.5, 2.7, 0.7) |
+//! | 256 to 256, 1 of 4^3 | 0.9, 2.3, 1.1 (1.2, 2.8, 2.1) | 0.8, 2.3, 0.9 (1.3, 2.7, 1.7) | 0.7, 1.1, 0.4 (1.0, 1.3, 0.5) |
+//!
+//! Reading and writing the weights (11 MB) takes about half of this.
 
 use super::Shape;
 use super::direct::Shared;
 use super::isa::{Isa, isa};
+use super::kernels::{M, N, Operand, Tile, Weights};
 use crate::element::{Element, convert};
 use crate::grid::Grid;
 use crate::memory::Scratch;
-use crate::ops::tile::{Strides, product};
+use crate::wide;
 use rayon::prelude::*;
 
 /// Output voxels up to which this way is taken.
@@ -63,38 +65,104 @@ fn sources(s: &Shape, grid: &Grid) -> Vec<u32> {
     list
 }
 
-/// Rows of `c` values as f32, then zeros up to `rows` rows.
-fn wide<E: Element>(x: &[E], c: usize, rows: usize) -> Scratch<f32> {
-    let mut out = Scratch::<f32>::new(rows * c);
+wide! {
+    /// Stored values as operands.
+    fn operands<E: Element>(from: &[f32], to: &mut [E]) {
+        convert(from, to);
+    }
+}
+
+wide! {
+    /// Two rows as neighbouring operands of each column; the first alone where a word holds one.
+    fn interleaved<O: Operand>(low: &[f32], high: &[f32], to: &mut [O]) {
+        if O::GROUP == 1 {
+            return convert(low, to);
+        }
+        for ((to, low), high) in to.chunks_exact_mut(2).zip(low).zip(high) {
+            to[0] = O::from_f32(*low);
+            to[1] = O::from_f32(*high);
+        }
+    }
+}
+
+/// Rows of `c` values as operands, then zeros up to `rows` rows.
+fn rows_as<E: Element, O: Operand>(x: &[E], c: usize, rows: usize) -> Scratch<O> {
+    let mut out = Scratch::<O>::new(rows * c);
     convert(x, &mut out[..x.len()]);
-    out[x.len()..].fill(0.0);
+    out[x.len()..].fill(O::default());
     out
 }
 
+/// Columns of a panel of the right factor.
+const WIDTH: usize = 16;
+
+/// A right factor of `depth` rows in panels, as `Operand::tile` reads them: `[depth / GROUP][WIDTH][GROUP]` each.
+#[derive(Clone, Copy)]
+struct Panels {
+    depth: usize,
+    columns: usize,
+}
+
+impl Panels {
+    fn count(&self) -> usize {
+        self.columns.div_ceil(WIDTH)
+    }
+    fn len(&self) -> usize {
+        self.depth * self.count() * WIDTH
+    }
+    /// Where value (k, j) lies.
+    #[inline(always)]
+    fn at<O: Operand>(&self, k: usize, j: usize) -> usize {
+        (j / WIDTH * self.depth + k / O::GROUP * O::GROUP) * WIDTH + j % WIDTH * O::GROUP + k % O::GROUP
+    }
+    /// Rows `k..` of a panel.
+    fn weights<O: Operand>(&self, values: &[O], panel: usize, k: usize, c: usize) -> Weights<O> {
+        Weights { at: values[(panel * self.depth + k) * WIDTH..][..c * WIDTH].as_ptr(), c, width: WIDTH }
+    }
+}
+
+/// M rows of a product, from `from` on: tile[i][j] (+)= sum over k < c of a[from + i * row + k] * w[k][j].
+fn multiply<O: Operand>(a: &[O], from: usize, row: usize, w: Weights<O>, fresh: bool, tile: &mut Tile) {
+    assert!(from + (M - 1) * row + w.c <= a.len());
+    let from: [u32; M] = std::array::from_fn(|i| (from + i * row) as u32);
+    unsafe { O::tile(a.as_ptr(), &from, &[0], w, fresh.then_some(&[0.0; N]), tile) }
+}
+
 /// y = conv(x) + bias.
-pub fn forward<E: Element>(s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
+pub fn forward<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
     let (sources, voxels, depth) = (sources(s, grid), grid.blocks.len() * s.out_voxels(), 27 * s.c_in);
-    let x = wide(x, s.c_in, x.len() / s.c_in + 1);
-    let width = voxels.next_multiple_of(16);
+    let x = rows_as::<E, O>(x, s.c_in, x.len() / s.c_in + 1);
     // The input of each tap, [c_in][tap][voxel].
-    let mut columns = Scratch::<f32>::new(depth * width);
-    columns.par_chunks_mut(27 * width).enumerate().for_each(|(ci, rows)| {
-        for (row, sources) in rows.chunks_exact_mut(width).zip(sources.chunks_exact(voxels)) {
-            row[voxels..].fill(0.0);
-            row.iter_mut().zip(sources).for_each(|(to, &from)| *to = x[from as usize * s.c_in + ci]);
+    let panels = Panels { depth, columns: voxels };
+    let mut columns = Scratch::<O>::new(panels.len());
+    let to = Shared(columns.as_mut_ptr());
+    (0..s.c_in).into_par_iter().with_min_len(CHANNELS).for_each(|ci| {
+        for (tap, sources) in sources.chunks_exact(voxels).enumerate() {
+            for (voxel, &from) in sources.iter().enumerate() {
+                let at = panels.at::<O>(27 * ci + tap, voxel);
+                unsafe { *to.at(at) = x[from as usize * s.c_in + ci] };
+            }
         }
     });
     let out = Shared(y.as_mut_ptr());
     (0..s.c_out).into_par_iter().step_by(OUTPUTS).for_each(|first| {
-        let mut sums = Scratch::<f32>::new(OUTPUTS * width);
+        let mut tiles = vec![[0f32; M * N]; panels.count() * OUTPUTS / M];
+        let mut rows = Scratch::<O>::new(OUTPUTS * COLUMNS);
         for k in (0..depth).step_by(COLUMNS) {
-            let (left, right) = (&w[first * depth + k..], &columns[k * width..]);
-            let at = Strides { row: depth, column: 1 };
-            product([OUTPUTS, width, COLUMNS], left, at, right, width, &mut sums, width, k > 0);
+            for (i, row) in rows.chunks_exact_mut(COLUMNS).enumerate() {
+                operands(&w[(first + i) * depth + k..][..COLUMNS], row);
+            }
+            for (panel, tiles) in tiles.chunks_exact_mut(OUTPUTS / M).enumerate() {
+                let right = panels.weights(&columns, panel, k, COLUMNS);
+                for (m, tile) in tiles.iter_mut().enumerate() {
+                    multiply(&rows, m * M * COLUMNS, COLUMNS, right, k == 0, tile);
+                }
+            }
         }
         for voxel in 0..voxels {
-            for (i, sums) in sums.chunks_exact(width).enumerate() {
-                let value = sums[voxel] + bias.map_or(0.0, |b| b[first + i]);
+            for i in 0..OUTPUTS {
+                let sum = tiles[voxel / WIDTH * (OUTPUTS / M) + i / M][i % M * N + voxel % WIDTH];
+                let value = sum + bias.map_or(0.0, |b| b[first + i]);
                 unsafe { *out.at(voxel * s.c_out + first + i) = E::from_f32(value) };
             }
         }
@@ -102,19 +170,33 @@ pub fn forward<E: Element>(s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Opt
 }
 
 /// dx from dy: what each tap receives, then those sums where the taps lie.
-pub fn grad_input<E: Element>(s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
+pub fn grad_input<E: Element, O: Operand>(s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
     let (sources, voxels, rows) = (sources(s, grid), grid.blocks.len() * s.out_voxels(), dx.len() / s.c_in);
-    let height = voxels.next_multiple_of(8);
-    let dy = wide(dy, s.c_out, height);
+    let height = voxels.next_multiple_of(M);
+    let dy = rows_as::<E, O>(dy, s.c_out, height);
     let out = Shared(dx.as_mut_ptr());
+    let panels = Panels { depth: s.c_out, columns: COLUMNS };
     (0..s.c_in).into_par_iter().step_by(CHANNELS).for_each(|first| {
-        let mut part = Scratch::<f32>::new(s.c_out * COLUMNS);
-        for (to, from) in part.chunks_exact_mut(COLUMNS).zip(w.chunks_exact(27 * s.c_in)) {
-            to.copy_from_slice(&from[27 * first..][..COLUMNS]);
+        let mut part = Scratch::<O>::new(panels.len());
+        for co in (0..s.c_out).step_by(O::GROUP) {
+            let row = |co: usize| &w[(co * s.c_in + first) * 27..][..COLUMNS];
+            let (low, high) = (row(co), row(co + O::GROUP - 1));
+            for j in (0..COLUMNS).step_by(WIDTH) {
+                let to = &mut part[panels.at::<O>(co, j)..][..WIDTH * O::GROUP];
+                interleaved(&low[j..j + WIDTH], &high[j..j + WIDTH], to);
+            }
         }
         let mut taps = Scratch::<f32>::new(height * COLUMNS);
-        let at = Strides { row: s.c_out, column: 1 };
-        product([height, COLUMNS, s.c_out], &dy, at, &part, COLUMNS, &mut taps, COLUMNS, false);
+        let mut tile = [0f32; M * N];
+        for panel in 0..panels.count() {
+            let right = panels.weights(&part, panel, 0, s.c_out);
+            for m in (0..height).step_by(M) {
+                multiply(&dy, m * s.c_out, s.c_out, right, true, &mut tile);
+                for (i, row) in tile.chunks_exact(N).enumerate() {
+                    taps[(m + i) * COLUMNS + panel * WIDTH..][..WIDTH].copy_from_slice(&row[..WIDTH]);
+                }
+            }
+        }
         let mut sums = Scratch::<f32>::zeros((rows + 1) * CHANNELS);
         for (tap, sources) in sources.chunks_exact(voxels).enumerate() {
             for (taps, &row) in taps.chunks_exact(COLUMNS).zip(sources) {
@@ -130,27 +212,36 @@ pub fn grad_input<E: Element>(s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &
 }
 
 /// dw from x and dy.
-pub fn grad_weight<E: Element>(s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
-    let (sources, voxels, depth) = (sources(s, grid), grid.blocks.len() * s.out_voxels(), 27 * s.c_in);
-    let x = wide(x, s.c_in, x.len() / s.c_in + 1);
-    let dy = wide(dy, s.c_out, voxels);
+pub fn grad_weight<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
+    let (sources, voxels) = (sources(s, grid), grid.blocks.len() * s.out_voxels());
+    let depth = voxels.next_multiple_of(O::GROUP);
+    let x = rows_as::<E, O>(x, s.c_in, x.len() / s.c_in + 1);
+    // dy as [c_out][voxel].
+    let mut left = Scratch::<O>::new(s.c_out * depth);
+    left.par_chunks_mut(depth).enumerate().with_min_len(16).for_each(|(co, row)| {
+        for (voxel, to) in row.iter_mut().enumerate() {
+            *to = if voxel < voxels { O::from_f32(dy[voxel * s.c_out + co].to_f32()) } else { O::default() };
+        }
+    });
     let out = Shared(dw.as_mut_ptr());
+    let panels = Panels { depth, columns: COLUMNS };
     (0..s.c_in).into_par_iter().step_by(CHANNELS).for_each(|first| {
-        let mut taps = Scratch::<f32>::new(voxels * COLUMNS);
+        let mut taps = Scratch::<O>::new(panels.len());
+        taps.fill(O::default());
         for (tap, sources) in sources.chunks_exact(voxels).enumerate() {
-            for (taps, &row) in taps.chunks_exact_mut(COLUMNS).zip(sources) {
+            for (voxel, &row) in sources.iter().enumerate() {
                 let x = &x[row as usize * s.c_in + first..][..CHANNELS];
-                x.iter().enumerate().for_each(|(i, x)| taps[27 * i + tap] = *x);
+                x.iter().enumerate().for_each(|(i, x)| taps[panels.at::<O>(voxel, 27 * i + tap)] = *x);
             }
         }
-        // Eight output channels at a time: their columns of dw go out while they are in the cache.
-        let mut rows = [0f32; 8 * COLUMNS];
-        for co in (0..s.c_out).step_by(8) {
-            let at = Strides { row: 1, column: s.c_out };
-            product([8, COLUMNS, voxels], &dy[co..], at, &taps, COLUMNS, &mut rows, COLUMNS, false);
-            for (i, row) in rows.chunks_exact(COLUMNS).enumerate() {
-                let to = unsafe { out.at((co + i) * depth + 27 * first) };
-                unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), to, COLUMNS) };
+        let mut tile = [0f32; M * N];
+        for co in (0..s.c_out).step_by(M) {
+            for panel in 0..panels.count() {
+                multiply(&left, co * depth, depth, panels.weights(&taps, panel, 0, depth), true, &mut tile);
+                for (i, row) in tile.chunks_exact(N).enumerate() {
+                    let to = unsafe { out.at((co + i) * 27 * s.c_in + 27 * first + panel * WIDTH) };
+                    unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), to, WIDTH) };
+                }
             }
         }
     });

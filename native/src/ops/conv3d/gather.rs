@@ -13,17 +13,23 @@ pub const GATHERED: usize = 4096;
 /// Voxels of a unit that is read in place: smaller, so that short matrices still feed all cores.
 pub const IN_PLACE: usize = 512;
 
-/// Planes `z0..z1` of one block.
+/// Lines `y0..y1` of planes `z0..z1` of one block: whole planes, or some lines of one plane, so that its voxels are
+/// neighbours in memory.
 #[derive(Clone, Copy)]
 pub struct Part {
     pub block: usize,
     pub z0: usize,
     pub z1: usize,
+    pub y0: usize,
+    pub y1: usize,
 }
 
 impl Part {
     pub fn planes(&self) -> usize {
         self.z1 - self.z0
+    }
+    pub fn lines(&self) -> usize {
+        self.y1 - self.y0
     }
 }
 
@@ -35,7 +41,7 @@ pub fn units(blocks: usize, side: [usize; 3], voxels: usize) -> Vec<Vec<Part>> {
     let mut filled = usize::MAX;
     for block in 0..blocks {
         for z0 in (0..side[0]).step_by(planes) {
-            let part = Part { block, z0, z1: (z0 + planes).min(side[0]) };
+            let part = Part { block, z0, z1: (z0 + planes).min(side[0]), y0: 0, y1: side[1] };
             if filled.saturating_add(part.planes() * plane) > voxels / 4 {
                 list.push(Vec::new());
                 filled = 0;
@@ -47,11 +53,30 @@ pub fn units(blocks: usize, side: [usize; 3], voxels: usize) -> Vec<Vec<Part>> {
     list
 }
 
+/// The same for output of stride 2, whose input is eight times larger: planes that are too large are cut along y.
+pub fn units_of(s: &Shape, blocks: usize) -> Vec<Vec<Part>> {
+    let (plane, voxels) = (s.side[1] * s.side[2], GATHERED / (s.stride * s.stride));
+    if s.stride == 1 || plane <= voxels {
+        return units(blocks, s.side, voxels);
+    }
+    let lines = (voxels / s.side[2]).max(1);
+    let planes = (0..blocks).flat_map(|block| (0..s.side[0]).map(move |z| (block, z)));
+    let cut = |(block, z0)| {
+        let first = (0..s.side[1]).step_by(lines);
+        first.map(move |y0| vec![Part { block, z0, z1: z0 + 1, y0, y1: (y0 + lines).min(s.side[1]) }])
+    };
+    planes.flat_map(cut).collect()
+}
+
 /// Voxels of a unit, and the first of them in the whole tensor, for blocks of side `side`.
 pub fn extent(unit: &[Part], side: [usize; 3]) -> (usize, usize) {
-    let plane = side[1] * side[2];
-    let first = (unit[0].block * side[0] + unit[0].z0) * plane;
-    (first, unit.iter().map(|p| p.planes() * plane).sum())
+    let first = ((unit[0].block * side[0] + unit[0].z0) * side[1] + unit[0].y0) * side[2];
+    (first, unit.iter().map(|p| p.planes() * p.lines() * side[2]).sum())
+}
+
+/// Lines of a plane of a unit's gathered input.
+pub fn gathered_lines(s: &Shape, unit: &[Part]) -> usize {
+    unit[0].lines() * s.stride + 2
 }
 
 /// Values read where they lie, or converted into scratch.
@@ -141,21 +166,21 @@ pub fn unit_input<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], unit:
     let side = s.side.map(|v| v * s.stride);
     let padded = s.c_in.next_multiple_of(O::GROUP);
     let input = Input { x, grid, side, c: s.c_in, padded };
-    let (wy, wx) = (side[1] + 2, side[2] + 2);
+    let (wy, wx) = (gathered_lines(s, unit), side[2] + 2);
     let lines = |p: &Part| ((p.planes() - 1) * s.stride + 3) * wy;
     let mut scratch = Scratch::<O>::new(unit.iter().map(lines).sum::<usize>() * wx * padded);
     let mut bases = Vec::with_capacity(extent(unit, s.side).1);
     let mut at = 0;
     for part in unit {
         let len = lines(part) * wx * padded;
-        let first = (part.z0 * s.stride) as i64 - 1;
+        let (z0, y0) = ((part.z0 * s.stride) as i64 - 1, (part.y0 * s.stride) as i64 - 1);
         rows::vectorised(|| {
             for (i, line) in scratch[at..at + len].chunks_exact_mut(wx * padded).enumerate() {
-                input.line(part.block, first + (i / wy) as i64, (i % wy) as i64 - 1, line);
+                input.line(part.block, z0 + (i / wy) as i64, y0 + (i % wy) as i64, line);
             }
         });
         for z in 0..part.planes() {
-            for y in 0..s.side[1] {
+            for y in 0..part.lines() {
                 let line = at + (z * wy + y) * s.stride * wx * padded;
                 bases.extend((0..s.side[2]).map(|v| (line + v * s.stride * padded) as u32));
             }

@@ -124,14 +124,15 @@ pub unsafe fn direct<O: Operand, E: Element>(
     let tap_len = w.c_in * w.width;
     let step = (WEIGHTS / (tap_len * size_of::<O>())).clamp(1, taps.len());
     let mut tiles = [[0f32; M * N]; TILES];
-    for index in 0..w.c_out.div_ceil(w.width) {
-        let first = index * w.width;
-        let n = (w.c_out - first).min(w.width);
-        let mut start = [0f32; N];
-        if let Some(bias) = bias {
-            start[..n].copy_from_slice(&bias[first..first + n]);
-        }
-        for (bases, outs) in bases.chunks(TILES * M).zip(outs.chunks(TILES * M)) {
+    // Voxels outside, output channels inside: the input of some voxels is read from the second cache by every panel.
+    for (bases, outs) in bases.chunks(TILES * M).zip(outs.chunks(TILES * M)) {
+        for index in 0..w.c_out.div_ceil(w.width) {
+            let first = index * w.width;
+            let n = (w.c_out - first).min(w.width);
+            let mut start = [0f32; N];
+            if let Some(bias) = bias {
+                start[..n].copy_from_slice(&bias[first..first + n]);
+            }
             for t in (0..taps.len()).step_by(step) {
                 let part = &w.values[(index * taps.len() + t) * tap_len..];
                 let weights = Weights { at: part.as_ptr(), c: w.c_in, width: w.width };

@@ -10,9 +10,11 @@
 pub mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512bf16;
+pub mod choice;
 pub mod cpu;
 pub mod direct;
 pub mod few;
+pub mod filled;
 pub mod gather;
 pub mod isa;
 pub mod kernels;

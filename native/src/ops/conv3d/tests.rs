@@ -47,6 +47,7 @@ fn check<E: Element>(isa: Isa) {
         ([6, 2, 8], 1, 16),
         ([3, 2, 6], 12, 40),
         ([1, 2, 1], 128, 128),
+        ([2, 35, 37], 2, 3),
     ] {
         for (kernel, stride) in [(1, 1), (3, 1), (3, 2)] {
             let s = Shape { side, c_in, c_out, kernel, stride };

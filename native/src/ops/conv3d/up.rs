@@ -55,7 +55,7 @@ pub fn grad_input<E: Element, O: Operand>(s: &Up, dy: &[E], w: &[f32], dx: &mut 
     parts(s).par_iter().for_each(|part| {
         let first = (part.block * s.side[0] + part.z0) * fine;
         let rows = rows_as::<E, O>(&dy[first..first + part.planes() * fine], s.c_out, packed.c_in);
-        let here = Part { block: 0, z0: 0, z1: part.planes() };
+        let here = Part { block: 0, z0: 0, z1: part.planes(), y0: 0, y1: s.side[1] };
         let (bases, child) = children(s, &here, packed.c_in);
         let outs: Vec<u32> = (0..bases.len()).map(|v| (v * s.c_in) as u32).collect();
         let target = unsafe { out.at((part.block * s.side[0] + part.z0) * plane * s.c_in) };

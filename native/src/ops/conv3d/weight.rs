@@ -6,7 +6,7 @@
 
 use super::Shape;
 use super::direct::Shared;
-use super::gather::{GATHERED, Input, Lent, Part, extent, rows_as, tap_offsets, unit_input, units};
+use super::gather::{Input, Lent, Part, extent, gathered_lines, rows_as, tap_offsets, unit_input, units_of};
 use super::kernels::Operand;
 use crate::element::Element;
 use crate::grid::Grid;
@@ -52,7 +52,7 @@ impl Outer for f32 {
             return Factors { a, bases, taps: vec![0], rows };
         }
         let (input, bases) = unit_input::<E, f32>(s, grid, x, unit);
-        let taps = tap_offsets(s.side[1] * s.stride + 2, s.side[2] * s.stride + 2, s.c_in);
+        let taps = tap_offsets(gathered_lines(s, unit), s.side[2] * s.stride + 2, s.c_in);
         Factors { a: Lent::Copied(input), bases, taps, rows }
     }
     fn lines<'a, E: Element>(x: &'a [E], c: usize, _n: usize) -> Lent<'a, f32> {
@@ -86,11 +86,11 @@ impl Outer for bf16 {
             let bases = (0..voxels.div_ceil(2)).map(|q| (q * s.c_in) as u32).collect();
             return Factors { a, bases, taps: vec![0], rows: Self::lines(dy, s.c_out, voxels) };
         }
-        let ([_, sy, sx], c) = (s.side, s.c_in);
+        let (sx, c) = (s.side[2], s.c_in);
         let pairs = sx.div_ceil(2);
         let side = s.side.map(|v| v * s.stride);
         let input = Input { x, grid, side, c, padded: c };
-        let (wy, wx) = (side[1] + 2, side[2] + 2);
+        let (wy, wx) = (gathered_lines(s, unit), side[2] + 2);
         // [line][tap along x][pair][c]
         let line_len = 3 * pairs * c;
         let lines = |p: &Part| ((p.planes() - 1) * s.stride + 3) * wy;
@@ -100,17 +100,17 @@ impl Outer for bf16 {
         let mut at = 0;
         for part in unit {
             let len = lines(part) * line_len;
-            let z0 = (part.z0 * s.stride) as i64 - 1;
+            let (z0, y0) = ((part.z0 * s.stride) as i64 - 1, (part.y0 * s.stride) as i64 - 1);
             rows::vectorised(|| {
                 for (i, out) in a[at..at + len].chunks_exact_mut(line_len).enumerate() {
-                    input.line(part.block, z0 + (i / wy) as i64, (i % wy) as i64 - 1, &mut line);
+                    input.line(part.block, z0 + (i / wy) as i64, y0 + (i % wy) as i64, &mut line);
                     for (tap, out) in out.chunks_exact_mut(pairs * c).enumerate() {
                         pair_line(&line[tap * c..], c, sx, s.stride, out);
                     }
                 }
             });
-            for i in 0..part.planes() * sy {
-                let start = at + (i / sy * wy + i % sy) * s.stride * line_len;
+            for i in 0..part.planes() * part.lines() {
+                let start = at + (i / part.lines() * wy + i % part.lines()) * s.stride * line_len;
                 bases.extend((0..pairs).map(|q| (start + q * c) as u32));
             }
             at += len;
@@ -133,7 +133,7 @@ impl Outer for bf16 {
 
 /// dw = sum over output voxels of x at the tap times dy.
 pub fn grad_weight<E: Element, O: Outer>(s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
-    let units = units(grid.blocks.len(), s.side, GATHERED);
+    let units = units_of(s, grid.blocks.len());
     // [tap][c_in][c_out]
     let sums = sum_units(&units, s.weight_len(), |unit, sums| {
         add_outer::<O>(&O::factors(s, grid, x, dy, unit), s.c_in, s.c_out, sums);
@@ -199,26 +199,35 @@ pub fn add_outer<O: Operand>(f: &Factors<O::Lane>, c: usize, width: usize, sums:
     }
 }
 
+/// Channels whose sums stay in registers over a stretch of rows.
+const STRIP: usize = 16;
+
 wide! {
-    fn add_rows<E: Element>(rows: &[E], sum: &mut [f64]) {
-        for row in rows.chunks_exact(sum.len()) {
-            sum.iter_mut().zip(row).for_each(|(s, v)| *s += v.to_f32() as f64);
+    /// Adds rows.
+    pub fn add_rows<E: Element>(x: &[E], sum: &mut [f64]) {
+        let c = sum.len();
+        let whole = c / STRIP * STRIP;
+        for first in (0..whole).step_by(STRIP) {
+            let mut sums = [0f64; STRIP];
+            for row in x.chunks_exact(c) {
+                let row: &[E; STRIP] = row[first..first + STRIP].try_into().expect("STRIP channels");
+                for i in 0..STRIP {
+                    sums[i] += row[i].to_f32() as f64;
+                }
+            }
+            sum[first..first + STRIP].iter_mut().zip(sums).for_each(|(sum, s)| *sum += s);
+        }
+        for row in x.chunks_exact(c) {
+            for i in whole..c {
+                sum[i] += row[i].to_f32() as f64;
+            }
         }
     }
 }
 
-/// Sum over rows, in a fixed order: 64 partial sums of equal stretches, then those in turn.
+/// Sum over rows, in a fixed order: those of pieces, then these in turn.
 pub fn sum_rows<E: Element>(values: &[E], c: usize, out: &mut [f32]) {
-    let stretch = (values.len() / c).div_ceil(64).max(1);
-    let partial: Vec<Vec<f64>> = values
-        .par_chunks(stretch * c)
-        .map(|rows| {
-            let mut sum = vec![0f64; c];
-            add_rows(rows, &mut sum);
-            sum
-        })
-        .collect();
-    for (i, value) in out.iter_mut().enumerate() {
-        *value = partial.iter().map(|p| p[i]).sum::<f64>() as f32;
-    }
+    let pieces = rows::pieces(&[0, values.len() / c], c);
+    let sums = rows::sums(&pieces, 1, c, |piece, sum| add_rows(&values[piece.rows.start * c..piece.rows.end * c], sum));
+    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum as f32);
 }

@@ -11,13 +11,37 @@ fn part<'a, E>(values: &'a [E], piece: &Piece, c: usize) -> &'a [E] {
     &values[piece.rows.start * c..piece.rows.end * c]
 }
 
+/// Channels whose sums stay in registers over all rows of a piece.
+const STRIP: usize = 16;
+
+/// Channels `first` to `first + STRIP` of a row.
+#[inline(always)]
+fn strip<T>(row: &[T], first: usize) -> &[T; STRIP] {
+    row[first..first + STRIP].try_into().expect("STRIP channels")
+}
+
 wide! {
     /// Adds rows and their squares.
     fn add_squares<E: Element>(x: &[E], sum: &mut [f64], square: &mut [f64]) {
         let c = sum.len();
-        let square = &mut square[..c];
+        let whole = c / STRIP * STRIP;
+        for first in (0..whole).step_by(STRIP) {
+            let (mut sums, mut squares) = ([0f64; STRIP], [0f64; STRIP]);
+            for row in x.chunks_exact(c) {
+                let row = strip(row, first);
+                for i in 0..STRIP {
+                    let x = row[i].to_f32() as f64;
+                    sums[i] += x;
+                    squares[i] += x * x;
+                }
+            }
+            for i in 0..STRIP {
+                sum[first + i] += sums[i];
+                square[first + i] += squares[i];
+            }
+        }
         for row in x.chunks_exact(c) {
-            for i in 0..c {
+            for i in whole..c {
                 let x = row[i].to_f32() as f64;
                 sum[i] += x;
                 square[i] += x * x;
@@ -52,20 +76,41 @@ wide! {
     }
 }
 
+/// (g, g * (x - mean)); y is read only where slope is not 1.
+#[inline(always)]
+fn gradient<E: Element>(x: E, y: E, dy: E, mean: f32, slope: f32) -> (f64, f64) {
+    let dy = dy.to_f32();
+    let g = (if slope == 1.0 || y.to_f32() > 0.0 { dy } else { slope * dy }) as f64;
+    (g, g * (x.to_f32() - mean) as f64)
+}
+
 wide! {
-    /// Adds g and g * (x - mean), row by row; y is read only where slope is not 1.
+    /// Adds g and g * (x - mean), row by row.
     fn add_gradients<E: Element>(
         x: &[E], y: &[E], dy: &[E], mean: &[f32], slope: f32, sum: &mut [f64], product: &mut [f64],
     ) {
         let c = mean.len();
-        let (sum, product) = (&mut sum[..c], &mut product[..c]);
-        let rows = x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(y.chunks_exact(c));
-        for ((x, dy), y) in rows {
-            for i in 0..c {
-                let dy = dy[i].to_f32();
-                let g = (if slope == 1.0 || y[i].to_f32() > 0.0 { dy } else { slope * dy }) as f64;
+        let whole = c / STRIP * STRIP;
+        for first in (0..whole).step_by(STRIP) {
+            let (mut sums, mut products, mean) = ([0f64; STRIP], [0f64; STRIP], strip(mean, first));
+            for ((x, dy), y) in x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(y.chunks_exact(c)) {
+                let (x, dy, y) = (strip(x, first), strip(dy, first), strip(y, first));
+                for i in 0..STRIP {
+                    let (g, p) = gradient(x[i], y[i], dy[i], mean[i], slope);
+                    sums[i] += g;
+                    products[i] += p;
+                }
+            }
+            for i in 0..STRIP {
+                sum[first + i] += sums[i];
+                product[first + i] += products[i];
+            }
+        }
+        for ((x, dy), y) in x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(y.chunks_exact(c)) {
+            for i in whole..c {
+                let (g, p) = gradient(x[i], y[i], dy[i], mean[i], slope);
                 sum[i] += g;
-                product[i] += g * (x[i].to_f32() - mean[i]) as f64;
+                product[i] += p;
             }
         }
     }

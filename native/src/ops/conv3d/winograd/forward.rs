@@ -6,7 +6,7 @@
 //! transformed input four times smaller and costs nothing, since each row of B^T has two terms.
 
 use super::product::{PANEL, ROWS, product};
-use super::tiles::{Ahead, TileRow, Tiles};
+use super::tiles::{Ahead, TileRow, Tiles, claim, soon};
 use super::transform::{Place, input_row, outputs, taps};
 use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
@@ -55,6 +55,10 @@ impl Kernel for Weights<'_> {
                         if c < self.c_in && first < self.c_out {
                             let from = self.w[c * self.stride.0 + first * self.stride.1..].as_ptr();
                             let n = self.c_out - first;
+                            for i in PANEL..PANEL + V::LANES {
+                                let next = from.wrapping_add(i * self.stride.1);
+                                [0, 16, 26].into_iter().for_each(|t| soon(next.wrapping_add(t)));
+                            }
                             unsafe { transform::<V>(from, self.stride.1, n, self.flip, values) };
                         }
                     }
@@ -62,6 +66,7 @@ impl Kernel for Weights<'_> {
                     for m in 0..64 {
                         let to = to.wrapping_add((m / 16 * panels * 16 + m % 16) * matrix);
                         unsafe { O::put_words([values[0][m], values[1][m]], to) };
+                        claim(to.wrapping_add(PANEL));
                     }
                 }
             }

@@ -1,26 +1,30 @@
 //! 3x3x3 convolution with stride 1 by Winograd's minimal filtering F(2x2x2, 3x3x3): 64 products in place of 216 per 2x2x2
 //! outputs. Same contract as `conv3d`: block lists, absent blocks read as zero; block sides must be even.
 //!
-//! Measured: billions of direct operations (2 x 27 x c_in x c_out x voxels) per second of one core, directly and this way
-//! in turn, best of 3 by CPU time. Zen 5 with AVX-512 bf16, shared with other work, 2026-11-21: trust the ratios. "pairs"
-//! are bf16 operands. `vx_conv3d_algorithm` switches between the ways; `vx_threads(1)` leaves one core.
+//! Measured: billions of direct operations (2 x 27 x c_in x c_out x voxels) per second of two Zen 5 cores with AVX-512 bf16
+//! (peak by multiplying directly: 468 in f32, 936 in bf16), nothing else running, 2026-11-21, best of 6 in turn. bf16 tensors:
+//! directly, this way with f32 operands, with bf16 operands ("pairs"); f32 tensors: directly, this way.
+//! `vx_conv3d_algorithm` switches between them.
 //!
-//! | channels, side, batch | tiles | f32 forward | f32 weight | bf16 forward, f32 operands, pairs | bf16 weight, pairs |
+//! | channels, map | bf16 forward | bf16 data gradient | bf16 weight gradient | f32 forward | f32 weight gradient |
 //! |---|---|---|---|---|---|
-//! | 16, 32^3, 2 | 8192 | 151, 314 (2.1x) | 152, 254 (1.7x) | 255, 363 (1.4x), 472 (1.9x) | 224, 344 (1.5x) |
-//! | 32, 32^3, 1 | 4096 | 214, 490 (2.3x) | 203, 375 (1.8x) | 389, 511 (1.3x), 761 (2.0x) | 387, 727 (1.9x) |
-//! | 64, 16^3, 2 | 1024 | 211, 541 (2.6x) | 188, 490 (2.6x) | 417, 605 (1.5x), 935 (2.2x) | 335, 884 (2.6x) |
-//! | 128, 16^3, 1 | 512 | 197, 547 (2.8x) | 177, 568 (3.2x) | 400, 565 (1.4x), 914 (2.3x) | 273, 1016 (3.7x) |
-//! | 256, 8^3, 2 | 128 | 182, 406 (2.2x) | 134, 419 (3.1x) | 298, 419 (1.4x), 518 (1.7x) | 259, 593 (2.3x) |
-//! | 320, 8^3, 1 | 64 | 151, 316 (2.1x) | 147, 339 (2.3x) | 215, 308 (1.4x), 365 (1.7x) | 205, 421 (2.1x) |
-//! | 320, 4^3, 4 | 32 | 107, 202 (1.9x) | 112, 209 (1.9x) | 135, 195 (1.4x), 211 (1.6x) | 135, 245 (1.8x) |
-//! | 128, 4^3, 4 | 32 | 130, 169 (1.3x) | 153, 294 (1.9x) | 155, 156 (1.0x), 183 (1.2x) | 225, 371 (1.7x) |
-//! | 128, 4^3, 2 | 16 | 91, 97 (1.1x) | 115, 191 (1.7x) | 97, 90 (0.9x), 99 (1.0x) | 152, 217 (1.4x) |
-//! | 8, 16^3, 2 | 1024 | 50, 68 (1.4x) | 53, 58 (1.1x) | 68, 31 (0.5x), 32 (0.5x) | 64, 27 (0.4x) |
+//! | 16 to 16, 64^3 | 487, 702, 998 | 492, 740, 972 | 422, 673, 862 | 288, 662 | 300, 595 |
+//! | 32 to 32, 64^3 | 815, 1085, 1700 | 818, 1075, 1714 | 709, 973, 1465 | 419, 1048 | 423, 943 |
+//! | 64 to 32, 96^3 | 796, 1110, 1741 | 817, 1132, 1886 | 468, 1048, 1496 | 357, 995 | 358, 924 |
+//! | 64 to 64, 32^3 | 853, 1238, 2011 | 847, 1229, 2180 | 781, 1105, 1865 | 393, 1134 | 427, 956 |
+//! | 64 to 64, 54 of 8^3 | 807, 1214, 2119 | 827, 1229, 2157 | 756, 1024, 1741 | | |
+//! | 128 to 128, 16^3 | 411, 1177, 2084 | 414, 1192, 1975 | 672, 1104, 2062 | 212, 1003 | 375, 1039 |
+//! | 256 to 256, 12^3 | -, 828, 1458 | -, 920, 1881 | -, 1033, 1577 | | 774 |
+//! | 256 to 256, 54 of 2^3 | 191, 502, 977 | 214, 546, 1147 | 137, 756, 1273 | 166, 616 | 267, 883 |
+//! | 320 to 320, 6^3 | 185, 308, 791 | 199, 423, 854 | 218, 724, 1084 | 100, 235 | 144, 724 |
 //!
-//! The data gradient is within a tenth of the forward pass. With AVX2 it gains 1.5 to 3.8x (weight gradient 6x and more),
-//! without either 1.1 to 1.7x (1.7x and more). Two cores did 1127 where one
-//! did 568 (weight gradient, 128, 16^3). `choose` holds the rule that follows.
+//! One core does 0.52 to 0.6 of this. With AVX2 it gains 1.5 to 3.8x over the direct way (weight gradient 6x and more), without
+//! either 1.1 to 1.7x. Rows of bf16 that end inside a vector (8 channels) are slower this way.
+//!
+//! What it took, milliseconds before and after: weights to and from vectors of taps by transposition, 256 to 256 on 54 of
+//! 2^3: weight gradient 3.3, 2.1; the next weights asked for while these are transformed, forward 3.9, 1.6 (asking for the lines
+//! to be written alone: nothing); `weight_few`; all z indices in one task of the weight gradient while the sums stay in the L2
+//! cache, 32 to 32 at 96^3: 39, 34. Transformed weights are not kept: a training step uses them once per direction.
 
 // Small matrices read best by index.
 #![allow(clippy::needless_range_loop)]
@@ -32,118 +36,60 @@ mod tiles;
 mod transform;
 mod vector;
 mod weight;
+mod weight_few;
 
 use super::Shape;
-use super::isa::isa;
-use crate::element::{Dtype, Element};
+use crate::element::Element;
 use crate::grid::Grid;
 use crate::memory::Scratch;
 use rayon::prelude::*;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use tiles::Tiles;
 pub use vector::{Operands, Path};
-
-/// What is computed.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Direction {
-    Forward,
-    GradInput,
-    GradWeight,
-}
-
-/// Choices of `vx_conv3d_algorithm`.
-const RULE: u32 = 0;
-const WINOGRAD: u32 = 2;
-const WINOGRAD_PAIRS: u32 = 3;
-const RULE_PAIRS: u32 = 4;
-
-/// See `vx_conv3d_algorithm`.
-static CHOICE: AtomicU32 = AtomicU32::new(RULE);
-
-exports! {
-    /// How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule, with f32 operands but in the weight
-    /// gradient of bf16 tensors; 1: directly; 2: by Winograd where possible; 3: the same, multiplying bf16 tensors as bf16
-    /// where the processor can; 4: by the measured rule, multiplying bf16 tensors as bf16 in all directions.
-    fn vx_conv3d_algorithm(choice: u32) {
-        if choice > RULE_PAIRS {
-            return Err(format!("conv3d algorithm {choice} is not offered; use 0 to {RULE_PAIRS}"));
-        }
-        CHOICE.store(choice, Relaxed);
-        Ok(0.0)
-    }
-}
-
-/// Whether the way of computing follows from measurements alone, not forced.
-pub fn free() -> bool {
-    matches!(CHOICE.load(Relaxed), RULE | RULE_PAIRS)
-}
 
 /// Whether this path can compute the shape: 3x3x3, stride 1, even block sides.
 pub fn applies(s: &Shape) -> bool {
     (s.kernel, s.stride) == (3, 1) && s.side.iter().all(|v| v % 2 == 0)
 }
 
-/// How to compute on tensors of `E` where Winograd is the faster way, else none.
-///
-/// bf16 operands double the rate of bf16 tensors, but round the transformed values: relative RMS error 5e-3 of a result
-/// in place of 1.7e-3 (the rounding of its storage). By default only the weight gradient takes them, which averages
-/// this over all tiles. 40 steps of mae with resenc-s at 32^3, mean loss of the last 20: f32 0.72356, bf16 directly 0.72356,
-/// by this rule 0.72357, all operands bf16 0.72358.
-pub fn choose<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Option<Path> {
-    let tiles = grid.blocks.len() * s.out_voxels() / 8;
-    let weight = direction == Direction::GradWeight;
-    let choice = CHOICE.load(Relaxed);
-    let enough = tiles >= if weight { 4 } else { 24 };
-    let pays = enough
-        && match E::DTYPE {
-            Dtype::F32 => s.c_in.min(s.c_out) >= 8,
-            // Rows of bf16 that end inside a vector are slow.
-            Dtype::Bf16 => s.c_in.is_multiple_of(16) && s.c_out.is_multiple_of(16),
-        };
-    let wins = matches!(choice, WINOGRAD | WINOGRAD_PAIRS) || free() && pays;
-    let pairs = E::DTYPE == Dtype::Bf16 && (matches!(choice, WINOGRAD_PAIRS | RULE_PAIRS) || choice == RULE && weight);
-    (wins && applies(s)).then(|| Path::new(isa(), pairs))
-}
-
 /// y = conv(x) + bias.
 pub fn forward<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
-    run(path, s, grid, x, w, (27, s.c_in * 27), false, bias, y);
+    assert!(w.len() == s.weight_len());
+    let weights = Given { w, c_in: s.c_in, c_out: s.c_out, stride: (27, s.c_in * 27), flip: false };
+    run(path, Tiles { grid, side: s.side, volumes: false }, x, &weights, bias, y);
 }
 
-/// dx from dy: the forward sum with swapped channels and mirrored taps.
-pub fn grad_input<E: Element>(path: Path, s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
-    let back = Shape { c_in: s.c_out, c_out: s.c_in, ..*s };
-    run(path, &back, grid, dy, w, (s.c_in * 27, 27), true, None, dx);
+/// dx from dy: the forward sum with swapped channels and mirrored taps. `volumes`: dy lies in whole volumes, of which
+/// only the blocks of the grid get a gradient.
+pub fn grad_input<E: Element>(path: Path, s: &Shape, grid: &Grid, volumes: bool, dy: &[E], w: &[f32], dx: &mut [E]) {
+    assert!(w.len() == s.weight_len());
+    let weights = Given { w, c_in: s.c_out, c_out: s.c_in, stride: (s.c_in * 27, 27), flip: true };
+    run(path, Tiles { grid, side: s.side, volumes }, dy, &weights, None, dx);
 }
 
-#[allow(clippy::too_many_arguments)]
-fn run<E: Element>(
-    path: Path,
-    s: &Shape,
-    grid: &Grid,
-    x: &[E],
-    w: &[f32],
+/// Weights as they are given; see `forward::Weights`.
+struct Given<'a> {
+    w: &'a [f32],
+    c_in: usize,
+    c_out: usize,
     stride: (usize, usize),
     flip: bool,
-    bias: Option<&[f32]>,
-    y: &mut [E],
-) {
-    let tiles = Tiles { grid, side: s.side };
-    assert!(x.len() == grid.blocks.len() * s.in_voxels() * s.c_in && w.len() == s.weight_len());
-    assert!(y.len() == grid.blocks.len() * s.out_voxels() * s.c_out);
-    let mut memory = Scratch::<f32>::new(forward::weights_len(s.c_in, s.c_out, path.operands));
+}
+
+fn run<E: Element>(path: Path, tiles: Tiles, x: &[E], given: &Given, bias: Option<&[f32]>, y: &mut [E]) {
+    let &Given { w, c_in, c_out, stride, flip } = given;
+    assert!(x.len() == tiles.input_voxels() * c_in && y.len() == tiles.count() * 8 * c_out);
+    let mut memory = Scratch::<f32>::new(forward::weights_len(c_in, c_out, path.operands));
     let to = memory.as_mut_ptr();
-    let weights = forward::Weights { w, c_in: s.c_in, c_out: s.c_out, stride, flip, to };
-    (0..s.c_in.div_ceil(forward::STRIP)).into_par_iter().for_each(|index| vector::dispatch(&weights, path, index));
-    let mut padded = vec![0f32; s.c_out.next_multiple_of(product::PANEL)];
+    let weights = forward::Weights { w, c_in, c_out, stride, flip, to };
+    (0..c_in.div_ceil(forward::STRIP)).into_par_iter().for_each(|index| vector::dispatch(&weights, path, index));
+    let mut padded = vec![0f32; c_out.next_multiple_of(product::PANEL)];
     if let Some(bias) = bias {
-        padded[..s.c_out].copy_from_slice(bias);
+        padded[..c_out].copy_from_slice(bias);
     }
-    let zeros = Scratch::<E>::zeros(s.side[2] * s.c_in);
-    let rows = forward_rows(&tiles, s.c_in);
+    let zeros = Scratch::<E>::zeros(tiles.side[2] * c_in);
+    let rows = forward_rows(&tiles, c_in);
     let count = tiles.rows().div_ceil(rows);
     let (x, y) = (x.as_ptr(), y.as_mut_ptr());
-    let (c_in, c_out) = (s.c_in, s.c_out);
     let work = forward::Forward { tiles, x, y, c_in, c_out, weights: to, bias: &padded, zeros: &zeros, rows };
     (0..count).into_par_iter().for_each(|index| vector::dispatch(&work, path, index));
 }
@@ -157,30 +103,60 @@ fn forward_rows(tiles: &Tiles, c_in: usize) -> usize {
 
 /// dw from x and dy. The order of the sums depends on the shape only.
 pub fn grad_weight<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
-    let tiles = Tiles { grid, side: s.side };
-    assert!(x.len() == grid.blocks.len() * s.in_voxels() * s.c_in && dw.len() == s.weight_len());
-    assert!(dy.len() == grid.blocks.len() * s.out_voxels() * s.c_out);
+    assert!(dw.len() == s.weight_len());
+    let to =
+        weight::Gradient { dw: dw.as_mut_ptr(), c_in: s.c_in, c_out: s.c_out, stride: (27, s.c_in * 27), flip: false };
+    sum_weight(path, Tiles { grid, side: s.side, volumes: false }, x, dy, to);
+}
+
+/// dw from x, which is zero outside the blocks of the grid, and dy in whole volumes: the sum over x of dy around it, so
+/// that the two change places and the taps are mirrored.
+pub fn grad_weight_in_volumes<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
+    assert!(dw.len() == s.weight_len());
+    let to =
+        weight::Gradient { dw: dw.as_mut_ptr(), c_in: s.c_out, c_out: s.c_in, stride: (s.c_in * 27, 27), flip: true };
+    sum_weight(path, Tiles { grid, side: s.side, volumes: true }, dy, x, to);
+}
+
+/// The sums over all tiles of the transformed x and dy.
+fn sum_weight<E: Element>(path: Path, tiles: Tiles, x: &[E], dy: &[E], to: weight::Gradient) {
+    let weight::Gradient { c_in, c_out, .. } = to;
+    assert!(x.len() == tiles.input_voxels() * c_in && dy.len() == tiles.count() * 8 * c_out);
     if tiles.count() == 0 {
-        return dw.fill(0.0);
+        return unsafe { std::ptr::write_bytes(to.dw, 0, c_in * c_out * 27) };
     }
-    let most = if s.c_in <= 32 { 128 } else { 64 };
+    let zeros = Scratch::<E>::zeros(tiles.side[2] * c_in);
+    if tiles.count() <= weight_few::TILES && c_in > 2 * weight_few::STRIP {
+        let len = weight_few::spread_len(tiles.count(), c_out, path.operands);
+        let mut memory = Scratch::<f32>::new(len);
+        let spread = weight_few::Spread { tiles, dy: dy.as_ptr(), c_out, to: memory.as_mut_ptr() };
+        let planes = 4 * c_out.div_ceil(product::PANEL);
+        (0..planes).into_par_iter().for_each(|index| vector::dispatch(&spread, path, index));
+        let strip = weight_few::Strip { tiles, x: x.as_ptr(), zeros: &zeros, dy: memory.as_ptr(), to };
+        let strips = c_in.div_ceil(weight_few::STRIP);
+        return (0..strips).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&strip, path, index));
+    }
+    let most = if c_in <= 32 { 128 } else { 64 };
     let rows = (most / tiles.per_row()).max(1);
     // A stretch has 2048 tiles or more, so that its sums cost little beside its products.
     let groups = tiles.rows().div_ceil(rows);
     let stretch = groups.div_ceil((tiles.count() / 2048).clamp(1, 8)) * rows;
     let stretches = tiles.rows().div_ceil(stretch);
-    let len = stretches * weight::sums_len(s.c_in, s.c_out);
+    let len = stretches * weight::sums_len(c_in, c_out);
     let mut memory = Scratch::<f32>::new(len);
-    let to = memory.as_mut_ptr();
-    let zeros = Scratch::<E>::zeros(s.side[2] * s.c_in);
-    let (c_in, c_out, x, dy) = (s.c_in, s.c_out, x.as_ptr(), dy.as_ptr());
+    let at = memory.as_mut_ptr();
+    let (x, dy) = (x.as_ptr(), dy.as_ptr());
     let panels = c_out.div_ceil(product::PANEL);
-    let shares = rayon::current_num_threads().div_ceil(4 * stretches).min(panels);
+    let threads = rayon::current_num_threads();
+    let together = weight::sums_len(c_in, c_out) <= weight::TOGETHER && stretches >= threads;
+    let per_stretch = if together { 1 } else { 4 };
+    let shares = threads.div_ceil(per_stretch * stretches).min(panels);
     let per_task = panels.div_ceil(shares);
-    let tasks = 4 * stretches * panels.div_ceil(per_task);
-    let sums = weight::Sums { tiles, x, dy, c_in, c_out, zeros: &zeros, rows, stretch, panels: per_task, to };
+    let tasks = per_stretch * stretches * panels.div_ceil(per_task);
+    let sums =
+        weight::Sums { tiles, x, dy, c_in, c_out, zeros: &zeros, rows, stretch, panels: per_task, together, to: at };
     (0..tasks).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&sums, path, index));
-    let finish = weight::Finish { sums: &memory, c_in, c_out, stretches, dw: dw.as_mut_ptr() };
+    let finish = weight::Finish { sums: &memory, stretches, to };
     let blocks = panels * c_in.div_ceil(product::ROWS);
     (0..blocks).into_par_iter().for_each(|index| vector::dispatch(&finish, path, index));
 }
@@ -233,7 +209,7 @@ mod tests {
         reference::forward(&s, grid, &wide(&x), &w, Some(&b), &mut want);
         check("forward", &wide(&y), &want, data);
         let (mut dx, mut want) = (stored(n * c_in, 5), vec![0.0; n * c_in]);
-        super::grad_input(path, &s, grid, &dy, &w, &mut dx);
+        super::grad_input(path, &s, grid, false, &dy, &w, &mut dx);
         reference::grad_input(&s, grid, &wide(&dy), &w, &mut want);
         check("data gradient", &wide(&dx), &want, data);
         let (mut dw, mut want) = (vec![9.0; w.len()], vec![0.0; w.len()]);
@@ -257,6 +233,8 @@ mod tests {
         judge::<E>(path, [8, 8, 8], (20, 16), &dense);
         judge::<E>(path, [4, 6, 32], (16, 36), &dense);
         judge::<E>(path, [2, 2, 300], (5, 5), &dense);
+        judge::<E>(path, [2, 6, 2], (75, 21), &dense);
+        judge::<E>(path, [2, 2, 6], (80, 37), &masked);
     }
 
     #[test]

@@ -20,9 +20,12 @@ pub struct TileRow<E> {
 }
 
 /// All tile rows of a tensor `[block][z][y][x][c]`.
+#[derive(Clone, Copy)]
 pub struct Tiles<'a> {
     pub grid: &'a Grid,
     pub side: [usize; 3],
+    /// The input lies in whole volumes `[sample][z][y][x][c]`, of which the grid lists the blocks to compute.
+    pub volumes: bool,
 }
 
 impl Tiles<'_> {
@@ -38,23 +41,48 @@ impl Tiles<'_> {
     pub fn count(&self) -> usize {
         self.rows() * self.per_row()
     }
+    /// Voxels of the input.
+    pub fn input_voxels(&self) -> usize {
+        let blocks = if self.volumes {
+            self.grid.samples * self.grid.dims.iter().product::<usize>()
+        } else {
+            self.grid.blocks.len()
+        };
+        blocks * self.side.iter().product::<usize>()
+    }
+    /// First output voxel of tile row `index`.
+    pub fn voxel(&self, index: usize) -> usize {
+        let [sz, sy, sx] = self.side;
+        let (ty, tz, block) = (index % (sy / 2), index / (sy / 2) % (sz / 2), index / (sy / 2) / (sz / 2));
+        ((block * sz + 2 * tz) * sy + 2 * ty) * sx
+    }
     /// Tile row `index` of a tensor with `c` channels; `zeros` holds a row of zeros.
     pub fn row<E: Element>(&self, x: *const E, c: usize, zeros: *const E, index: usize) -> TileRow<E> {
         let [sz, sy, sx] = self.side;
         let (ty, tz, block) = (index % (sy / 2), index / (sy / 2) % (sz / 2), index / (sy / 2) / (sz / 2));
-        let neighbours = &self.grid.neighbours[block];
-        let rows = std::array::from_fn(|i| {
-            let (nz, z) = locate(2 * tz + i, sz);
-            std::array::from_fn(|j| {
-                let (ny, y) = locate(2 * ty + j, sy);
-                let at = |nx: usize, v: usize| match neighbours[nz * 9 + ny * 3 + nx] {
-                    -1 => zeros,
-                    b => x.wrapping_add((((b as usize * sz + z) * sy + y) * sx + v) * c),
-                };
-                Row { left: at(0, sx - 1), own: at(1, 0), right: at(2, 0) }
-            })
-        });
-        TileRow { rows, voxel: ((block * sz + 2 * tz) * sy + 2 * ty) * sx }
+        let at = |voxel: usize| x.wrapping_add(voxel * c);
+        let in_blocks = |i: usize, j: usize| {
+            let ((nz, z), (ny, y)) = (locate(2 * tz + i, sz), locate(2 * ty + j, sy));
+            let voxel = |nx: usize, v: usize| match self.grid.neighbours[block][nz * 9 + ny * 3 + nx] {
+                -1 => zeros,
+                b => at(((b as usize * sz + z) * sy + y) * sx + v),
+            };
+            Row { left: voxel(0, sx - 1), own: voxel(1, 0), right: voxel(2, 0) }
+        };
+        let [n, bz, by, bx] = self.grid.blocks[block].map(|v| v as usize);
+        let [vz, vy, vx] = [0, 1, 2].map(|a| self.grid.dims[a] * self.side[a]);
+        let in_volumes = |i: usize, j: usize| {
+            let (z, y, x) = (bz * sz + 2 * tz + i, by * sy + 2 * ty + j, bx * sx); // z and y one too high
+            if !(1..=vz).contains(&z) || !(1..=vy).contains(&y) {
+                return Row { left: zeros, own: zeros, right: zeros };
+            }
+            let own = ((n * vz + z - 1) * vy + y - 1) * vx + x;
+            let left = if x > 0 { at(own - 1) } else { zeros };
+            Row { left, own: at(own), right: if x + sx < vx { at(own + sx) } else { zeros } }
+        };
+        let row = |i: usize, j: usize| if self.volumes { in_volumes(i, j) } else { in_blocks(i, j) };
+        let rows = std::array::from_fn(|i| std::array::from_fn(|j| row(i, j)));
+        TileRow { rows, voxel: self.voxel(index) }
     }
 }
 
@@ -101,4 +129,28 @@ impl Ahead {
         }
         self.next = end;
     }
+}
+
+/// Asks for a cache line that will be written whole: 64 streams of writes are too many for the processor to foresee.
+#[inline(always)]
+pub fn claim(line: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::*;
+        _mm_prefetch::<_MM_HINT_ET0>(line as *const i8);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// Asks for a cache line that will be read.
+#[inline(always)]
+pub fn soon(line: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::*;
+        _mm_prefetch::<_MM_HINT_T0>(line as *const i8);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }

@@ -1,12 +1,12 @@
 //! Weight gradient: dg = G^T [sum over tiles of (A dy) . (B^T d)], the transpose of the forward pass.
 //!
-//! The tiles are cut into stretches of fixed extent; a task is one stretch and one z index of the transformed tile, so
-//! that no transform is done twice; where cores outnumber these, output channels are shared out too. A task keeps 16 sums
+//! The tiles are cut into stretches of fixed extent; a task is one stretch and one z index of the transformed tile, or all
+//! of them; where cores outnumber these, output channels are shared out too. A task keeps 16 sums
 //! `[c_out/32][c_in/8][16][8][32]` over its tiles; the last step adds the stretches in turn and applies G^T.
 
 use super::product::{PANEL, ROWS, product};
 use super::taps::{self, TAPS};
-use super::tiles::{Ahead, TileRow, Tiles};
+use super::tiles::{Ahead, TileRow, Tiles, soon};
 use super::transform::{PLANES, Place, gradient_row, input_row, taps_back};
 use super::vector::{Kernel, Operand, Vector};
 use crate::element::Element;
@@ -16,12 +16,16 @@ use std::ops::Range;
 /// Values between two blocks of sums; one line more than the 16 matrices, or all blocks would share cache sets.
 const BLOCK: usize = 16 * ROWS * PANEL + 16;
 
+/// Most values of the sums of a stretch that stay in the L2 cache beside what they come from.
+pub const TOGETHER: usize = 144 << 10;
+
 /// Sums of one stretch and all z indices, in values.
 pub fn sums_len(c_in: usize, c_out: usize) -> usize {
     4 * c_out.div_ceil(PANEL) * c_in.div_ceil(ROWS) * BLOCK
 }
 
-/// Sums of one task: item `index` is (stretch, share of the output channels, z index), the z index counting fastest.
+/// Sums of one task: item `index` is (stretch, share of the output channels) and, unless these are taken together, z
+/// index, which counts fastest.
 pub struct Sums<'a, E> {
     pub tiles: Tiles<'a>,
     pub x: *const E,
@@ -34,91 +38,122 @@ pub struct Sums<'a, E> {
     pub stretch: usize,
     /// Panels of output channels per task; they do not touch the order of the sums, so any number of cores may have work.
     pub panels: usize,
+    /// One task for all z indices, so that x and dy are read from memory once: where the sums stay in the L2 cache.
+    pub together: bool,
     /// `sums_len` values per stretch.
     pub to: *mut f32,
 }
 unsafe impl<E> Sync for Sums<'_, E> {}
+
+/// Memory of one task: transformed x and dy, words per channel.
+struct Task {
+    x: Place,
+    dy: Place,
+    most: usize,
+    share: Range<usize>,
+}
 
 impl<E: Element> Kernel for Sums<'_, E> {
     #[inline(always)]
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         let panels = self.c_out.div_ceil(PANEL);
         let shares = panels.div_ceil(self.panels);
-        let (z, share, stretch) = (index % 4, index / 4 % shares, index / 4 / shares);
+        let (z, index) = if self.together { (0..4, index) } else { (index % 4..index % 4 + 1, index / 4) };
+        let (share, stretch) = (index % shares, index / shares);
         let share = share * self.panels..((share + 1) * self.panels).min(panels);
-        unsafe {
-            let to = self.to.add((stretch * 4 + z) * (sums_len(self.c_in, self.c_out) / 4));
-            match z {
-                0 => self.task::<V, O, 0>(stretch, share, to),
-                1 => self.task::<V, O, 1>(stretch, share, to),
-                2 => self.task::<V, O, 2>(stretch, share, to),
-                _ => self.task::<V, O, 3>(stretch, share, to),
+        let most = (self.rows * self.tiles.per_row()).div_ceil(O::PER_WORD);
+        let (x_len, dy_len) = (self.c_in.div_ceil(16) * most * 16 + 16, share.len() * most * PANEL + 16);
+        let mut memory = Scratch::<f32>::new(16 * (x_len + dy_len));
+        let at = memory.as_mut_ptr();
+        let x = Place { at, matrix: x_len, tile: 16, tiles_share: true };
+        let dy = Place { at: at.wrapping_add(16 * x_len), matrix: dy_len, tile: PANEL, tiles_share: true };
+        let calls = 16 * share.len() * self.c_in.div_ceil(ROWS);
+        let task = Task { x, dy, most, share };
+        let (begin, end) = (stretch * self.stretch, ((stretch + 1) * self.stretch).min(self.tiles.rows()));
+        let group_rows = |first: usize| -> Vec<TileRow<E>> {
+            let rows = first..end.min(first + self.rows);
+            rows.map(|r| self.tiles.row(self.x, self.c_in, self.zeros.as_ptr(), r)).collect()
+        };
+        let per_z = sums_len(self.c_in, self.c_out) / 4;
+        for first in (begin..end).step_by(self.rows) {
+            let (rows, next) = (group_rows(first), group_rows(first + self.rows));
+            let fresh = first == begin;
+            for z in z.clone() {
+                // What the next group reads first; with all z indices here each plane once.
+                let planes: &[usize] = match (self.together, z) {
+                    (true, 0) => &[0, 2],
+                    (true, 1) => &[1],
+                    (true, 2) => &[],
+                    (true, _) => &[3],
+                    (false, z) => &[PLANES[z].0, PLANES[z].1],
+                };
+                let values = self.tiles.side[2] * self.c_in;
+                let ahead = Ahead::new(&next, planes, values, self.zeros.as_ptr(), calls);
+                unsafe {
+                    let to = self.to.add((stretch * 4 + z) * per_z);
+                    match z {
+                        0 => self.group::<V, O, 0>(&task, &rows, fresh, ahead, to),
+                        1 => self.group::<V, O, 1>(&task, &rows, fresh, ahead, to),
+                        2 => self.group::<V, O, 2>(&task, &rows, fresh, ahead, to),
+                        _ => self.group::<V, O, 3>(&task, &rows, fresh, ahead, to),
+                    }
+                }
             }
         }
     }
 }
 
 impl<E: Element> Sums<'_, E> {
+    /// z index `Z` of one group.
     #[inline(always)]
-    unsafe fn task<V: Vector, O: Operand<V>, const Z: usize>(&self, stretch: usize, share: Range<usize>, to: *mut f32) {
+    unsafe fn group<V: Vector, O: Operand<V>, const Z: usize>(
+        &self,
+        task: &Task,
+        rows: &[TileRow<E>],
+        fresh: bool,
+        mut ahead: Ahead,
+        to: *mut f32,
+    ) {
         let (c_in, c_out, per_row) = (self.c_in, self.c_out, self.tiles.per_row());
         let [_, sy, sx] = self.tiles.side;
         let strides = (sy * sx * c_out, sx * c_out, c_out);
-        let strips = c_in.div_ceil(16);
-        let most = (self.rows * per_row).div_ceil(O::PER_WORD); // words per channel in a group
-        let (x_len, dy_len) = (strips * most * 16 + 16, share.len() * most * PANEL + 16);
-        let mut memory = Scratch::<f32>::new(16 * (x_len + dy_len));
-        let at = memory.as_mut_ptr();
-        let x = Place { at, matrix: x_len, tile: 16, tiles_share: true };
-        let dy = Place { at: at.wrapping_add(16 * x_len), matrix: dy_len, tile: PANEL, tiles_share: true };
-        let last = ((stretch + 1) * self.stretch).min(self.tiles.rows());
-        let group_rows = |first: usize| -> Vec<TileRow<E>> {
-            let rows = first..last.min(first + self.rows);
-            rows.map(|r| self.tiles.row(self.x, c_in, self.zeros.as_ptr(), r)).collect()
-        };
-        for first in (stretch * self.stretch..last).step_by(self.rows) {
-            let rows = group_rows(first);
-            let calls = 16 * share.len() * c_in.div_ceil(ROWS);
-            let planes = [PLANES[Z].0, PLANES[Z].1];
-            let next = group_rows(first + self.rows);
-            let mut ahead = Ahead::new(&next, &planes, sx * c_in, self.zeros.as_ptr(), calls);
-            unsafe {
-                for (i, row) in rows.iter().enumerate() {
-                    let tiles = i * per_row..(i + 1) * per_row;
-                    for c in (0..c_in).step_by(V::LANES) {
-                        let to = Place { at: x.at.add(c / 16 * most * 16 + c % 16), ..x };
-                        let n = c_in - c;
-                        if n >= V::LANES {
-                            input_row::<V, O, E, Z, true>(&row.rows, (c, n), c_in, tiles.clone(), to);
-                        } else {
-                            input_row::<V, O, E, Z, false>(&row.rows, (c, n), c_in, tiles.clone(), to);
-                        }
-                    }
-                    for c in (share.start * PANEL..c_out.min(share.end * PANEL)).step_by(V::LANES) {
-                        let to = Place { at: dy.at.add((c / PANEL - share.start) * most * PANEL + c % PANEL), ..dy };
-                        let (from, n) = (self.dy.add(row.voxel * c_out + c), c_out - c);
-                        if n >= V::LANES {
-                            gradient_row::<V, O, E, Z, true>(from, n, strides, tiles.clone(), to);
-                        } else {
-                            gradient_row::<V, O, E, Z, false>(from, n, strides, tiles.clone(), to);
-                        }
+        let Task { x, dy, most, share } = task;
+        unsafe {
+            for (i, row) in rows.iter().enumerate() {
+                let tiles = i * per_row..(i + 1) * per_row;
+                for c in (0..c_in).step_by(V::LANES) {
+                    let to = Place { at: x.at.add(c / 16 * most * 16 + c % 16), ..*x };
+                    let n = c_in - c;
+                    if n >= V::LANES {
+                        input_row::<V, O, E, Z, true>(&row.rows, (c, n), c_in, tiles.clone(), to);
+                    } else {
+                        input_row::<V, O, E, Z, false>(&row.rows, (c, n), c_in, tiles.clone(), to);
                     }
                 }
-                let steps = (rows.len() * per_row).div_ceil(O::PER_WORD);
-                for m in 0..16 {
-                    for panel in share.clone() {
-                        let width = if c_out - panel * PANEL > 16 { 32 } else { 16 };
-                        let right = dy.at.add(m * dy.matrix + (panel - share.start) * most * PANEL);
-                        for c in (0..c_in).step_by(ROWS) {
-                            ahead.fetch();
-                            let left = x.at.add(m * x.matrix + c / 16 * most * 16 + c % 16);
-                            let block = panel * c_in.div_ceil(ROWS) + c / ROWS;
-                            let to = to.add(block * BLOCK + m * ROWS * PANEL);
-                            if first == stretch * self.stretch {
-                                product::<V, O, false>(left, (1, 16), steps, right, to, width);
-                            } else {
-                                product::<V, O, true>(left, (1, 16), steps, right, to, width);
-                            }
+                for c in (share.start * PANEL..c_out.min(share.end * PANEL)).step_by(V::LANES) {
+                    let to = Place { at: dy.at.add((c / PANEL - share.start) * most * PANEL + c % PANEL), ..*dy };
+                    let (from, n) = (self.dy.add(row.voxel * c_out + c), c_out - c);
+                    if n >= V::LANES {
+                        gradient_row::<V, O, E, Z, true>(from, n, strides, tiles.clone(), to);
+                    } else {
+                        gradient_row::<V, O, E, Z, false>(from, n, strides, tiles.clone(), to);
+                    }
+                }
+            }
+            let steps = (rows.len() * per_row).div_ceil(O::PER_WORD);
+            for m in 0..16 {
+                for panel in share.clone() {
+                    let width = if c_out - panel * PANEL > 16 { 32 } else { 16 };
+                    let right = dy.at.add(m * dy.matrix + (panel - share.start) * most * PANEL);
+                    for c in (0..c_in).step_by(ROWS) {
+                        ahead.fetch();
+                        let left = x.at.add(m * x.matrix + c / 16 * most * 16 + c % 16);
+                        let block = panel * c_in.div_ceil(ROWS) + c / ROWS;
+                        let to = to.add(block * BLOCK + m * ROWS * PANEL);
+                        if fresh {
+                            product::<V, O, false>(left, (1, 16), steps, right, to, width);
+                        } else {
+                            product::<V, O, true>(left, (1, 16), steps, right, to, width);
                         }
                     }
                 }
@@ -130,19 +165,47 @@ impl<E: Element> Sums<'_, E> {
 /// dw from the sums: stretches in turn, then G^T along all axes. Item `index` is one block of 8 inputs x 32 outputs.
 pub struct Finish<'a> {
     pub sums: &'a [f32],
-    pub c_in: usize,
-    pub c_out: usize,
     pub stretches: usize,
-    pub dw: *mut f32,
+    pub to: Gradient,
 }
 unsafe impl Sync for Finish<'_> {}
 
 impl Kernel for Finish<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
-        let blocks = self.c_in.div_ceil(ROWS);
-        let (panel, first) = (index / blocks, index % blocks * ROWS);
-        let per_z = sums_len(self.c_in, self.c_out) / 4;
+        let blocks = self.to.c_in.div_ceil(ROWS);
+        let per_z = sums_len(self.to.c_in, self.to.c_out) / 4;
+        let sums = self.sums[index * BLOCK..].as_ptr();
+        unsafe { self.to.finish::<V>(sums, per_z, self.stretches, (index / blocks, index % blocks * ROWS)) };
+    }
+}
+
+/// The gradient, 27 taps for each of `c_in` and `c_out` channels.
+#[derive(Clone, Copy)]
+pub struct Gradient {
+    pub dw: *mut f32,
+    pub c_in: usize,
+    pub c_out: usize,
+    /// Distance of two input channels, and of two output channels.
+    pub stride: (usize, usize),
+    /// Mirrors the taps.
+    pub flip: bool,
+}
+
+/// Rows of sums between the one that is read and the one that is asked for.
+const AHEAD: usize = 2;
+
+impl Gradient {
+    /// Writes a block of 8 inputs x 32 outputs from its sums `[16][8][32]`, which lie `per_z` values apart for each z index
+    /// and 4 of these for each stretch.
+    #[inline(always)]
+    pub unsafe fn finish<V: Vector>(
+        &self,
+        sums: *const f32,
+        per_z: usize,
+        stretches: usize,
+        (panel, first): (usize, usize),
+    ) {
         let columns = PANEL.min(self.c_out - panel * PANEL);
         for r in 0..ROWS.min(self.c_in - first) {
             for j in (0..columns).step_by(V::LANES) {
@@ -153,10 +216,10 @@ impl Kernel for Finish<'_> {
                         for y in 0..4 {
                             let mut m = [V::splat(0.0); 4];
                             for x in 0..4 {
-                                let at = z * per_z + index * BLOCK + ((4 * y + x) * ROWS + r) * PANEL + j;
-                                let from = self.sums.as_ptr().add(at);
+                                let from = sums.add(z * per_z + ((4 * y + x) * ROWS + r) * PANEL + j);
+                                soon(from.wrapping_add(AHEAD * PANEL));
                                 m[x] = V::load(from);
-                                for s in 1..self.stretches {
+                                for s in 1..stretches {
                                     m[x] = m[x].add(V::load(from.add(s * 4 * per_z)));
                                 }
                             }
@@ -176,8 +239,11 @@ impl Kernel for Finish<'_> {
                             g[z * 9 + yx] = q[z];
                         }
                     }
-                    let to = ((panel * PANEL + j) * self.c_in + first + r) * TAPS;
-                    taps::store(&g, self.dw.add(to), self.c_in * TAPS, columns - j);
+                    if self.flip {
+                        g.reverse();
+                    }
+                    let to = (panel * PANEL + j) * self.stride.1 + (first + r) * self.stride.0;
+                    taps::store(&g, self.dw.add(to), self.stride.1, columns - j);
                 }
             }
         }
