@@ -6,6 +6,7 @@ import { UserError } from "../lib/errors.ts";
 import { kernels, STAGES, step } from "../lib/gpu/speed.ts";
 import { parity } from "../lib/gpu/parity.ts";
 import { markdown, type Row } from "../lib/gpu/table.ts";
+import { requests, torch } from "../lib/gpu/torch.ts";
 import { native, openAt } from "../lib/native/library.ts";
 import { resenc } from "../lib/arch/resenc.ts";
 
@@ -21,14 +22,19 @@ export const command: Command = {
   flags: {
     out: { type: "string", short: "o", access: "write", help: "folder for the page (default docs/gpu)" },
     minutes: { type: "number", min: 0, default: 9, help: "start no further measurement after this long" },
+    peer: {
+      type: "string",
+      default: "python3",
+      help: "a Python with PyTorch for the same card; it may lack",
+    },
     emulate: { type: "boolean", help: "tiny shapes on the emulated card of deno task shim; no page" },
   },
 };
 
-/** The page, and with --emulate the library of the emulated card. */
+/** The page, Python for PyTorch, and with --emulate the library of the emulated card. */
 export function extraGrants({ flags }: Arguments): Grants {
   const write = flags.emulate || flags.out ? [] : [DOCS];
-  return { read: [], write, ffi: flags.emulate ? [EMULATED] : [] };
+  return { read: [], write, run: [flags.peer], ffi: flags.emulate ? [EMULATED] : [] };
 }
 
 /** Whole steps: method, network, patch, batch. */
@@ -73,7 +79,7 @@ async function main({ flags }: Arguments): Promise<number> {
   });
   const stages = flags.emulate ? [[8, 10], [33, 5]] as const : STAGES;
   await stage("kernel", async () => {
-    for await (const row of kernels(stages, flags.emulate ? 1 : 2, flags.emulate ? 1 : 10, card)) {
+    for await (const row of kernels(stages, 1, flags.emulate ? 1 : 10, card)) {
       note("kernel", row);
     }
   });
@@ -87,6 +93,20 @@ async function main({ flags }: Arguments): Promise<number> {
       await stage("step", async () => note("step", await step(arch, name, patch, batch, 5)));
     }
   }
+  await stage("torch", async () => {
+    const steps = flags.emulate ? [] : STEPS.slice(0, 3).map(([method, , patch, batch]) => ({
+      work: "step",
+      method,
+      patch,
+      batch,
+      dtype: "bf16",
+    }));
+    const device = flags.emulate ? "cpu" : "cuda";
+    for await (const row of torch(flags.peer, device, requests(stages, steps))) {
+      note("torch", row);
+      if (minutes() > flags.minutes) break;
+    }
+  });
   if (!flags.emulate) {
     const stem = join(
       flags.out ?? DOCS,

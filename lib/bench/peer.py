@@ -55,7 +55,7 @@ def networks():
         def forward(self, x):
             # PyTorch 2.15 returns garbage for the bf16 weight gradient on maps of edge 2: those run in f32.
             if min(x.shape[2:]) <= 2:
-                with torch.autocast("cpu", enabled=False):
+                with torch.autocast(x.device.type, enabled=False):
                     return self.seen.times(super().forward(x.float()))
             return self.seen.times(super().forward(x))
 
@@ -142,7 +142,7 @@ def step_work(r):
     layout = torch.channels_last_3d if r["layout"] == "last" else torch.contiguous_format
     image = torch.randn(views, 1, side, side, side).contiguous(memory_format=layout)
     cells = side // CELL
-    low = torch.autocast("cpu", torch.bfloat16, enabled=r["dtype"] == "bf16")
+    low = torch.autocast(r.get("device", "cpu"), torch.bfloat16, enabled=r["dtype"] == "bf16")
 
     def mask():
         order = torch.rand(views, cells**3).argsort(1)
@@ -340,7 +340,7 @@ def token_step_work(r):
         kept = torch.rand(batch, grid**3).argsort(1)[:, : grid**3 - int(RATIO * grid**3)]
         cells = torch.ones(batch, grid**3).scatter_(1, kept, 0).view(batch, 1, grid, grid, grid)
         hidden = F.interpolate(cells, (side,) * 3)
-        with torch.autocast("cpu", torch.bfloat16, enabled=r["dtype"] == "bf16"):
+        with torch.autocast(r.get("device", "cpu"), torch.bfloat16, enabled=r["dtype"] == "bf16"):
             out = run_net(image, kept)
         (((out.float() - image) ** 2 * hidden).sum() / hidden.sum()).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1)
@@ -423,6 +423,12 @@ def main():
             if request["work"] == "versions":
                 answer = {"versions": versions()}
             else:
+                gpu = request.get("device") == "cuda"
+                if "device" in request:
+                    import torch
+
+                    torch.set_default_device(request["device"])
+                    torch.backends.cudnn.benchmark = True
                 key = json.dumps(request, sort_keys=True)
                 if key not in made:
                     made.clear()  # one case at a time: its memory is its own
@@ -433,9 +439,13 @@ def main():
                     torch.set_num_threads(THREADS)
                 begin = time.perf_counter()
                 made[key]()
+                if gpu:
+                    torch.cuda.synchronize()
                 answer = {"seconds": time.perf_counter() - begin}
                 answer["parameters"] = getattr(made[key], "parameters", None)
                 answer["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+                if gpu:
+                    answer["peak_bytes"] = torch.cuda.max_memory_allocated()
         except Exception as error:  # the caller prints it and goes on
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)

@@ -8,6 +8,7 @@ const TITLES: Record<string, string> = {
   parity: "Ops against the CPU",
   kernel: "Convolutions 3^3",
   step: "Training steps",
+  torch: "PyTorch on the same card",
 };
 
 /** A value in a table cell. */
