@@ -7,6 +7,7 @@ import { kernels, STAGES, step } from "../lib/gpu/speed.ts";
 import { parity } from "../lib/gpu/parity.ts";
 import { markdown, type Row } from "../lib/gpu/table.ts";
 import { requests, torch } from "../lib/gpu/torch.ts";
+import { truth } from "../lib/gpu/truth.ts";
 import { native, openAt } from "../lib/native/library.ts";
 import { resenc } from "../lib/arch/resenc.ts";
 
@@ -75,6 +76,12 @@ async function main({ flags }: Arguments): Promise<number> {
     for await (const row of parity()) {
       if (!row.ok) failed++;
       note("parity", row);
+    }
+  });
+  await stage("truth", async () => {
+    for await (const row of flags.emulate ? truth(1, ["s3d", "simmim"]) : truth(10)) {
+      if (!row.ok) failed++;
+      note("truth", row);
     }
   });
   const stages = flags.emulate ? [[8, 10], [33, 5]] as const : STAGES;

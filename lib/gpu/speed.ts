@@ -119,13 +119,14 @@ export interface StepRow {
   on_host: Record<string, number>;
 }
 
-/** Trains `steps` steps after two that warm up; the median of their seconds. */
+/** Trains `steps` steps after `warm` that warm up; the median of their seconds. */
 export async function step(
   arch: Architecture | string,
   name: string,
   patch: number,
   batch: number,
   steps: number,
+  warm = 2,
 ): Promise<StepRow> {
   const network = typeof arch === "string" ? architecture(arch) : arch;
   const chosen = method(name);
@@ -159,11 +160,11 @@ export async function step(
   const times: number[] = [];
   const losses: number[] = [];
   let report = deviceReport();
-  for (let at = 0; at < steps + 2; at++) {
+  for (let at = 0; at < steps + warm; at++) {
     deviceReport();
     const begin = performance.now();
     losses.push((await trainer.step(at, data))!.loss);
-    if (at >= 2) times.push((performance.now() - begin) / 1000);
+    if (at >= warm) times.push((performance.now() - begin) / 1000);
     report = deviceReport();
   }
   const seconds = times.sort((a, b) => a - b)[times.length >> 1];

@@ -6,6 +6,7 @@ export type Row = { stage: string; card: string } & Record<string, unknown>;
 const TITLES: Record<string, string> = {
   card: "Card",
   parity: "Ops against the CPU",
+  truth: "Ten steps against the CPU",
   kernel: "Convolutions 3^3",
   step: "Training steps",
   torch: "PyTorch on the same card",
