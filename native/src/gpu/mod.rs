@@ -70,7 +70,7 @@ pub fn active() -> bool {
 
 /// Turns the GPU on or off for the work that follows; on the worker thread.
 pub fn activate(on: bool) -> Result<()> {
-    let mut driver = DRIVER.lock().unwrap();
+    let mut driver = DRIVER.lock().unwrap_or_else(|e| e.into_inner());
     if on && driver.is_none() {
         *driver = Some(open()?);
     }
