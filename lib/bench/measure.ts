@@ -85,6 +85,7 @@ export async function measure(
     await using second = new Peer(peer.python, of.cores ?? peer.threads);
     await second.ask(variant!);
     for (let round = 0; round < rounds; round++) {
+      await new Promise((ready) => setTimeout(ready, 100)); // the peer's threads spin for a while after their work
       ours.push(await time());
       const answer = await second.ask(variant!);
       theirs.push(answer.seconds!);
