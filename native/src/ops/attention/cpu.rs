@@ -18,8 +18,6 @@ use std::ops::Range;
 const KEYS: usize = 192;
 /// Panels of queries that the backward pass takes at once.
 const PANELS: usize = 2;
-/// Lanes of a strip that stays in the first cache.
-const STRIP: usize = 192;
 
 /// One head of one sample.
 struct Head {
@@ -213,12 +211,9 @@ fn backward_in<E: Element, const G: usize>(s: &Shape, [q, k, v, dy]: [&[E]; 4], 
                 ds[h.rows * N..].fill(0.0);
                 Factor::columns(&ds[..h.rows * N], N).pack::<G, N>(0..N, 0..h.rows, &mut pairs);
                 let all = h.rows.div_ceil(G);
-                for lane in (0..all).step_by(STRIP) {
-                    for (panel, sums) in sums.chunks_exact_mut(M * N).enumerate() {
-                        let left = &across[(panel * all + lane) * M..];
-                        let count = STRIP.min(all - lane);
-                        unsafe { tile(left.as_ptr(), pairs[lane * N..].as_ptr(), count, sums.as_mut_ptr(), lane > 0) };
-                    }
+                for (panel, sums) in sums.chunks_exact_mut(M * N).enumerate() {
+                    let left = &across[panel * all * M..];
+                    unsafe { tile(left.as_ptr(), pairs.as_ptr(), all, sums.as_mut_ptr(), false) };
                 }
                 h.put(&sums, &[1.0; N], first, &dq);
             }

@@ -1,4 +1,18 @@
 //! The inner loop of the linear layers: a register tile of 12 rows by 32 columns over packed panels.
+//!
+//! Share of the peak of one Zen 5 core that just before ran at 479 GFLOP/s in bf16 and 255 in f32, whole products with
+//! packing and storing, 2026-11-21 (a shared machine: a few percent either way). The loop alone reaches 92 to 99 %.
+//!
+//! | rows, width to width | bf16 forward, dx, dw | f32 forward, dx, dw |
+//! |---|---|---|
+//! | 16384, 2048 to 2048 | 87, 87, 81 % | 81, 79, 76 % |
+//! | 16384, 2048 to 512 | 92, 87, 78 % | 85, 85, 75 % |
+//! | 1728, 2304 to 864 | 90, 91, 91 % | 83, 85, 79 % |
+//! | 1728, 864 to 864 | 88, 90, 86 % | 83, 83, 85 % |
+//! | 432, 864 to 2304 | 79, 86, 85 % | 77, 81, 86 % |
+//! | 432, 864 to 864 | 83, 84, 87 % | 79, 83, 87 % |
+//!
+//! Few rows pay for packing the weights: 4 rows of 2048 reach 5 %, and so do few channels (32 to 128: 40, 30, 28 %).
 
 use crate::ops::conv3d::isa::{Isa, isa};
 

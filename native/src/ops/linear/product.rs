@@ -1,6 +1,5 @@
-//! c = a b^T + bias, cut so that what the inner loop reads again lies in a cache: of the right factor a strip of one panel
-//! in the first, of the left factor the rows of a task in the second, of the right factor all of a stretch of the summed
-//! index in the third. The cuts depend on the shape alone, and so does the order of every sum.
+//! c = a b^T + bias, cut so that what the inner loop reads again lies in a cache: the left factor's rows of a task and one
+//! panel of the right factor in the second, all of the right factor, of a stretch of the summed index, in the third. The cuts depend on the shape alone, and so does the order of every sum.
 
 use super::kernel::{M, N, tile};
 use super::pack::Factor;
@@ -14,8 +13,6 @@ use rayon::prelude::*;
 const DEPTH: usize = 9 << 10;
 /// Bytes of the left factor that a task reads again and again.
 const LEFT: usize = 384 << 10;
-/// Lanes of a strip of the right factor.
-const STRIP: usize = 192;
 /// Tasks that a product is cut into where it has as many tiles.
 const TASKS: usize = 16;
 /// Panels of the right factor that one task packs.
@@ -60,14 +57,10 @@ pub fn product<const G: usize, A: Element, B: Element, C: Element>(
             a.pack::<G, M>(rows.clone(), span.clone(), &mut left);
             let mut sums = Scratch::<f32>::zeros(rows.len().div_ceil(M) * M * N);
             for panel in columns {
-                for lane in (0..lanes).step_by(STRIP) {
-                    let count = STRIP.min(lanes - lane);
-                    let strip = unsafe { right.as_ptr().add((panel * lanes + lane) * N) };
-                    for (i, sums) in sums.chunks_exact_mut(M * N).enumerate() {
-                        unsafe {
-                            tile(left.as_ptr().add((i * lanes + lane) * M), strip, count, sums.as_mut_ptr(), lane > 0)
-                        };
-                    }
+                let right = &right[panel * lanes * N..];
+                for (i, sums) in sums.chunks_exact_mut(M * N).enumerate() {
+                    let left = &left[i * lanes * M..];
+                    unsafe { tile(left.as_ptr(), right.as_ptr(), lanes, sums.as_mut_ptr(), false) };
                 }
                 let (first, width) = (rows.start * n + panel * N, N.min(n - panel * N));
                 let sums = &sums[..rows.len() * N];
