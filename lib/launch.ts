@@ -25,14 +25,15 @@ export function libraryState(root: string): "current" | "stale" | "missing" {
   const newer = (path: string): boolean => {
     try {
       for (const entry of Deno.readDirSync(path)) {
-        if (entry.name.endsWith(".cu")) continue; // no part of the library yet
         const inner = join(path, entry.name);
         if (entry.isDirectory ? newer(inner) : modified(inner) > built) return true;
       }
     } catch { /* a tree without sources has nothing newer */ }
     return false;
   };
-  const single = ["Cargo.toml", "Cargo.lock", "build.rs"].map((name) => join(root, "native", name));
+  const single = ["Cargo.toml", "Cargo.lock", "build.rs", "shim/device.cuh", "shim/ptx.cuh"].map((name) =>
+    join(root, "native", name)
+  );
   return single.some((path) => modified(path) > built) || newer(join(root, "native", "src"))
     ? "stale"
     : "current";
