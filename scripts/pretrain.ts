@@ -4,6 +4,7 @@ import { architectures } from "../lib/arch/registry.ts";
 import { type Arguments, type Command, run, writeLine } from "../lib/config.ts";
 import { chooseDevice } from "../lib/device.ts";
 import { isMethodFile, methods } from "../lib/methods/registry.ts";
+import { precisions } from "../lib/nn/precision.ts";
 import { plan } from "../lib/train/plan.ts";
 import { estimateRun, pretrain, pretrainStages } from "../lib/train/run.ts";
 import { withConfig } from "../lib/train/settings.ts";
@@ -50,8 +51,8 @@ export const command: Command = {
     precision: {
       type: "string",
       default: "f32",
-      choices: ["f32", "bf16"],
-      help: "storage of activations; bf16 takes half the memory",
+      choices: precisions,
+      help: "storage of activations; bf16 takes half the memory, bf16-exact convolves it in f32",
     },
     recompute: {
       type: "boolean",

@@ -7,7 +7,7 @@ import type { Learner, Method } from "../methods/method.ts";
 import { checkPair } from "../methods/registry.ts";
 import type { Architecture, Network } from "../nn/network.ts";
 import { checkPatch } from "../nn/network.ts";
-import { inPrecision } from "../nn/precision.ts";
+import { exactly, inPrecision } from "../nn/precision.ts";
 import { Parameters } from "../nn/parameters.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
 import { Rng } from "../rng.ts";
@@ -54,6 +54,7 @@ export class Trainer implements Disposable {
     }
     this.#preset = presetOf(method, arch);
     this.#optimizer = this.#preset.optimizer(this.parameters.tensors);
+    if (config.precision === "bf16-exact") exactly(true);
     this.learner.start?.();
   }
 
@@ -149,6 +150,7 @@ export class Trainer implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    if (this.config.precision === "bf16-exact") exactly(false);
     for (const tensor of this.state().values()) tensor[Symbol.dispose]();
     this.parameters[Symbol.dispose]();
   }

@@ -8,7 +8,8 @@ import { UserError } from "../errors.ts";
 import type { Compat } from "../methods/compat.ts";
 import type { OptionValue } from "../methods/options.ts";
 import type { Parameters } from "../nn/parameters.ts";
-import type { Dtype, Tensor } from "../tensor.ts";
+import type { Precision } from "../nn/precision.ts";
+import type { Tensor } from "../tensor.ts";
 import { EventWriter } from "./events.ts";
 
 /** What makes a run: the same config, data and seed give the same bits. */
@@ -21,7 +22,7 @@ export interface RunConfig {
   seed: number;
   lr: number;
   /** Storage of activations and their gradients; absent: f32. */
-  precision?: Dtype;
+  precision?: Precision;
   /** Blocks are computed again in the backward pass instead of kept. */
   recompute?: boolean;
   options: Record<string, OptionValue>;

@@ -2,9 +2,11 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "@std/path";
 import { primus } from "../../lib/arch/primus.ts";
+import { resenc } from "../../lib/arch/resenc.ts";
 import { UserError } from "../../lib/errors.ts";
 import { methods } from "../../lib/methods/registry.ts";
 import { native } from "../../lib/native/library.ts";
+import type { Precision } from "../../lib/nn/precision.ts";
 import { memory, wait } from "../../lib/tensor.ts";
 import { Trainer } from "../../lib/train/pretrain.ts";
 import { RunFolder } from "../../lib/train/run_folder.ts";
@@ -79,6 +81,29 @@ for (const arch of families().filter((a) => a !== tiny)) {
     }),
   );
 }
+
+Deno.test(
+  "bf16-exact: convolutions multiply in f32 while such a run lives, and by the rule again after it",
+  leakFree(async () => {
+    const mae = methods.find((m) => m.name === "mae")!;
+    const arch = resenc("resenc 16", [16, 32], [1, 1], 16);
+    const first = async (precision: Precision) => {
+      using trainer = new Trainer(arch, mae, tinyRun(mae, arch, { precision }));
+      return (await losses(trainer, 0, 1))[0];
+    };
+    const [f32, low, exact, again] = [
+      await first("f32"),
+      await first("bf16"),
+      await first("bf16-exact"),
+      await first("bf16"),
+    ];
+    assertEquals(again, low);
+    for (const loss of [low, exact]) assert(Math.abs(loss - f32) < 0.01 * f32, `${loss} against ${f32}`);
+    // Where the processor multiplies no bf16 pairs there is one way only.
+    const pairs = native().vx_force_isa(0) === 4;
+    assertEquals(exact !== low, pairs, `${exact} and ${low}`);
+  }),
+);
 
 Deno.test("--precision is part of the run", async () => {
   const path = await Deno.makeTempDir();

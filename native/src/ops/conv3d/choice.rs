@@ -35,18 +35,18 @@ pub enum Way {
 const RULE: u32 = 0;
 const DIRECT: u32 = 1;
 const WINOGRAD_PAIRS: u32 = 3;
-const RULE_PAIRS: u32 = 4;
+const RULE_F32: u32 = 4;
 
 /// See `vx_conv3d_algorithm`.
 static CHOICE: AtomicU32 = AtomicU32::new(RULE);
 
 exports! {
-    /// How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule, with f32 operands but in the weight
-    /// gradient of bf16 tensors; 1: directly; 2: by Winograd where possible; 3: the same, multiplying bf16 tensors as bf16
-    /// where the processor can; 4: by the measured rule, multiplying bf16 tensors as bf16 in all directions.
+    /// How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule; 1: directly; 2: by Winograd where
+    /// possible, with f32 operands; 3: the same, multiplying bf16 tensors as bf16 where the processor can; 4: by the measured
+    /// rule, but multiplying bf16 tensors in f32 in the forward pass and the data gradient.
     fn vx_conv3d_algorithm(choice: u32) {
-        if choice > RULE_PAIRS {
-            return Err(format!("conv3d algorithm {choice} is not offered; use 0 to {RULE_PAIRS}"));
+        if choice > RULE_F32 {
+            return Err(format!("conv3d algorithm {choice} is not offered; use 0 to {RULE_F32}"));
         }
         CHOICE.store(choice, Relaxed);
         Ok(0.0)
@@ -56,12 +56,11 @@ exports! {
 /// The way for tensors of `E`.
 ///
 /// bf16 operands double the rate of bf16 tensors, but round the transformed values: relative RMS error 5e-3 of a result
-/// in place of 1.7e-3 (the rounding of its storage). By default only the weight gradient takes them, which averages
-/// this over all tiles. 40 steps of mae with resenc-s at 32^3, mean loss of the last 20: f32 0.72356, bf16 directly 0.72356,
-/// by this rule 0.72357, all operands bf16 0.72358.
+/// in place of 1.7e-3 (the rounding of its storage). Training does not see it: the same curves and the same scores after
+/// fine-tuning, within the spread of seeds (docs/measurements.md); `--precision bf16-exact` does without.
 pub fn way<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Way {
     let choice = CHOICE.load(Relaxed);
-    let free = choice == RULE || choice == RULE_PAIRS;
+    let free = choice == RULE || choice == RULE_F32;
     let weight = direction == Direction::GradWeight;
     let tiles = grid.blocks.len() * s.out_voxels() / 8;
     if free && few::wins(s, grid) && !(weight && winograd::applies(s) && tiles >= 8) {
@@ -77,6 +76,6 @@ pub fn way<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Way {
     if choice == DIRECT || free && !pays || !winograd::applies(s) {
         return Way::Direct;
     }
-    let pairs = matches!(choice, WINOGRAD_PAIRS | RULE_PAIRS) || choice == RULE && weight;
+    let pairs = matches!(choice, RULE | WINOGRAD_PAIRS) || choice == RULE_F32 && weight;
     Way::Winograd(Path::new(isa(), pairs && E::DTYPE == Dtype::Bf16))
 }
