@@ -165,9 +165,9 @@ export const symbols = {
   // Gradient of the token from S, the weight and the sums of dx over the blocks.
   // (sums, weight, visible, c_in, c_out)
   vx_conv3d_filled_grad_token: { parameters: ["u32", "u32", "u32", "u32", "u32"], result: "f64" },
-  // How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule, with f32 operands but in the weight
-  // gradient of bf16 tensors; 1: directly; 2: by Winograd where possible; 3: the same, multiplying bf16 tensors as bf16
-  // where the processor can; 4: by the measured rule, multiplying bf16 tensors as bf16 in all directions.
+  // How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule; 1: directly; 2: by Winograd where
+  // possible, with f32 operands; 3: the same, multiplying bf16 tensors as bf16 where the processor can; 4: by the measured
+  // rule, but multiplying bf16 tensors in f32 in the forward pass and the data gradient.
   // (choice)
   vx_conv3d_algorithm: { parameters: ["u32"], result: "f64" },
   // Forces the convolutions and linear layers to an instruction set (1 portable, 2 AVX2, 3 AVX-512, 4 AVX-512 with bf16; 0: the best).
