@@ -37,6 +37,8 @@ mod transform;
 mod vector;
 mod weight;
 mod weight_few;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use super::Shape;
 use crate::element::Element;
