@@ -29,12 +29,12 @@ const normals = (length: number, seed: number) => {
 };
 
 /**
- * 3x3x3 convolutions of one stage: channels, side of the map; by the measured rule, and in bf16 also with bf16 operands in
- * Winograd's forward pass and data gradient (the weight gradient always takes them).
+ * 3x3x3 convolutions of one stage: channels, side of the map; by the measured rule, and in bf16 also with f32 operands in
+ * Winograd's forward pass and data gradient, as `bf16-exact` (the weight gradient never takes them).
  */
 export function convolutions(dtype: "f32" | "bf16"): Case[] {
   const stages = [[32, 64], [64, 32], [128, 16], [256, 8], [320, 5]];
-  const rules = { "": 0, ", bf16 operands": 4 };
+  const rules = { "": 0, ", f32 operands": 4 };
   return stages.flatMap(([channels, side]) =>
     (["forward", "input", "weight"] as const).flatMap((direction) =>
       Object.entries(rules).filter(([, rule]) => !rule || dtype === "bf16" && direction !== "weight")
