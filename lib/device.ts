@@ -38,13 +38,17 @@ export function chooseDevice(wanted: string): "cpu" | "cuda" {
   if (wanted === "cpu") return computing;
   try {
     native().vx_device_use(true);
-    return computing = "cuda";
   } catch (error) {
     const why = (error as Error).message;
     if (wanted === "cuda") throw new UserError(`--device cuda: ${why}; use --device cpu`);
     log(`computing on the CPU: ${why}`);
     return computing;
   }
+  // Until docs/gpu holds a result of a card.
+  log(
+    `computing on ${deviceReport().card}: not tried on hardware yet, deno task gpu-check compares it with the CPU`,
+  );
+  return computing = "cuda";
 }
 
 /** What the GPU did since the last call. Waits for nothing: call it after `wait()`. */
