@@ -19,7 +19,7 @@ export class Parameters implements Disposable {
 
   /** Makes a parameter; rows are the first axis. `value` draws one initial value. */
   add(name: string, shape: number[], value: (rng: Rng) => number): Tensor {
-    return this.#made(name, shape, (rng, rows, channels) => {
+    return this.make(name, shape, (rng, rows, channels) => {
       const data = new Float32Array(rows * channels);
       for (let i = 0; i < data.length; i++) data[i] = value(rng);
       return Tensor.from(data, channels);
@@ -28,14 +28,19 @@ export class Parameters implements Disposable {
 
   /** Makes a parameter of values from U(-bound, bound). */
   uniform(name: string, shape: number[], bound: number): Tensor {
-    return this.#made(name, shape, (rng, ...size) => Tensor.uniform(rng, -bound, bound, ...size));
+    return this.make(name, shape, (rng, ...size) => Tensor.uniform(rng, -bound, bound, ...size));
   }
 
-  #made(name: string, shape: number[], make: (rng: Rng, rows: number, channels: number) => Tensor): Tensor {
+  /** Where all parameters come from: draws one, keeps it, returns it. */
+  protected make(
+    name: string,
+    shape: number[],
+    draw: (rng: Rng, rows: number, channels: number) => Tensor,
+  ): Tensor {
     if (this.tensors.has(name)) throw new Error(`parameter ${name} exists`);
     const length = shape.reduce((a, b) => a * b, 1);
     const rows = shape.length > 1 ? shape[0] : 1;
-    const tensor = make(new Rng(this.seed, "init", name), rows, length / rows);
+    const tensor = draw(new Rng(this.seed, "init", name), rows, length / rows);
     this.tensors.set(name, tensor);
     this.shapes.set(name, shape);
     return tensor;

@@ -8,7 +8,7 @@ export type Shapes = ReadonlyMap<string, { readonly shape: readonly number[] }>;
 
 /** Records what a network would be made of, and makes nothing. */
 class Blueprint extends Parameters {
-  override add(name: string, shape: number[]): Tensor {
+  protected override make(name: string, shape: number[]): Tensor {
     this.shapes.set(name, shape);
     return Object.create(Tensor.prototype); // has no values: using it throws
   }

@@ -7,12 +7,9 @@ export const formula = (j: number, h: number) => ((7919 * j + 104729 * h) % 1000
 
 /** Parameters that keep shapes and names but no values: a network of any size in no time. */
 export class Shapes extends Parameters {
-  override add(name: string, shape: number[]): Tensor {
+  protected override make(name: string, shape: number[]): Tensor {
     this.shapes.set(name, shape);
     return undefined as unknown as Tensor;
-  }
-  override uniform(name: string, shape: number[]): Tensor {
-    return this.add(name, shape);
   }
   /** Values of the parameters whose names begin with `prefix`. */
   size(prefix = ""): number {
@@ -31,7 +28,7 @@ export class Shapes extends Parameters {
 
 /** Parameters with the values of the formula. */
 export class Filled extends Parameters {
-  override add(name: string, shape: number[]): Tensor {
+  protected override make(name: string, shape: number[]): Tensor {
     const h = [...name].reduce((sum, c) => sum + c.charCodeAt(0), 0) % 97;
     const inner = shape.slice(1).reduce((a, b) => a * b, 1);
     const [scale, offset] = shape.length > 1
@@ -45,9 +42,6 @@ export class Filled extends Parameters {
     this.tensors.set(name, tensor);
     this.shapes.set(name, shape);
     return tensor;
-  }
-  override uniform(name: string, shape: number[]): Tensor {
-    return this.add(name, shape);
   }
 }
 
