@@ -33,6 +33,8 @@ const EXACT = 2e-4;
 interface Case {
   name: string;
   tolerance: number;
+  /** On wgmma (native/src/ops/conv3d_stacked), where the card has it. */
+  stacked?: true;
   make(): { inputs: Tensor[]; body: () => Tensor };
 }
 
@@ -94,6 +96,18 @@ function cases(): Case[] {
       const x = volumeOf({ grid, side: from }, cIn, 1, dtype);
       const [w, b] = [matrix(cOut, cIn * kernel ** 3, 2), matrix(1, cOut, 3)];
       return { inputs: [x, w, b], body: () => conv3d(x, w, b, stride) };
+    });
+  }
+  for (const cIn of [32, 64]) {
+    list.push({
+      name: `conv3d 3^3 stride 1 2x8x16 C${cIn} to 32 bf16 on wgmma`,
+      tolerance: ROUNDED,
+      stacked: true,
+      make() {
+        const x = volumeOf({ grid: masked(), side: [2, 8, 16] }, cIn, 1, "bf16");
+        const [w, b] = [matrix(32, cIn * 27, 2), matrix(1, 32, 3)];
+        return { inputs: [x, w, b], body: () => conv3d(x, w, b) };
+      },
     });
   }
   both("upconv3d C48 to 20", ROUNDED, (dtype) => {
@@ -262,6 +276,7 @@ export async function* parity(): AsyncGenerator<ParityRow> {
       native().vx_device_use(false);
       const want = await values(of);
       native().vx_device_use(true);
+      if (!native().vx_conv3d_stacked(of.stacked ?? false) && of.stacked) continue;
       deviceReport();
       const got = await values(of);
       const error = worst(want, got);

@@ -77,7 +77,13 @@ export async function* kernels(
           weight: () => n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape),
         };
         const rows: KernelRow[] = [];
-        for (const [kernel, call] of Object.entries(calls)) {
+        // On Hopper the kernel of conv3d_stacked takes turns with that of conv3d.
+        const ways = n.vx_conv3d_stacked(false) && channels <= 64 && block[2] % 16 === 0
+          ? ["forward", "input", "weight", "forward, wgmma", "input, wgmma"]
+          : ["forward", "input", "weight"];
+        for (const kernel of ways) {
+          const call = calls[kernel.split(",")[0]];
+          n.vx_conv3d_stacked(kernel.endsWith("wgmma"));
           n.vx_tensor_free(call());
           n.vx_device_mark();
           for (let round = 0; round < rounds; round++) n.vx_tensor_free(call());
@@ -97,6 +103,7 @@ export async function* kernels(
             share_of_peak: share,
           });
         }
+        n.vx_conv3d_stacked(false);
         return rows;
       });
     }

@@ -72,7 +72,7 @@ pub fn open() -> Result<Box<dyn Driver>> {
     let staging = told("page-locked memory", unsafe { result::malloc_host(STAGING, 0) })? as *mut u8;
     let new_event = || told("an event", event::create(sys::CUevent_flags::CU_EVENT_DEFAULT));
     let marks = [new_event()?, new_event()?];
-    let card = Card { name, memory };
+    let card = Card { name, memory, hopper: architecture == 90 };
     Ok(Box::new(Cuda { card, architecture, stream, staging, staged: 0, functions: HashMap::new(), marks }))
 }
 
@@ -94,7 +94,11 @@ impl Cuda {
                     .into(),
             );
         }
-        let arch = if self.architecture >= 90 { "compute_90" } else { "compute_80" };
+        let arch = match self.architecture {
+            90 => "compute_90a",
+            91.. => "compute_90",
+            _ => "compute_80",
+        };
         let options = vec!["-std=c++17".to_string()];
         let options = cudarc::nvrtc::CompileOptions { options, arch: Some(arch), ..Default::default() };
         let ptx = cudarc::nvrtc::compile_ptx_with_opts(source.text, options)

@@ -36,7 +36,7 @@ fn layout(bytes: usize) -> Layout {
 
 impl Driver for Host {
     fn card(&self) -> Card {
-        Card { name: "emulated card".into(), memory: 1 << 34 }
+        Card { name: "emulated card".into(), memory: 1 << 34, hopper: true }
     }
     fn allocate(&mut self, bytes: usize) -> Result<Option<u64>> {
         let at = unsafe { alloc(layout(bytes)) };

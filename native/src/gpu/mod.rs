@@ -33,6 +33,8 @@ pub struct Card {
     pub name: String,
     /// Bytes of its memory.
     pub memory: u64,
+    /// It has the instructions of compute capability 9.0.
+    pub hopper: bool,
 }
 
 /// What runs kernels. Calls come from the worker thread alone; an `Err` is one sentence for the user.

@@ -3,6 +3,7 @@ pub mod activation;
 pub mod attention;
 pub mod concat;
 pub mod conv3d;
+pub mod conv3d_stacked;
 pub mod cosine;
 pub mod densify;
 pub mod depthwise;
