@@ -79,7 +79,6 @@ async function draw(folder: string): Promise<void> {
       ...c,
       loss,
       step: (i + 1) * WINDOW,
-      key: `${c.side} ${c.method} ${c.seed}`,
     }))
   );
   const colour: Record<string, string> = { torch: "#bbbbbb", "ours f32": "#d95f02", "ours bf16": "#1b6e57" };

@@ -112,7 +112,9 @@ export async function measure(
       ? {
         peer_seconds: median(theirs),
         peer_best_seconds: Math.min(...theirs),
-        peer_variant: ["dtype", "layout", "compiled"].filter(differs).map((k) => `${k} ${variant![k]}`).join(
+        peer_variant: ["dtype", "layout", "compiled"].filter(differs).map((k) =>
+          `${k} ${variant![k] ?? false}`
+        ).join(
           ", ",
         ),
         ...(of.group === "step" ? { peer_peak_bytes: peerBytes } : {}),
