@@ -12,7 +12,9 @@ import { cosineLoss, rollHalf } from "../ops/cosine.ts";
 import { densify, gatherBlocks } from "../ops/densify.ts";
 import { depthwise3d, depthwiseUp3d } from "../ops/depthwise.ts";
 import { add, scale } from "../ops/elementwise.ts";
+import { gatherRows, plan } from "../ops/gather.ts";
 import { gramLoss } from "../ops/gram.ts";
+import { CELL, lattice } from "../ops/lattice.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { layerScale } from "../ops/layer_scale.ts";
 import { linear } from "../ops/linear.ts";
@@ -21,8 +23,10 @@ import { instanceNorm } from "../ops/norm.ts";
 import { ntXent } from "../ops/ntxent.ts";
 import { avgPool2, globalAverage } from "../ops/pool.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
+import { diceCrossEntropy, softmax } from "../ops/segmentation.ts";
 import { softmaxPool } from "../ops/softmax_pool.ts";
 import { addPositions, patchify, rope } from "../ops/tokens.ts";
+import { windowAttention } from "../ops/window_attention.ts";
 import { type Dtype, Grid, type Layout, scope, type Side, Tensor, wait } from "../tensor.ts";
 
 /** Relative to the largest value: where products or stored values are bf16 on either side, and where all is f32. */
@@ -189,33 +193,57 @@ function cases(): Case[] {
     const x = volumeOf({ grid: masked(), side: [1, 2, 1] }, 36, 1, dtype);
     return { inputs: [x], body: () => rope(x, 2) };
   });
-  list.push({
-    name: "attention, heads of 72, bf16",
-    tolerance: ROUNDED,
-    make() {
-      const layout = { grid: masked(), side: [2, 4, 2] as const };
-      const [q, k, v] = [1, 2, 3].map((seed) => volumeOf(layout, 144, seed, "bf16"));
-      return { inputs: [q, k, v], body: () => attention(q, k, v, 2) };
-    },
+  both("attention, heads of 72", EXACT, (dtype) => {
+    const layout = { grid: masked(), side: [2, 4, 2] as const };
+    const [q, k, v] = [1, 2, 3].map((seed) => volumeOf(layout, 144, seed, dtype));
+    return { inputs: [q, k, v], body: () => attention(q, k, v, 2) };
+  });
+  both("window attention", EXACT, (dtype) => {
+    const [qkv, table] = [matrix(6 * 27, 3 * 48, 1, dtype), matrix(125, 3, 2)];
+    const regions = Uint8Array.from({ length: 54 }, (_, i) => i * i % 5 >> 1);
+    return { inputs: [qkv, table], body: () => windowAttention(qkv, table, 27, 3, regions) };
   });
   for (const stride of [1, 2] as const) {
+    both(`depthwise stride ${stride}`, EXACT, (dtype) => {
+      const x = volumeOf({ grid: masked(), side: [4, 2, 4] }, 24, 1, dtype);
+      const [w, b] = [matrix(24, 27, 2), matrix(1, 24, 3)];
+      return { inputs: [x, w, b], body: () => depthwise3d(x, w, b, stride) };
+    });
+  }
+  both("depthwise up", EXACT, (dtype) => {
+    const x = volumeOf({ grid: Grid.dense(2), side: [3, 2, 4] }, 24, 1, dtype);
+    const [w, b] = [matrix(24, 27, 2), matrix(1, 24, 3)];
+    return { inputs: [x, w, b], body: () => depthwiseUp3d(x, w, b) };
+  });
+  both("rows with gaps", EXACT, (dtype) => {
+    const x = matrix(60, 7, 1, dtype);
+    const index = Int32Array.from({ length: 70 }, (_, i) => i % 5 ? (i * 7 + 3) % 71 : -1)
+      .map((i) => i < 60 ? i : -1);
+    return { inputs: [x], body: () => gatherRows(x, plan(index, 60)) };
+  });
+  for (const inner of [false, true]) {
+    both(`sub-lattices${inner ? ", inner" : ""}`, EXACT, (dtype) => {
+      const x = volumeOf({ grid: masked(), side: [2, 4, 6] }, 5, 1, dtype);
+      return { inputs: [x], body: () => lattice(x, inner ? CELL : [5, 0], inner) };
+    });
+  }
+  for (const batchDice of [false, true]) {
     list.push({
-      name: `depthwise stride ${stride}, bf16`,
-      tolerance: ROUNDED,
+      name: `Dice and cross entropy${batchDice ? " of the batch" : ""}`,
+      tolerance: EXACT,
       make() {
-        const x = volumeOf({ grid: masked(), side: [4, 2, 4] }, 24, 1, "bf16");
-        const [w, b] = [matrix(24, 27, 2), matrix(1, 24, 3)];
-        return { inputs: [x, w, b], body: () => depthwise3d(x, w, b, stride) };
+        const logits = volumeOf({ grid: Grid.dense(2), side: [5, 6, 7] }, 4, 1, "f32");
+        const labels = Uint8Array.from({ length: 420 }, (_, i) => i * 7 % 11 % 4);
+        return { inputs: [logits], body: () => diceCrossEntropy(logits, labels, { batchDice }) };
       },
     });
   }
   list.push({
-    name: "depthwise up, bf16",
-    tolerance: ROUNDED,
+    name: "softmax",
+    tolerance: EXACT,
     make() {
-      const x = volumeOf({ grid: Grid.dense(2), side: [3, 2, 4] }, 24, 1, "bf16");
-      const [w, b] = [matrix(24, 27, 2), matrix(1, 24, 3)];
-      return { inputs: [x, w, b], body: () => depthwiseUp3d(x, w, b) };
+      const x = matrix(50, 6, 1);
+      return { inputs: [], body: () => softmax(x) };
     },
   });
   for (const kind of ["mse", "l1", "huber"] as const) {

@@ -2,9 +2,9 @@
 #include KERNEL
 #include "check.h"
 
-static void run(const check::Mask& mask, int (&&side)[3], int c, int stride) {
+template <class E> static void run(const check::Mask& mask, int (&&side)[3], int c, int stride) {
     const check::Grid grid(mask.samples, mask.dims, mask.visible);
-    check::what = "depthwise stride " + std::to_string(stride) + ", side " + std::to_string(side[0]) + " " +
+    check::what = check::name_of<E>() + "depthwise stride " + std::to_string(stride) + ", side " + std::to_string(side[0]) + " " +
                   std::to_string(side[1]) + " " + std::to_string(side[2]) + ", " + std::to_string(c) + " channels, " + mask.name;
     Depthwise s{grid.blocks, c, stride, {}, {}};
     int fine_size = 1, coarse_size = 1;
@@ -12,19 +12,19 @@ static void run(const check::Mask& mask, int (&&side)[3], int c, int stride) {
         s.fine[d] = side[d], s.coarse[d] = (side[d] + stride - 1) / stride;
         fine_size *= s.fine[d], coarse_size *= s.coarse[d];
     }
-    const auto fine = check::noise16((size_t)grid.blocks * fine_size * c), coarse = check::noise16((size_t)grid.blocks * coarse_size * c);
+    const auto fine = check::noise_of<E>((size_t)grid.blocks * fine_size * c), coarse = check::noise_of<E>((size_t)grid.blocks * coarse_size * c);
     const auto weight = check::noise(27 * c), bias = check::noise(c);
     const int slice = 19, slices = (grid.blocks * coarse_size + slice - 1) / slice;
-    auto down = check::unfilled16(coarse.size()), up = check::unfilled16(fine.size());
+    auto down = check::unfilled_of<E>(coarse.size()), up = check::unfilled_of<E>(fine.size());
     auto dweight = check::unfilled(27 * c);
     const int* neighbours = grid.neighbours.data();
     check::same_under_all_schedules(
         [&] {
             auto partial = check::unfilled((size_t)slices * 27 * c);
             const dim3 all{(unsigned)slices, (unsigned)(c + 31) / 32, 27};
-            RUN(depthwise_down, dim3{2}, 256, 0, s, fine.data(), neighbours, weight.data(), bias.data(), down.data());
-            RUN(depthwise_up, dim3{3}, 256, 0, s, coarse.data(), neighbours, weight.data(), nullptr, up.data());
-            RUN(depthwise_weight, all, 256, 1024, s, fine.data(), coarse.data(), neighbours, slice, partial.data());
+            RUN_OF(E, depthwise_down, dim3{2}, 256, 0, s, fine.data(), neighbours, weight.data(), bias.data(), down.data());
+            RUN_OF(E, depthwise_up, dim3{3}, 256, 0, s, coarse.data(), neighbours, weight.data(), nullptr, up.data());
+            RUN_OF(E, depthwise_weight, all, 256, 1024, s, fine.data(), coarse.data(), neighbours, slice, partial.data());
             RUN(depthwise_weight_fold, dim3{(unsigned)(27 * c + 255) / 256}, 256, 0, partial.data(), slices, c, dweight.data());
         },
         down, up, dweight);
@@ -44,22 +44,24 @@ static void run(const check::Mask& mask, int (&&side)[3], int c, int stride) {
                 const int other = grid.neighbours[block * 27 + neighbour];
                 for (int i = 0; i < c && other >= 0; i++) {
                     const size_t f = ((size_t)other * fine_size + voxel) * c + i, g = ((size_t)block * coarse_size + v) * c + i;
-                    want_down[g] += (double)weight[i * 27 + t] * from_bf16(fine[f]);
-                    want_up[f] += (double)weight[i * 27 + t] * from_bf16(coarse[g]);
-                    want_w[i * 27 + t] += (double)from_bf16(fine[f]) * from_bf16(coarse[g]);
+                    want_down[g] += (double)weight[i * 27 + t] * number(fine[f]);
+                    want_up[f] += (double)weight[i * 27 + t] * number(coarse[g]);
+                    want_w[i * 27 + t] += (double)number(fine[f]) * number(coarse[g]);
                 }
             }
-    check::close("down", down, want_down, check::STORED);
-    check::close("up", up, want_up, check::STORED);
+    check::close("down", down, want_down, check::tolerance_of<E>);
+    check::close("up", up, want_up, check::tolerance_of<E>);
     check::close("dweight", dweight, want_w, check::SUMMED);
 }
 
 int main() {
     for (const auto& mask : check::MASKS) {
-        run(mask, {1, 1, 1}, 3, 1);
-        run(mask, {3, 2, 4}, 33, 1);
-        run(mask, {2, 4, 6}, 5, 2);
+        run<bf16>(mask, {1, 1, 1}, 3, 1);
+        run<float>(mask, {3, 2, 3}, 5, 1);
+        run<bf16>(mask, {3, 2, 4}, 33, 1);
+        run<bf16>(mask, {2, 4, 6}, 5, 2);
+        run<float>(mask, {2, 2, 4}, 3, 2);
     }
-    run(check::MASKS[0], {3, 5, 2}, 8, 2);  // a side that 2 does not divide: one block per sample
+    run<bf16>(check::MASKS[0], {3, 5, 2}, 8, 2);  // a side that 2 does not divide: one block per sample
     return check::report("depthwise");
 }

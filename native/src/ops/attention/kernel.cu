@@ -5,6 +5,7 @@
 // of k and v: a tile of keys walks the queries, so that no two blocks add to one place and the bits do not depend on
 // their order. Scores are recomputed from l in the backward pass. A row of scores is never stored: as the result of one
 // product its fragments are the left factor of the next.
+// In f32, for heads of up to 128 channels, a warp owns a row: lanes are 32 rows of the other side, then channels.
 #include "device.cuh"
 
 constexpr int TILE = 64;      // rows of a tile: 16 for each of 4 warps
@@ -330,4 +331,157 @@ extern "C" __global__ void __launch_bounds__(128)
 attention_grad_kv_80(const Attention a, const Span* tiles, const bf16* q, const bf16* k, const bf16* v, const bf16* dy,
                      const float* l, const float* means, bf16* dk, bf16* dv) {
     grad_kv<80>(a, tiles, q, k, v, dy, l, means, dk, dv);
+}
+
+constexpr int ROWS = 8, LANES = 32, PARTS = 4;  // rows of a block, rows of the other side at a time, channels of a lane
+
+/// Rows stand an odd number of channels apart.
+__device__ inline int stride_of(const Attention& a) { return a.width | 1; }
+
+/// `rows` rows of a head from `first` on into shared memory, times `factor`; zeros from `end` on.
+__device__ inline void stage_rows(float* to, const float* x, const Attention& a, int first, int end, int rows, float factor) {
+    for (int i = threadIdx.x; i < rows * a.width; i += 256) {
+        const int row = i / a.width, c = i % a.width;
+        const long long from = ((long long)(first + row) * a.heads + blockIdx.y) * a.width + c;
+        to[row * stride_of(a) + c] = first + row < end ? factor * x[from] : 0.0f;
+    }
+}
+
+__device__ inline float row_product(const float* left, const float* right, int width) {
+    float sum = 0.0f;
+    for (int c = 0; c < width; c++) sum += left[c] * right[c];
+    return sum;
+}
+
+/// sums, of channels lane, lane + 32 ..: += the 32 rows times their factors.
+__device__ inline void weigh_rows(float (&sums)[PARTS], const float* factors, const float* rows, const Attention& a) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < PARTS; n++) {
+        const int c = lane + 32 * n;
+        if (c >= a.width) break;
+        for (int j = 0; j < LANES; j++) sums[n] += factors[j] * rows[j * stride_of(a) + c];
+    }
+}
+
+__device__ inline void store_row(float* to, const float (&sums)[PARTS], const Attention& a, Span tile, float factor) {
+    const int lane = threadIdx.x % 32, row = tile.first + threadIdx.x / 32;
+    if (row >= tile.end) return;
+#pragma unroll
+    for (int n = 0; n < PARTS; n++) {
+        const int c = lane + 32 * n;
+        if (c < a.width) to[((long long)row * a.heads + blockIdx.y) * a.width + c] = sums[n] * factor;
+    }
+}
+
+/// y and l. Grid (tiles of 8 queries, heads), 256 threads; shared memory: 8 + 2 x 32 rows, and 8 x 32 shares.
+BUDGET(attention_f32, 136, 38176);
+extern "C" __global__ void __launch_bounds__(256) attention_f32(const Attention a, const Span* tiles, const float* q,
+                                                                const float* k, const float* v, float* l, float* y) {
+    SHARED(float, queries);
+    float* const keys = queries + ROWS * stride_of(a);
+    float* const values = keys + LANES * stride_of(a);
+    const Span tile = tiles[blockIdx.x];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    float* const shares = values + LANES * stride_of(a) + warp * LANES;
+    float sums[PARTS] = {0.0f, 0.0f, 0.0f, 0.0f}, top = HIDDEN, total = 0.0f;
+    stage_rows(queries, q, a, tile.first, tile.end, ROWS, a.scale);
+    for (int j = tile.begin; j < tile.end; j += LANES) {
+        __syncthreads();
+        stage_rows(keys, k, a, j, tile.end, LANES, 1.0f);
+        stage_rows(values, v, a, j, tile.end, LANES, 1.0f);
+        __syncthreads();
+        const float product = row_product(queries + warp * stride_of(a), keys + lane * stride_of(a), a.width);
+        const float score = j + lane < tile.end ? product : HIDDEN;
+        float high = fmaxf(top, score);
+        for (int o = 16; o; o >>= 1) high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, o));
+        const float shrink = expf(top - high), share = expf(score - high);
+        top = high;
+        total = total * shrink + share;
+        shares[lane] = share;
+#pragma unroll
+        for (int n = 0; n < PARTS; n++) sums[n] *= shrink;
+        __syncthreads();
+        weigh_rows(sums, shares, values, a);
+    }
+    total = warp_sum(total);
+    store_row(y, sums, a, tile, 1.0f / total);
+    const int row = tile.first + warp;
+    if (lane == 0 && row < tile.end) l[(long long)row * a.heads + blockIdx.y] = top + logf(total);
+}
+
+/// dq and means `[rows][heads]`: the mean of dy . v under the shares. Grid and threads as forward; shared memory: 2 x 8 +
+/// 2 x 32 rows, and 8 x 32 slopes.
+BUDGET(attention_grad_q_f32, 136, 42304);
+extern "C" __global__ void __launch_bounds__(256)
+attention_grad_q_f32(const Attention a, const Span* tiles, const float* q, const float* k, const float* v, const float* dy,
+                     const float* l, float* means, float* dq) {
+    SHARED(float, queries);
+    float* const slopes = queries + ROWS * stride_of(a);
+    float* const keys = slopes + ROWS * stride_of(a);
+    float* const values = keys + LANES * stride_of(a);
+    const Span tile = tiles[blockIdx.x];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = tile.first + warp;
+    const long long at = (long long)row * a.heads + blockIdx.y;
+    float* const shares = values + LANES * stride_of(a) + warp * LANES;
+    const float log = row < tile.end ? l[at] : 0.0f;
+    float sums[PARTS] = {0.0f, 0.0f, 0.0f, 0.0f}, mean = 0.0f;
+    stage_rows(queries, q, a, tile.first, tile.end, ROWS, a.scale);
+    stage_rows(slopes, dy, a, tile.first, tile.end, ROWS, 1.0f);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int j = tile.begin; j < tile.end; j += LANES) {
+            __syncthreads();
+            stage_rows(keys, k, a, j, tile.end, LANES, 1.0f);
+            stage_rows(values, v, a, j, tile.end, LANES, 1.0f);
+            __syncthreads();
+            const float score = row_product(queries + warp * stride_of(a), keys + lane * stride_of(a), a.width);
+            const float slope = row_product(slopes + warp * stride_of(a), values + lane * stride_of(a), a.width);
+            const float share = j + lane < tile.end && row < tile.end ? expf(score - log) : 0.0f;
+            if (pass == 0) {
+                mean += share * slope;
+                continue;
+            }
+            shares[lane] = share * (slope - mean);
+            __syncthreads();
+            weigh_rows(sums, shares, keys, a);
+        }
+        if (pass == 0) mean = warp_sum(mean);
+    }
+    store_row(dq, sums, a, tile, a.scale);
+    if (lane == 0 && row < tile.end) means[at] = mean;
+}
+
+/// dk and dv: a warp owns a key. Grid (tiles of 8 keys, heads), 256 threads; shared memory as for dq, and once more 8 x 32.
+BUDGET(attention_grad_kv_f32, 136, 43328);
+extern "C" __global__ void __launch_bounds__(256)
+attention_grad_kv_f32(const Attention a, const Span* tiles, const float* q, const float* k, const float* v, const float* dy,
+                      const float* l, const float* means, float* dk, float* dv) {
+    SHARED(float, keys);
+    float* const values = keys + ROWS * stride_of(a);
+    float* const queries = values + ROWS * stride_of(a);
+    float* const slopes = queries + LANES * stride_of(a);
+    const Span tile = tiles[blockIdx.x];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    float* const shares = slopes + LANES * stride_of(a) + warp * 2 * LANES;
+    float to_k[PARTS] = {0.0f, 0.0f, 0.0f, 0.0f}, to_v[PARTS] = {0.0f, 0.0f, 0.0f, 0.0f};
+    stage_rows(keys, k, a, tile.first, tile.end, ROWS, 1.0f);
+    stage_rows(values, v, a, tile.first, tile.end, ROWS, 1.0f);
+    for (int i = tile.begin; i < tile.end; i += LANES) {
+        __syncthreads();
+        stage_rows(queries, q, a, i, tile.end, LANES, a.scale);
+        stage_rows(slopes, dy, a, i, tile.end, LANES, 1.0f);
+        __syncthreads();
+        const float score = row_product(keys + warp * stride_of(a), queries + lane * stride_of(a), a.width);
+        const float slope = row_product(values + warp * stride_of(a), slopes + lane * stride_of(a), a.width);
+        const long long at = (long long)(i + lane) * a.heads + blockIdx.y;
+        const bool seen = i + lane < tile.end;
+        const float share = seen ? expf(score - l[at]) : 0.0f;
+        shares[lane] = share;
+        shares[LANES + lane] = seen ? share * (slope - means[at]) : 0.0f;
+        __syncthreads();
+        weigh_rows(to_v, shares, slopes, a);
+        weigh_rows(to_k, shares + LANES, queries, a);
+    }
+    store_row(dv, to_v, a, tile, 1.0f);
+    store_row(dk, to_k, a, tile, 1.0f);
 }

@@ -1,4 +1,5 @@
-//! The kernels of `kernel.cu` as the contract asks for them: bf16, heads of at most 80 channels.
+//! The kernels of `kernel.cu` as the contract asks for them: bf16 and heads of at most 80 channels on tensor cores, f32 and
+//! heads of at most 128 without.
 
 use super::Shape;
 use crate::abi::Result;
@@ -9,6 +10,9 @@ use crate::tensor::Buffer;
 
 const TILE: usize = 64;
 const STRETCH: usize = 32;
+/// Rows of a block, and of the other side at a time, in f32.
+const ROWS: usize = 8;
+const LANES: usize = 32;
 
 /// `Attention` of kernel.cu.
 #[repr(C)]
@@ -22,10 +26,10 @@ impl Value for Attention {}
 
 /// Whether the kernels take this shape; the host computes the others.
 pub fn offered(s: &Shape, dtype: Dtype) -> bool {
-    dtype == Dtype::Bf16 && s.width <= 80
+    s.width <= if dtype == Dtype::Bf16 { 80 } else { 128 }
 }
 
-/// A shape as the kernels take it: columns of shared memory, tiles on the card and their number.
+/// A shape as the kernels take it: columns of shared memory on tensor cores, tiles on the card and their number.
 struct Plan {
     shape: Attention,
     columns: usize,
@@ -34,15 +38,15 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(s: &Shape) -> Plan {
+    fn new(s: &Shape, rows: usize) -> Plan {
         let mut tiles = Vec::new();
         for span in s.starts.windows(2) {
-            for first in (span[0]..span[1]).step_by(TILE) {
+            for first in (span[0]..span[1]).step_by(rows) {
                 tiles.extend([first, span[0], span[1]].map(|v| v as i32));
             }
         }
         let shape = Attention { heads: s.heads as i32, width: s.width as i32, scale: 1.0 / (s.width as f32).sqrt() };
-        let columns = [32, 64, 80].into_iter().find(|&c| s.width <= c).expect("checked by `offered`");
+        let columns = [32, 64].into_iter().find(|&c| s.width <= c).unwrap_or(80);
         Plan { shape, columns, tiles: gpu::upload(&tiles), grid: [tiles.len() / 3, s.heads, 1] }
     }
     fn kernel(&self, name: &str) -> String {
@@ -59,14 +63,38 @@ impl Plan {
     }
 }
 
+/// Bytes of `rows` rows of a head in f32, and `sets` of numbers for all pairs of the rows of a block and the other side.
+fn bytes_f32(s: &Shape, rows: usize, sets: usize) -> usize {
+    4 * (rows * (s.width | 1) + sets * ROWS * LANES)
+}
+
 /// y and l; q, k, v.
 pub fn forward(s: &Shape, inputs: [&Buffer; 3], l: &Buffer, y: &Buffer) -> Result<()> {
-    Plan::new(s).forward(inputs, l.device_mut(), y.device_mut())
+    if inputs[0].dtype == Dtype::Bf16 {
+        return Plan::new(s, TILE).forward(inputs, l.device_mut(), y.device_mut());
+    }
+    let (plan, [q, k, v], shared) = (Plan::new(s, ROWS), inputs.map(|x| x.device()), bytes_f32(s, ROWS + 2 * LANES, 1));
+    let (l, y) = (l.device_mut(), y.device_mut());
+    launch!("attention_f32", plan.grid, 256, shared, plan.shape, plan.tiles.at(), q, k, v, l, y)
+}
+
+/// As `backward`, in f32.
+fn backward_f32(s: &Shape, inputs: [&Buffer; 4], l: &Buffer, [dq, dk, dv]: [&Buffer; 3]) -> Result<()> {
+    let (plan, means) = (Plan::new(s, ROWS), gpu::scratch::<f32>(s.rows() * s.heads));
+    let ([q, k, v, dy], l, grid, tiles) = (inputs.map(|x| x.device()), l.device(), plan.grid, plan.tiles.at());
+    let rows = 2 * (ROWS + LANES);
+    let (shared, dq) = (bytes_f32(s, rows, 1), dq.device_mut());
+    launch!("attention_grad_q_f32", grid, 256, shared, plan.shape, tiles, q, k, v, dy, l, means.at(), dq)?;
+    let (shared, dk, dv) = (bytes_f32(s, rows, 2), dk.device_mut(), dv.device_mut());
+    launch!("attention_grad_kv_f32", grid, 256, shared, plan.shape, tiles, q, k, v, dy, l, means.at(), dk, dv)
 }
 
 /// Gradients of q, k, v. y is computed again for the means of dy . y.
 pub fn backward(s: &Shape, [q, k, v, dy]: [&Buffer; 4], l: &Buffer, [dq, dk, dv]: [&Buffer; 3]) -> Result<()> {
-    let (plan, count) = (Plan::new(s), s.rows() * s.heads);
+    if q.dtype == Dtype::F32 {
+        return backward_f32(s, [q, k, v, dy], l, [dq, dk, dv]);
+    }
+    let (plan, count) = (Plan::new(s, TILE), s.rows() * s.heads);
     let (y, again, means) = (gpu::scratch::<u16>(q.len), gpu::scratch::<f32>(count), gpu::scratch::<f32>(count));
     plan.forward([q, k, v], again.at(), y.at())?;
     let (warps, width) = ([count.div_ceil(8), 1, 1], s.width as i32);

@@ -13,7 +13,6 @@ pub mod launch;
 pub mod reference;
 
 use crate::abi::Result;
-use crate::element::Dtype;
 use crate::grid::{self, Grid};
 use crate::{gpu, queue, tensor};
 use std::sync::Arc;
@@ -61,7 +60,7 @@ exports! {
         let bias = if bias == 0 { None } else { Some(tensor::get(bias, s.c, "depthwise bias")?) };
         let (y, handle) = tensor::make_as(s.len(&grid, to), x.dtype);
         queue::enqueue(move || {
-            if gpu::active() && x.dtype == Dtype::Bf16 {
+            if gpu::active() {
                 return launch::apply(&s, &grid, up, &x, &weight, bias.as_deref(), &y);
             }
             let bias = bias.as_ref().map(|b| b.values());
@@ -77,7 +76,7 @@ exports! {
         let coarse = tensor::get_as(coarse, s.len(&grid, s.coarse()), "depthwise coarse tensor", fine.dtype)?;
         let (dw, handle) = tensor::make(27 * s.c);
         queue::enqueue(move || {
-            if gpu::active() && fine.dtype == Dtype::Bf16 {
+            if gpu::active() {
                 return launch::grad_weight(&s, &grid, &fine, &coarse, &dw);
             }
             by_dtype!(fine.dtype, E => cpu::grad_weight(&s, &grid, fine.of::<E>(), coarse.of(), dw.values_mut()));

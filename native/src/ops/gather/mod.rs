@@ -3,9 +3,11 @@
 //! Contract. x `[rows][c]`, y `[index][c]`: y[i] = x[index[i]], or 0 where index[i] is -1. The gradient is the same op
 //! with the inverse index, where no row is taken twice.
 
+pub mod launch;
+
 use super::rows;
 use crate::abi::Result;
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 
 fn checked(index: &[i32], rows: u32) -> Result<Vec<i32>> {
     match index.iter().find(|&&i| i < -1 || i >= rows as i32) {
@@ -21,6 +23,9 @@ exports! {
         let x = tensor::either(x, rows as usize * c, "gather input")?;
         let (y, handle) = tensor::make_as(index.len() * c, x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::forward(&x, &index, c, &y);
+            }
             by_dtype!(x.dtype, E => {
                 let x = x.of::<E>();
                 rows::fill(&rows::pieces(&[0, index.len()], c), c, y.of_mut::<E>(), |piece, y| {

@@ -4,14 +4,16 @@
 //! y[v][k * c + i] = x[2v + (a, b, d) of offset k][i]; with `inner` y[v][i * n + k] instead. Backward: the sum of what
 //! was read. An offset may be listed twice; voxels at offsets not listed have gradient 0.
 
+pub mod launch;
+
 use crate::abi::Result;
 use crate::element::Element;
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 use rayon::prelude::*;
 
 /// `side` is the block side of y.
 #[derive(Clone)]
-struct Shape {
+pub struct Shape {
     rows: usize,
     side: [usize; 3],
     c: usize,
@@ -62,6 +64,9 @@ exports! {
         let x = tensor::either(x, s.fine_len(), "lattice input")?;
         let (y, handle) = tensor::make_as(s.coarse_len(), x.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::forward(&s, &x, &y);
+            }
             by_dtype!(x.dtype, E => {
                 let x = x.of::<E>();
                 y.of_mut::<E>().par_chunks_mut(s.width() * s.offsets.len()).enumerate().for_each(|(row, y)| {
@@ -81,6 +86,9 @@ exports! {
         let dy = tensor::either(dy, s.coarse_len(), "lattice output gradient")?;
         let (dx, handle) = tensor::make_as(s.fine_len(), dy.dtype);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::gradient(&s, &dy, &dx);
+            }
             // One fine row (block, z, y) per task: the offsets that read it are those with its parities.
             by_dtype!(dy.dtype, E => {
                 let dy = dy.of::<E>();

@@ -56,6 +56,11 @@ fn class_of(label: f32, classes: usize) -> Result<usize> {
     Ok(class)
 }
 
+/// An error for the first label that is no class.
+pub fn check_labels(labels: &[f32], classes: usize) -> Result<()> {
+    labels.par_iter().with_min_len(STRETCH).try_for_each(|&label| class_of(label, classes).map(|_| ()))
+}
+
 /// Sums per sample; one entry for all of them with batch Dice.
 fn sums(s: &Shape, z: &[f32], labels: &[f32]) -> Result<Vec<Sums>> {
     let stretch = |(z, labels): (&[f32], &[f32])| -> Result<Sums> {

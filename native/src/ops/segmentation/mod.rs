@@ -6,10 +6,11 @@
 //! voxels that do not depend on the number of cores.
 
 pub mod cpu;
+pub mod launch;
 pub mod reference;
 
 use crate::abi::Result;
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 
 /// Sizes of one batch.
 #[derive(Clone, Copy)]
@@ -40,6 +41,9 @@ exports! {
         let labels = tensor::get(labels, s.rows(), "labels")?;
         let (y, handle) = tensor::make(1);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::loss(&s, &logits, &labels, &y);
+            }
             y.values_mut()[0] = cpu::loss(&s, logits.values(), labels.values())? as f32;
             Ok(())
         });
@@ -53,6 +57,9 @@ exports! {
         let labels = tensor::get(labels, s.rows(), "labels")?;
         let (dz, handle) = tensor::make(s.rows() * s.classes);
         queue::enqueue(move || {
+            if gpu::active() {
+                return launch::gradient(&s, &dy, &logits, &labels, &dz);
+            }
             cpu::gradient(&s, logits.values(), labels.values(), dy.values()[0] as f64, dz.values_mut())
         });
         Ok(handle)
@@ -62,7 +69,13 @@ exports! {
         let (rows, classes) = (rows as usize, classes as usize);
         let x = tensor::get(x, rows * classes, "softmax input")?;
         let (y, handle) = tensor::make(rows * classes);
-        queue::enqueue(move || { cpu::softmax_rows(x.values(), classes, y.values_mut()); Ok(()) });
+        queue::enqueue(move || {
+            if gpu::active() {
+                return launch::softmax(&x, rows, classes, &y);
+            }
+            cpu::softmax_rows(x.values(), classes, y.values_mut());
+            Ok(())
+        });
         Ok(handle)
     }
 }

@@ -7,10 +7,11 @@
 //! `[windows of a sample][token]` repeat over the samples; none means no mask.
 
 pub mod cpu;
+pub mod launch;
 pub mod reference;
 
 use crate::abi::Result;
-use crate::{queue, tensor};
+use crate::{gpu, queue, tensor};
 
 /// Shape of a batch of windows.
 #[derive(Clone)]
@@ -71,6 +72,9 @@ exports! {
         let table = tensor::get(table, s.entries() * s.heads, "window attention table")?;
         let (y, handle) = tensor::make_as(s.len(), qkv.dtype);
         queue::enqueue(move || {
+            if gpu::active() && launch::offered(&s) {
+                return launch::forward(&s, &qkv, &table, &y);
+            }
             by_dtype!(qkv.dtype, E => cpu::forward(&s, qkv.of::<E>(), table.values(), y.of_mut()));
             Ok(())
         });
@@ -85,6 +89,9 @@ exports! {
         let dy = tensor::get_as(dy, s.len(), "window attention output gradient", qkv.dtype)?;
         let (dqkv, handle) = tensor::make_as(3 * s.len(), qkv.dtype);
         queue::enqueue(move || {
+            if gpu::active() && launch::offered(&s) {
+                return launch::backward(&s, [&qkv, &table, &dy], &dqkv, &dtable);
+            }
             let (table, dtable) = (table.values(), dtable.values_mut());
             by_dtype!(qkv.dtype, E => cpu::backward(&s, qkv.of::<E>(), table, dy.of(), dqkv.of_mut(), dtable));
             Ok(())
