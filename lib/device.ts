@@ -12,9 +12,11 @@ export interface DeviceReport {
   /** Tensors copied from and to the host. */
   uploads: number;
   downloads: number;
+  /** Times that the host waited for the card. */
+  waits: number;
   /** Times that memory was asked of the card. */
   allocations: number;
-  /** Bytes in use, at most in use at once, and held with the pool. */
+  /** Bytes in use, at most in use at once, and held with what is free. */
   live: number;
   peak: number;
   held: number;

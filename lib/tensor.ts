@@ -191,6 +191,12 @@ export async function wait(): Promise<boolean> {
   return await native().vx_queue_wait() === 0;
 }
 
+/** Brings values to the host with the one wait of a step: reading them then copies no more from the GPU. */
+export function fetch(tensors: readonly Tensor[]): void {
+  const handles = Uint32Array.from(tensors, (t) => t.handle);
+  native().vx_tensors_fetch(handles, handles.length);
+}
+
 /** Runs `body`, whose native work `cancel` may drop, and all that follows it up to the next wait with it. */
 export function cancellable<T>(body: () => T): T {
   native().vx_queue_cancellable(true);

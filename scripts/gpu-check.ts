@@ -2,13 +2,18 @@
 import { dirname, fromFileUrl, join } from "@std/path";
 import { type Arguments, type Command, type Grants, log, run, writeLine } from "../lib/config.ts";
 import { deviceReport } from "../lib/device.ts";
-import { UserError } from "../lib/errors.ts";
-import { kernels, STAGES, step } from "../lib/gpu/speed.ts";
+import { UsageError, UserError } from "../lib/errors.ts";
+import { fragments } from "../lib/gpu/fragments.ts";
+import { loading } from "../lib/gpu/loading.ts";
 import { parity } from "../lib/gpu/parity.ts";
-import { markdown, type Row } from "../lib/gpu/table.ts";
-import { requests, torch } from "../lib/gpu/torch.ts";
+import { sanitized } from "../lib/gpu/sanitizer.ts";
+import { kernels, STAGES, STEPS, steps, type Work } from "../lib/gpu/speed.ts";
+import { Stages } from "../lib/gpu/stages.ts";
+import { markdown } from "../lib/gpu/table.ts";
+import { firstTool } from "../lib/gpu/tools.ts";
+import { ratios, requests, torch } from "../lib/gpu/torch.ts";
 import { truth } from "../lib/gpu/truth.ts";
-import { native, openAt } from "../lib/native/library.ts";
+import { LIBRARY, native, openAt } from "../lib/native/library.ts";
 import { resenc } from "../lib/arch/resenc.ts";
 
 const ROOT = dirname(dirname(fromFileUrl(import.meta.url)));
@@ -28,103 +33,108 @@ export const command: Command = {
       default: "python3",
       help: "a Python with PyTorch for the same card; it may lack",
     },
+    sanitizer: {
+      type: "string",
+      default: "compute-sanitizer",
+      help: "NVIDIA's tool of that name; it may lack",
+    },
+    only: { type: "string", help: "these stages alone, with commas, and no page: fragments,parity" },
     emulate: { type: "boolean", help: "tiny shapes on the emulated card of deno task shim; no page" },
   },
 };
 
-/** The page, Python for PyTorch, and with --emulate the library of the emulated card. */
-export function extraGrants({ flags }: Arguments): Grants {
-  const write = flags.emulate || flags.out ? [] : [DOCS];
-  return { read: [], write, run: [flags.peer], ffi: flags.emulate ? [EMULATED] : [] };
+/** The page, Python for PyTorch, the sanitizer where it is, and with --emulate the library of the emulated card. */
+export async function extraGrants({ flags }: Arguments): Promise<Grants> {
+  const write = flags.emulate || flags.only || flags.out ? [] : [DOCS];
+  const sanitizer = await firstTool([flags.sanitizer]);
+  const run = [flags.peer, ...(sanitizer ? [sanitizer] : [])];
+  return { read: [], write, run, ffi: flags.emulate ? [EMULATED] : [] };
 }
 
-/** Whole steps: method, network, patch, batch. */
-const STEPS: [string, string, number, number][] = [
-  ["s3d", "resenc-l", 160, 2],
-  ["mae", "resenc-l", 160, 2],
-  ["cva", "resenc-l", 128, 2],
-  ["s3d", "resenc-l", 160, 6],
-  ["mae", "resenc-l", 128, 4],
-  ["mae", "primus-m", 160, 2],
-];
+/** Stages in their order, and seconds of each. */
+const SECONDS = {
+  fragments: 15,
+  parity: 60,
+  truth: 50,
+  sanitizer: 60,
+  step: 100,
+  kernel: 25,
+  loader: 40,
+  torch: 190,
+  ratio: 1,
+};
+
+/** The stages that `--only` names. @throws UsageError for a name that is none */
+function chosen(only?: string): string[] | undefined {
+  const names = only?.split(",");
+  const unknown = names?.find((name) => !(name in SECONDS));
+  if (unknown !== undefined) {
+    throw new UsageError(`--only names "${unknown}"; the stages are ${Object.keys(SECONDS).join(", ")}`);
+  }
+  return names;
+}
 
 async function main({ flags }: Arguments): Promise<number> {
-  const begin = performance.now();
-  const minutes = () => (performance.now() - begin) / 60_000;
-  if (flags.emulate) openAt(EMULATED);
+  const { emulate, only, peer, sanitizer, out = DOCS } = flags;
+  const wanted = chosen(only);
+  const library = emulate ? EMULATED : LIBRARY;
+  if (emulate) openAt(EMULATED);
   native().vx_device_use(true); // says why where there is no GPU that works
   const { card, memory } = deviceReport();
-  const rows: Row[] = [];
-  const note = (stage: string, row: object) => {
-    rows.push({ stage, card, ...row });
-    writeLine(rows.at(-1));
-  };
-  note("card", { memory, cpu_threads: native().vx_cpu_threads(), date: new Date().toISOString() });
+  const date = new Date().toISOString();
+  const stem = join(out, `${date.slice(0, 10)}-${card.replaceAll(/\W+/g, "-")}`);
+  const paged = !emulate && !only;
+  if (paged) await Deno.mkdir(out, { recursive: true });
+  using lines = paged
+    ? await Deno.open(`${stem}.jsonl`, { write: true, create: true, truncate: true })
+    : undefined;
+  const stages = new Stages(card, flags.minutes * 60, wanted, (row) => {
+    writeLine(row);
+    lines?.writeSync(new TextEncoder().encode(JSON.stringify(row) + "\n"));
+  });
+  stages.note("card", { memory, cpu_threads: native().vx_cpu_threads(), date });
 
-  let failed = 0;
-  /** Runs a stage; what it throws is its result, and the next one goes on. */
-  const stage = async (name: string, body: () => Promise<void>) => {
-    if (minutes() > flags.minutes) return note(name, { skipped: `after ${flags.minutes} minutes` });
-    try {
-      await body();
-    } catch (error) {
-      failed++;
-      note(name, { error: (error as Error).message });
-    }
+  const tiny = resenc("tiny resenc", [4, 8], [1, 1], 16);
+  const sizes = emulate ? [[8, 10], [33, 5]] as const : STAGES;
+  const work = emulate ? ["s3d", "mae", "cva"].map((name): Work => [name, tiny, 8, 2]) : STEPS;
+  const peers = (emulate ? [] : STEPS).map(([method, arch, patch, batch]) => ({
+    ...{ work: "step", method, patch, batch, dtype: "bf16", ...(arch === "resenc-l" ? {} : { arch }) },
+  }));
+  const again = [
+    "run",
+    "--no-prompt",
+    `--allow-read=${ROOT}`,
+    `--allow-ffi=${library}`,
+    fromFileUrl(import.meta.url),
+    "--only=fragments,parity",
+    ...(emulate ? ["--emulate"] : []),
+  ];
+  const results: Record<keyof typeof SECONDS, () => AsyncIterable<object>> = {
+    fragments,
+    parity,
+    truth: () => emulate ? truth(1, ["s3d", "simmim"]) : truth(10),
+    sanitizer: () => sanitized(sanitizer, [Deno.execPath(), ...again], SECONDS.sanitizer / 2),
+    step: () => steps(work, emulate ? 1 : 5),
+    kernel: () => kernels(sizes, 1, emulate ? 1 : 10, card),
+    loader: async function* () {
+      if (emulate) return yield await loading(tiny, "s3d", 8, 2, 2);
+      for (const name of ["s3d", "cva"]) yield await loading("resenc-l", name, 128, 2, 10);
+    },
+    torch: () => torch(peer, emulate ? "cpu" : "cuda", requests(sizes, peers)),
+    // deno-lint-ignore require-await
+    ratio: async function* () {
+      yield* ratios(stages.rows);
+    },
   };
-  await stage("parity", async () => {
-    for await (const row of parity()) {
-      if (!row.ok) failed++;
-      note("parity", row);
-    }
-  });
-  await stage("truth", async () => {
-    for await (const row of flags.emulate ? truth(1, ["s3d", "simmim"]) : truth(10)) {
-      if (!row.ok) failed++;
-      note("truth", row);
-    }
-  });
-  const stages = flags.emulate ? [[8, 10], [33, 5]] as const : STAGES;
-  await stage("kernel", async () => {
-    for await (const row of kernels(stages, 1, flags.emulate ? 1 : 10, card)) {
-      note("kernel", row);
-    }
-  });
-  if (flags.emulate) {
-    const tiny = resenc("tiny resenc", [4, 8], [1, 1], 16);
-    for (const name of ["s3d", "mae", "cva"]) {
-      await stage("step", async () => note("step", await step(tiny, name, 8, 2, 1)));
-    }
-  } else {
-    for (const [name, arch, patch, batch] of STEPS) {
-      await stage("step", async () => note("step", await step(arch, name, patch, batch, 5)));
-    }
+  for (const [name, body] of Object.entries(results)) {
+    await stages.run(name, SECONDS[name as keyof typeof SECONDS], body);
   }
-  await stage("torch", async () => {
-    const steps = flags.emulate ? [] : STEPS.slice(0, 3).map(([method, , patch, batch]) => ({
-      work: "step",
-      method,
-      patch,
-      batch,
-      dtype: "bf16",
-    }));
-    const device = flags.emulate ? "cpu" : "cuda";
-    for await (const row of torch(flags.peer, device, requests(stages, steps))) {
-      note("torch", row);
-      if (minutes() > flags.minutes) break;
-    }
-  });
-  if (!flags.emulate) {
-    const stem = join(
-      flags.out ?? DOCS,
-      `${new Date().toISOString().slice(0, 10)}-${card.replaceAll(/\W+/g, "-")}`,
-    );
-    await Deno.mkdir(flags.out ?? DOCS, { recursive: true });
-    await Deno.writeTextFile(`${stem}.jsonl`, rows.map((row) => JSON.stringify(row) + "\n").join(""));
-    await Deno.writeTextFile(`${stem}.md`, markdown(rows));
+  if (paged) {
+    await Deno.writeTextFile(`${stem}.md`, markdown(stages.rows));
     log(`gpu-check: ${stem}.md`);
   }
-  writeLine({ card, results: rows.length, failed, minutes: Number(minutes().toFixed(2)) });
+  const { failed, rows, passed } = stages;
+  writeLine({ card, results: rows.length, failed, minutes: +(passed / 60).toFixed(2) });
   if (failed) throw new UserError(`${failed} of the checks failed on ${card}; the lines above say which`);
   return 0;
 }

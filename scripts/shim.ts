@@ -64,7 +64,7 @@ async function steps(): Promise<number> {
     log(built.text);
     throw new UserError("the library does not build with the emulated card; cargo says why above");
   }
-  const grants = ["--no-prompt", "--allow-read", `--allow-ffi=${EMULATED}`];
+  const grants = ["--no-prompt", "--allow-read", "--allow-write", `--allow-ffi=${EMULATED}`];
   const tests = join(dirname(NATIVE), "tests", "emulated");
   const ran = await runTool(Deno.execPath(), ["test", ...grants, tests]);
   log(ran.text);

@@ -407,7 +407,7 @@ def versions():
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": sys.version.split()[0]}
-    for name in ("torch", "numpy", "scipy", "nibabel"):
+    for name in ("torch", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "numpy", "scipy", "nibabel"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -190,3 +190,26 @@ export async function step(
     on_host,
   };
 }
+
+/** Whole steps to time: method, network, patch, batch. */
+export type Work = readonly [method: string, arch: Architecture | string, patch: number, batch: number];
+export const STEPS: readonly Work[] = [
+  ["s3d", "resenc-l", 160, 6],
+  ["mae", "resenc-l", 160, 2],
+  ["mae", "primus-m", 160, 2],
+  ["cva", "resenc-l", 128, 2],
+  ["s3d", "resenc-l", 128, 2],
+  ["mae", "resenc-l", 128, 2],
+];
+
+/** `step` of each; one that fails gives its error, and the next follows. */
+export async function* steps(list: readonly Work[], count: number): AsyncGenerator<StepRow | object> {
+  for (const [name, arch, patch, batch] of list) {
+    try {
+      yield await step(arch, name, patch, batch, count);
+    } catch (error) {
+      const network = typeof arch === "string" ? arch : arch.name;
+      yield { method: name, arch: network, patch, batch, ok: false, failure: (error as Error).message };
+    }
+  }
+}

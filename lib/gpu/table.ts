@@ -5,11 +5,15 @@ export type Row = { stage: string; card: string } & Record<string, unknown>;
 
 const TITLES: Record<string, string> = {
   card: "Card",
+  fragments: "Layouts of warp matrices, as the emulation assumes them",
   parity: "Ops against the CPU",
   truth: "Ten steps against the CPU",
+  sanitizer: "compute-sanitizer on the small cases",
   kernel: "Convolutions 3^3",
   step: "Training steps",
+  loader: "The loader beside the steps",
   torch: "PyTorch on the same card",
+  ratio: "Steps beside the fastest PyTorch",
 };
 
 /** A value in a table cell. */

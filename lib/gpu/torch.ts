@@ -1,8 +1,9 @@
 /** The same convolutions and training steps in PyTorch on the same card (`lib/bench/peer.py`). */
 import { Peer, type Request } from "../bench/peer.ts";
 import type { Stage } from "./speed.ts";
+import type { Row } from "./table.ts";
 
-/** A time of PyTorch; `variant`: the faster memory layout. */
+/** A time of PyTorch in one `variant`: memory layout, compiled or not. */
 export interface TorchRow extends Request {
   seconds: number;
   peak_bytes: number;
@@ -10,51 +11,86 @@ export interface TorchRow extends Request {
 }
 
 const LAYOUTS = ["first", "last"];
+/** Calls that are timed, after one that warms up: their median counts. */
+const ROUNDS = 3;
 
-/** What is asked of PyTorch beside our own: 3^3 convolutions of one image, and whole steps. */
+/** 3^3 convolutions of one image, forward and both gradients. */
+function convolutions(stages: readonly Stage[]): Request[] {
+  const one = (channels: number, side: number, direction: string) => ({
+    work: "conv",
+    channels,
+    side,
+    direction,
+    dtype: "bf16",
+  });
+  return stages.flatMap(([c, side]) => ["forward", "input", "weight"].map((d) => one(c, side, d)));
+}
+
+/** What is asked of PyTorch, in the order of its worth: whole steps, the first of them compiled, convolutions, the rest compiled. */
 export function requests(stages: readonly Stage[], steps: readonly Request[]): Request[] {
-  const convolutions = stages.flatMap(([channels, side]) =>
-    ["forward", "input", "weight"].map((direction) => ({
-      work: "conv",
-      channels,
-      side,
-      direction,
-      dtype: "bf16",
-    }))
-  );
-  return [...convolutions, ...steps];
+  const compiled = steps.map((step) => ({ ...step, compiled: true }));
+  const all = [...steps, ...compiled.slice(0, 1), ...convolutions(stages), ...compiled.slice(1)];
+  return all.flatMap((request) => LAYOUTS.map((layout) => ({ ...request, layout })));
 }
 
 /**
- * The versions of the libraries, then the fastest of both layouts for each request after one call that warms up; one
- * process each, so that its memory is its own. A request that fails gives its error.
+ * The versions of the libraries, then the time of each request; one process each, so that its memory is its own. A request
+ * that fails gives its error.
  */
 export async function* torch(
   python: string,
   device: "cpu" | "cuda",
   list: readonly Request[],
-): AsyncGenerator<TorchRow | { versions: unknown } | { error: string }> {
+): AsyncGenerator<TorchRow | { versions: unknown } | { skipped: string } | { failure: string }> {
   try {
     await using peer = new Peer(python, navigator.hardwareConcurrency);
     yield { versions: (await peer.ask({ work: "versions" })).versions };
   } catch (failure) {
-    return yield { error: (failure as Error).message };
+    return yield { skipped: (failure as Error).message };
   }
-  for (const request of list) {
+  for (const { layout, compiled, ...request } of list) {
+    const variant = `layout ${layout}${compiled ? ", compiled" : ""}`;
     try {
       await using peer = new Peer(python, navigator.hardwareConcurrency);
-      let best: TorchRow | undefined;
-      for (const layout of LAYOUTS) {
-        const asked = { ...request, layout, device };
-        await peer.ask(asked);
-        const { seconds, peak_bytes } = await peer.ask(asked);
-        if (!best || seconds! < best.seconds) {
-          best = { ...request, seconds: seconds!, peak_bytes: peak_bytes!, variant: `layout ${layout}` };
-        }
+      const asked = { ...request, layout, compiled, device };
+      await peer.ask(asked);
+      const times: number[] = [];
+      let peak_bytes = 0;
+      for (let round = 0; round < ROUNDS; round++) {
+        const answer = await peer.ask(asked);
+        times.push(answer.seconds!);
+        peak_bytes = answer.peak_bytes!;
       }
-      yield best!;
+      yield { ...request, variant, seconds: times.sort((a, b) => a - b)[ROUNDS >> 1], peak_bytes };
     } catch (failure) {
-      yield { ...request, error: (failure as Error).message };
+      yield { ...request, variant, failure: (failure as Error).message };
     }
+  }
+}
+
+/** Our steps beside the fastest variant of PyTorch: how many times faster, and the share of its memory. */
+export function* ratios(rows: readonly Row[]): Generator<object> {
+  const same = (a: Row, b: Row) => ["method", "patch", "batch"].every((key) => a[key] === b[key]);
+  for (const own of rows.filter((row) => row.stage === "step" && row.seconds)) {
+    const peers = rows.filter((row) =>
+      row.stage === "torch" && row.work === "step" && row.seconds && (row.arch ?? "resenc-l") === own.arch &&
+      same(row, own)
+    );
+    const best = peers.sort((a, b) => Number(a.seconds) - Number(b.seconds))[0];
+    if (!best) continue;
+    const { method, arch, patch, batch } = own;
+    yield {
+      ...{
+        method,
+        arch,
+        patch,
+        batch,
+        variant: best.variant,
+        seconds: own.seconds,
+        torch_seconds: best.seconds,
+      },
+      times_faster: Number(best.seconds) / Number(own.seconds),
+      share_of_memory: Number(own.peak_bytes) / Number(best.peak_bytes),
+    };
   }
 }

@@ -38,23 +38,19 @@ abstract class Base implements Optimizer {
     );
   }
 
-  protected abstract update(
-    p: Tensor,
-    g: Tensor,
-    state: Record<string, Tensor>,
-    norm: Tensor,
-    lr: number,
-    clip: number,
-  ): void;
+  /** Moves all parameters at once. `handles`: parameters, gradients, and the states of each in turn. */
+  protected abstract update(handles: Uint32Array[], norm: Tensor, lr: number, clip: number): void;
+
+  /** The state tensors of one parameter as the native update takes them. */
+  protected abstract order(state: Record<string, Tensor>): number[];
 
   step(gradients: Map<Tensor, Tensor>, lr: number, clip: number): Tensor {
-    const pairs = [...this.parameters].flatMap(([name, p]) => {
-      const g = gradients.get(p);
-      return g ? [{ p, g, state: this.#state.get(name)! }] : [];
-    });
-    const handles = Uint32Array.from(pairs, ({ g }) => g.handle);
-    const norm = new Tensor(native().vx_global_norm(handles, handles.length), 1, 1);
-    for (const { p, g, state } of pairs) this.update(p, g, state, norm, lr, clip);
+    const moved = [...this.parameters].filter(([, p]) => gradients.has(p));
+    const parameters = Uint32Array.from(moved, ([, p]) => p.handle);
+    const slopes = Uint32Array.from(moved, ([, p]) => gradients.get(p)!.handle);
+    const states = Uint32Array.from(moved.flatMap(([name]) => this.order(this.#state.get(name)!)));
+    const norm = new Tensor(native().vx_global_norm(slopes, slopes.length), 1, 1);
+    this.update([parameters, slopes, states], norm, lr, clip);
     return norm;
   }
 
@@ -83,17 +79,14 @@ export class Sgd extends Base {
     this.#options = { momentum: 0.99, nesterov: true, weightDecay: 3e-5, ...options };
   }
 
-  protected override update(
-    p: Tensor,
-    g: Tensor,
-    state: Record<string, Tensor>,
-    norm: Tensor,
-    lr: number,
-    clip: number,
-  ): void {
+  protected override order({ momentum }: Record<string, Tensor>): number[] {
+    return [momentum.handle];
+  }
+
+  protected override update([p, g, states]: Uint32Array[], norm: Tensor, lr: number, clip: number): void {
     const { momentum, nesterov, weightDecay } = this.#options;
-    const handles = [p.handle, g.handle, state.momentum.handle, norm.handle] as const;
-    native().vx_sgd_step(...handles, p.length, lr, clip, momentum, nesterov, weightDecay);
+    const lists = [p, p.length, g, g.length, states, states.length] as const;
+    native().vx_sgd_step(...lists, norm.handle, lr, clip, momentum, nesterov, weightDecay);
   }
 }
 
@@ -118,30 +111,14 @@ export class AdamW extends Base {
     this.#options = { betas: [0.9, 0.98], eps: 1e-8, weightDecay: 5e-2, ...options };
   }
 
-  protected override update(
-    p: Tensor,
-    g: Tensor,
-    state: Record<string, Tensor>,
-    norm: Tensor,
-    lr: number,
-    clip: number,
-  ): void {
+  protected override order(state: Record<string, Tensor>): number[] {
+    return [state.exp_avg, state.exp_avg_sq, state.max_exp_avg_sq, state.step].map((t) => t?.handle ?? 0);
+  }
+
+  protected override update([p, g, states]: Uint32Array[], norm: Tensor, lr: number, clip: number): void {
     const { betas, eps, weightDecay } = this.#options;
-    const moments = [state.exp_avg.handle, state.exp_avg_sq.handle] as const;
-    native().vx_adamw_step(
-      p.handle,
-      g.handle,
-      ...moments,
-      state.max_exp_avg_sq?.handle ?? 0,
-      state.step.handle,
-      norm.handle,
-      p.length,
-      lr,
-      clip,
-      ...betas,
-      eps,
-      weightDecay,
-    );
+    const lists = [p, p.length, g, g.length, states, states.length] as const;
+    native().vx_adamw_step(...lists, norm.handle, lr, clip, ...betas, eps, weightDecay);
   }
 }
 
@@ -150,9 +127,11 @@ export class AdamW extends Base {
  * @throws when the student lacks a name or a shape differs
  */
 export function ema(teacher: Map<string, Tensor>, student: Map<string, Tensor>, momentum: number): void {
-  for (const [name, t] of teacher) {
-    const s = student.get(name);
-    if (!s) throw new Error(`ema: the student has no ${name}`);
-    native().vx_ema(t.handle, s.handle, t.length, momentum);
-  }
+  const students = Uint32Array.from(teacher, ([name]) => {
+    const found = student.get(name);
+    if (!found) throw new Error(`ema: the student has no ${name}`);
+    return found.handle;
+  });
+  const teachers = Uint32Array.from(teacher.values(), (t) => t.handle);
+  native().vx_ema(teachers, teachers.length, students, students.length, momentum);
 }

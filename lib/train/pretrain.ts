@@ -11,11 +11,14 @@ import { exactly, inPrecision } from "../nn/precision.ts";
 import { Parameters } from "../nn/parameters.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
 import { Rng } from "../rng.ts";
-import { cancel, cancellable, memory, planning, scope, type Tensor, wait } from "../tensor.ts";
+import { cancel, cancellable, fetch, memory, planning, scope, type Tensor, wait } from "../tensor.ts";
 import { type Preset, presetOf } from "./presets.ts";
 import { Progress } from "./progress.ts";
 import type { Metric, RunConfig, RunFolder } from "./run_folder.ts";
 import { cosine, poly } from "./schedule.ts";
+
+/** The work of a step failed: the machine or the GPU is at fault, not the configuration. */
+class StepFailure extends UserError {}
 
 /** A model with its method and optimizer, ready to train. */
 export class Trainer implements Disposable {
@@ -81,8 +84,9 @@ export class Trainer implements Disposable {
   /**
    * Bytes at the peak of a step, found by going through one without computing: tensors are counted, not made. The working
    * memory of single operations comes on top.
+   * @param recompute as of --recompute
    */
-  async plan(): Promise<number> {
+  async plan(recompute = this.config.recompute): Promise<number> {
     const { patch, batch, seed } = this.config;
     const count = batch * this.method.views;
     const images = new Float32Array(count * patch[0] * patch[1] * patch[2]);
@@ -101,7 +105,7 @@ export class Trainer implements Disposable {
         const { tape, result } = Tape.record(
           this.parameters.tensors.values(),
           () => this.learner.loss({ batch: blank, random }),
-          this.config.recompute,
+          recompute,
         );
         tape.backward(result.loss, Object.values(result.terms));
       });
@@ -127,7 +131,11 @@ export class Trainer implements Disposable {
       });
       const norm = this.#optimizer.step(gradients, lr, this.#preset.clip);
       this.learner.afterStep?.();
-      if (!await wait()) return undefined;
+      fetch([loss, norm, ...Object.values(terms)]);
+      const whole = await wait().catch((error) => {
+        throw error instanceof UserError ? new StepFailure(`step ${step + 1}: ${error.message}`) : error;
+      });
+      if (!whole) return undefined;
       const value = (t: Tensor) => t.read()[0];
       const metric: Metric = {
         step: step + 1,
@@ -178,7 +186,11 @@ export async function train(trainer: Trainer, run: RunFolder, next: () => Promis
         if (done > saved) await run.save(done, trainer.parameters, trainer.state());
         throw error;
       });
-      const metric = batch && await trainer.step(step, batch);
+      const metric = batch && await trainer.step(step, batch).catch((error) => {
+        if (!(error instanceof StepFailure)) throw error;
+        const kept = saved ? `the checkpoint of step ${saved} is whole` : "there is no checkpoint yet";
+        throw new UserError(`${error.message}; ${kept}, go on with --resume`);
+      });
       if (!metric) break;
       run.note(metric);
       done = step + 1;

@@ -5,6 +5,7 @@ import { Loader } from "../data/loader.ts";
 import type { Pair } from "../data/views.ts";
 import { device } from "../device.ts";
 import { UserError } from "../errors.ts";
+import { holdRoom } from "../gpu/room.ts";
 import { pairDefects } from "../methods/compat.ts";
 import { writeReport } from "../report/pretraining.ts";
 import { native } from "../native/library.ts";
@@ -33,9 +34,18 @@ function loaderOf({ config, method, store }: Plan, start: number, pairs?: AsyncI
 
 const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 
-/** Says what a step will need, before the first one. @throws UserError where this machine has less */
+/** Says what a step will need, before the first one. @throws UserError where this machine or its GPU has less */
 async function announce(trainer: Trainer): Promise<number> {
-  const [bytes, machine] = [await trainer.plan(), native().vx_machine_bytes()];
+  const { arch, method, config } = trainer;
+  const fixed = memory().bytes;
+  const bytes = await trainer.plan();
+  if (device() === "cuda") {
+    const recomputed = arch.recomputes && !config.recompute ? await trainer.plan(true) : undefined;
+    const room = holdRoom({ bytes, fixed, batch: config.batch, least: method.views, recomputed });
+    log(`memory: a step needs ${gib(bytes)} of the GPU at its peak, of ${gib(room)} that are free`);
+    return bytes;
+  }
+  const machine = native().vx_machine_bytes();
   log(`memory: tensors take ${gib(bytes)} at the peak of a step${machine ? `, of ${gib(machine)}` : ""}`);
   if (machine && bytes > machine) {
     throw new UserError(
@@ -114,6 +124,7 @@ export async function pretrain(
     source.close();
     trainer[Symbol.dispose]();
     await wait();
+    log(`memory: ${gib(memory().peakBytes)} at the peak of the run`);
     const seconds = (performance.now() - begin) / 1000;
     const times = folder.metrics.map((m) => m.seconds).sort((a, b) => a - b);
     return {

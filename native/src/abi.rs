@@ -132,6 +132,7 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::ops::conv3d::choice::ABI);
     list.push(crate::ops::conv3d::isa::ABI);
     list.push(crate::ops::conv3d_stacked::ABI);
+    list.push(crate::ops::fragments::ABI);
     list.push(crate::ops::elementwise::ABI);
     list.push(crate::ops::optimizer::ABI);
     list.push(crate::ops::separable::ABI);

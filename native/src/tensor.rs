@@ -44,7 +44,7 @@ impl Buffer {
         let fresh = memory.is_none();
         let at = memory.get_or_insert_with(|| Memory::take(self.bytes())).at();
         if let (true, Some(device)) = (fresh, device) {
-            gpu::download_from(device.at(), unsafe { std::slice::from_raw_parts_mut(at, self.bytes()) });
+            gpu::download(&mut [(device.at().0, unsafe { std::slice::from_raw_parts_mut(at, self.bytes()) })]);
         }
         at as *mut E
     }
@@ -77,6 +77,19 @@ impl Buffer {
         let at = self.device();
         unsafe { *self.memory.get() = None };
         at
+    }
+    /// Brings the values of several tensors to the host, on the worker thread: one wait for all.
+    fn fetch(tensors: &[Tensor]) {
+        let parts = tensors.iter().filter_map(|t| {
+            let (memory, device) = unsafe { (&mut *t.memory.get(), &*t.device.get()) };
+            let device = device.as_ref().filter(|_| memory.is_none())?.at().0;
+            let at = memory.insert(Memory::take(t.bytes())).at();
+            Some((device, unsafe { std::slice::from_raw_parts_mut(at, t.bytes()) }))
+        });
+        let mut parts: Vec<_> = parts.collect();
+        if !parts.is_empty() {
+            gpu::download(&mut parts);
+        }
     }
     /// The values of an f32 tensor.
     pub fn values(&self) -> &[f32] {
@@ -218,6 +231,12 @@ exports! {
         queue::enqueue(move || { store(&tensor, &values); Ok(()) });
         Ok(0.0)
     }
+    /// Brings the values of tensors to the host with one wait of the GPU, so that reading them waits no more (enqueued).
+    fn vx_tensors_fetch(tensors: slice[u32]) {
+        let tensors = tensors.iter().map(|&t| any(t)).collect::<Result<Vec<_>>>()?;
+        queue::enqueue(move || { Buffer::fetch(&tensors); Ok(()) });
+        Ok(0.0)
+    }
     /// Waits, then copies a tensor's values out.
     fn vx_tensor_read(tensor: u32, values: slice_mut[f32]) {
         let tensor = either(tensor, values.len(), "tensor")?;
@@ -264,7 +283,7 @@ exports! {
     /// Gives pooled memory back to the system and to the card.
     fn vx_pool_empty() {
         memory::empty_pool();
-        queue::enqueue(|| { gpu::empty_pool(); Ok(()) });
+        queue::enqueue(|| { gpu::empty(); Ok(()) });
         Ok(0.0)
     }
 }

@@ -57,6 +57,10 @@ for (const [name, arch, steps, tolerance] of CASES) {
       });
       assertEquals(got.report.on_host, {});
       assert(got.report.downloads <= got.terms + 2, "the losses and the norm are all that comes back");
+      assertEquals(got.report.waits, 1, "the host waits once");
+      if (steps > 1) {
+        assertEquals(got.report.allocations, 0, "the driver is asked for memory in the first step alone");
+      }
       await wait();
       assertEquals(memory().bytes, 0);
     },

@@ -2,7 +2,7 @@
 //! compiled by NVRTC from their text where there are none that the driver takes.
 
 use super::failure::{refused, sentence};
-use super::{Arg, Card, Driver};
+use super::{Arg, Card, Driver, Pretended};
 use crate::abi::Result;
 use cudarc::driver::result::{self, DriverError, ctx, device, event, module, primary_ctx, stream};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUfunction_attribute_enum as FunctionAttribute};
@@ -22,6 +22,8 @@ include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
 /// Page-locked memory that uploads go through, so that they need not wait for the card.
 const STAGING: usize = 64 << 20;
+/// Page-locked memory that small downloads go through: one wait serves them all.
+const RETURNED: usize = 64 << 10;
 
 struct Function {
     at: sys::CUfunction,
@@ -37,6 +39,7 @@ struct Cuda {
     staging: *mut u8,
     /// Bytes of it that copies under way may still read.
     staged: usize,
+    returned: *mut u8,
     functions: HashMap<String, Function>,
     marks: [sys::CUevent; 2],
 }
@@ -44,6 +47,11 @@ unsafe impl Send for Cuda {} // the handles are the driver's; the worker thread 
 
 fn told<T>(what: &str, outcome: std::result::Result<T, DriverError>) -> Result<T> {
     outcome.map_err(|e| format!("{what}: {}", sentence(e.0 as u32)))
+}
+
+/// A real card is what it is.
+pub fn pretend(_: Pretended) -> Result<()> {
+    Err("only the emulated card of deno task shim can be made another".into())
 }
 
 /// The first card that the driver offers, checked.
@@ -69,11 +77,13 @@ pub fn open() -> Result<Box<dyn Driver>> {
     let context = told(&name, unsafe { primary_ctx::retain(at) })?;
     told(&name, unsafe { ctx::set_current(context) })?;
     let stream = told(&name, stream::create(stream::StreamKind::NonBlocking))?;
-    let staging = told("page-locked memory", unsafe { result::malloc_host(STAGING, 0) })? as *mut u8;
+    let locked = |bytes| told("page-locked memory", unsafe { result::malloc_host(bytes, 0) }).map(|at| at as *mut u8);
+    let (staging, returned) = (locked(STAGING)?, locked(RETURNED)?);
     let new_event = || told("an event", event::create(sys::CUevent_flags::CU_EVENT_DEFAULT));
     let marks = [new_event()?, new_event()?];
     let card = Card { name, memory, hopper: architecture == 90 };
-    Ok(Box::new(Cuda { card, architecture, stream, staging, staged: 0, functions: HashMap::new(), marks }))
+    let functions = HashMap::new();
+    Ok(Box::new(Cuda { card, architecture, stream, staging, staged: 0, returned, functions, marks }))
 }
 
 impl Cuda {
@@ -142,6 +152,9 @@ impl Driver for Cuda {
     fn free(&mut self, at: u64) {
         let _ = unsafe { result::free_sync(at) }; // a failure shows in the next call
     }
+    fn available(&mut self) -> Result<u64> {
+        told(&self.card.name, result::mem_get_info()).map(|(free, _)| free as u64)
+    }
     fn upload(&mut self, from: &[u8], to: u64) -> Result<()> {
         for (i, part) in from.chunks(STAGING).enumerate() {
             if self.staged + part.len() > STAGING {
@@ -154,9 +167,23 @@ impl Driver for Cuda {
         }
         Ok(())
     }
-    fn download(&mut self, from: u64, to: &mut [u8]) -> Result<()> {
-        told("download", unsafe { result::memcpy_dtoh_async(to, from, self.stream) })?;
-        self.synchronize()
+    fn download(&mut self, parts: &mut [(u64, &mut [u8])]) -> Result<()> {
+        let small = parts.iter().map(|(_, to)| to.len()).sum::<usize>() <= RETURNED;
+        let mut at = 0;
+        for (from, to) in parts.iter_mut() {
+            let locked =
+                unsafe { std::slice::from_raw_parts_mut(self.returned.add(at), if small { to.len() } else { 0 }) };
+            at += locked.len();
+            let to = if small { locked } else { &mut **to };
+            told("download", unsafe { result::memcpy_dtoh_async(to, *from, self.stream) })?;
+        }
+        self.synchronize()?;
+        at = 0;
+        for (_, to) in parts.iter_mut().filter(|_| small) {
+            to.copy_from_slice(unsafe { std::slice::from_raw_parts(self.returned.add(at), to.len()) });
+            at += to.len();
+        }
+        Ok(())
     }
     fn copy(&mut self, from: u64, to: u64, bytes: usize) -> Result<()> {
         told("copy", unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) })

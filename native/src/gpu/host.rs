@@ -1,10 +1,12 @@
 //! The emulated card: kernels run on the host through `native/shim`, compiled in by build.rs under the feature `shim`.
 
-use super::{Arg, Card, Driver};
+use super::failure::{refused, sentence};
+use super::{Arg, Card, Driver, Pretended};
 use crate::abi::Result;
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::sync::Mutex;
 use std::time::Instant;
 
 unsafe extern "C" {
@@ -23,11 +25,23 @@ unsafe extern "C" {
 struct Host {
     pieces: HashMap<u64, usize>,
     marks: [Instant; 2],
+    is: Pretended,
+}
+
+static PRETENDED: Mutex<Pretended> =
+    Mutex::new(Pretended { memory: 1 << 34, taken: 0, version: 12040, launches: 0, code: 0 });
+
+/// What the card is when it is opened next.
+pub fn pretend(card: Pretended) -> Result<()> {
+    *PRETENDED.lock().unwrap() = card;
+    Ok(())
 }
 
 /// Opens the emulated card.
 pub fn open() -> Result<Box<dyn Driver>> {
-    Ok(Box::new(Host { pieces: HashMap::new(), marks: [Instant::now(); 2] }))
+    let is = *PRETENDED.lock().unwrap();
+    refused("emulated card", 90, is.version as i32).map_or(Ok(()), Err)?;
+    Ok(Box::new(Host { pieces: HashMap::new(), marks: [Instant::now(); 2], is }))
 }
 
 fn layout(bytes: usize) -> Layout {
@@ -36,9 +50,12 @@ fn layout(bytes: usize) -> Layout {
 
 impl Driver for Host {
     fn card(&self) -> Card {
-        Card { name: "emulated card".into(), memory: 1 << 34, hopper: true }
+        Card { name: "emulated card".into(), memory: self.is.memory, hopper: true }
     }
     fn allocate(&mut self, bytes: usize) -> Result<Option<u64>> {
+        if bytes as u64 > self.available()? {
+            return Ok(None);
+        }
         let at = unsafe { alloc(layout(bytes)) };
         if at.is_null() {
             return Ok(None);
@@ -51,12 +68,18 @@ impl Driver for Host {
         let bytes = self.pieces.remove(&at).expect("an address of ours");
         unsafe { dealloc(at as *mut u8, layout(bytes)) };
     }
+    fn available(&mut self) -> Result<u64> {
+        let ours: usize = self.pieces.values().sum();
+        Ok(self.is.memory.saturating_sub(self.is.taken + ours as u64))
+    }
     fn upload(&mut self, from: &[u8], to: u64) -> Result<()> {
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
         Ok(())
     }
-    fn download(&mut self, from: u64, to: &mut [u8]) -> Result<()> {
-        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
+    fn download(&mut self, parts: &mut [(u64, &mut [u8])]) -> Result<()> {
+        for (from, to) in parts {
+            unsafe { std::ptr::copy_nonoverlapping(*from as *const u8, to.as_mut_ptr(), to.len()) };
+        }
         Ok(())
     }
     fn copy(&mut self, from: u64, to: u64, bytes: usize) -> Result<()> {
@@ -68,6 +91,12 @@ impl Driver for Host {
         Ok(())
     }
     fn launch(&mut self, kernel: &str, grid: [u32; 3], threads: u32, shared: u32, args: &[Arg]) -> Result<()> {
+        if self.is.code != 0 {
+            if self.is.launches <= 1 {
+                return Err(format!("{kernel}: {}", sentence(self.is.code)));
+            }
+            self.is.launches -= 1;
+        }
         let name = CString::new(kernel).map_err(|e| e.to_string())?;
         let (at, sizes): (Vec<_>, Vec<_>) = args.iter().map(|a| (a.at, a.bytes)).unzip();
         let (at, sizes) = (at.as_ptr(), sizes.as_ptr());

@@ -5,18 +5,18 @@
 //! `cuda` is the driver of the product; the cargo feature `shim` puts `host` in its place, which runs the same kernels
 //! through the emulation of `native/shim`, so that every line above the driver is tested without a GPU.
 
+mod arena;
 #[cfg(not(feature = "shim"))]
 mod cuda;
 pub mod failure;
 #[cfg(feature = "shim")]
 mod host;
-mod pool;
 
+pub use arena::{Piece, empty, live_bytes, peak_bytes, reset_peak};
 #[cfg(not(feature = "shim"))]
-use cuda::open;
+use cuda::{open, pretend};
 #[cfg(feature = "shim")]
-use host::open;
-pub use pool::{Piece, empty_pool, live_bytes, peak_bytes, reset_peak};
+use host::{open, pretend};
 
 use crate::abi::Result;
 use crate::element::Dtype;
@@ -43,10 +43,12 @@ pub trait Driver: Send {
     /// None: the memory of the card is used up.
     fn allocate(&mut self, bytes: usize) -> Result<Option<u64>>;
     fn free(&mut self, at: u64);
+    /// Bytes of the card that nobody uses, other programs neither.
+    fn available(&mut self) -> Result<u64>;
     /// Returns when `from` may change; the card may copy later.
     fn upload(&mut self, from: &[u8], to: u64) -> Result<()>;
-    /// Waits for all work before it.
-    fn download(&mut self, from: u64, to: &mut [u8]) -> Result<()>;
+    /// Waits once for all work before it.
+    fn download(&mut self, parts: &mut [(u64, &mut [u8])]) -> Result<()>;
     /// Between two places on the card.
     fn copy(&mut self, from: u64, to: u64, bytes: usize) -> Result<()>;
     fn clear(&mut self, at: u64, bytes: usize) -> Result<()>;
@@ -62,6 +64,9 @@ static DRIVER: Mutex<Option<Box<dyn Driver>>> = Mutex::new(None);
 static LAUNCHES: AtomicU64 = AtomicU64::new(0);
 static UPLOADS: AtomicU64 = AtomicU64::new(0);
 static DOWNLOADS: AtomicU64 = AtomicU64::new(0);
+static WAITS: AtomicU64 = AtomicU64::new(0);
+/// There is work that nobody has waited for.
+static BUSY: AtomicBool = AtomicBool::new(false);
 /// Ops that computed on the host although a GPU is in use, and how often: file and line of their job.
 static ON_HOST: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 
@@ -80,10 +85,22 @@ pub fn activate(on: bool) -> Result<()> {
     Ok(())
 }
 
+/// What the emulated card is made to be, for tests: `vx_device_pretend`.
+#[cfg_attr(not(feature = "shim"), allow(dead_code))]
+#[derive(Clone, Copy)]
+pub struct Pretended {
+    memory: u64,
+    taken: u64,
+    version: u32,
+    launches: u32,
+    code: u32,
+}
+
 /// Why work on the GPU failed, where it cannot be a `Result`: a panic of this type is told to the user as it stands.
 pub struct Failure(pub String);
 
 fn with<R>(work: impl FnOnce(&mut dyn Driver) -> Result<R>) -> Result<R> {
+    BUSY.store(true, Relaxed);
     let mut driver = DRIVER.lock().unwrap_or_else(|e| e.into_inner());
     work(driver.as_mut().ok_or("no GPU is in use")?.as_mut())
 }
@@ -178,9 +195,12 @@ pub(crate) fn upload_to(values: &[u8], to: At) {
     must(|d| d.upload(values, to.0));
 }
 
-pub(crate) fn download_from(from: At, values: &mut [u8]) {
-    DOWNLOADS.fetch_add(1, Relaxed);
-    must(|d| d.download(from.0, values));
+/// Copies to the host: one wait for all parts.
+pub(crate) fn download(parts: &mut [(u64, &mut [u8])]) {
+    DOWNLOADS.fetch_add(parts.len() as u64, Relaxed);
+    WAITS.fetch_add(1, Relaxed);
+    must(|d| d.download(parts));
+    BUSY.store(false, Relaxed);
 }
 
 /// Copies between two places on the card.
@@ -193,9 +213,15 @@ pub fn clear(at: At, bytes: usize) -> Result<()> {
     with(|d| d.clear(at.0, bytes))
 }
 
-/// Waits for all work; reports what failed in it.
+/// Waits for all work, where there is some; reports what failed in it.
 pub fn synchronize() -> Result<()> {
-    if active() { with(|d| d.synchronize()) } else { Ok(()) }
+    if !active() || !BUSY.load(Relaxed) {
+        return Ok(());
+    }
+    WAITS.fetch_add(1, Relaxed);
+    with(|d| d.synchronize())?;
+    BUSY.store(false, Relaxed);
+    Ok(())
 }
 
 /// Notes that an op computes on the host while a GPU is in use.
@@ -203,6 +229,14 @@ pub(crate) fn note_host(job: &'static std::panic::Location<'static>) {
     if let Some((_, file)) = job.file().rsplit_once("ops/") {
         *ON_HOST.lock().unwrap().entry(format!("{file}:{}", job.line())).or_default() += 1;
     }
+}
+
+/// Does `work` on the worker thread, after all that came before.
+fn done<R: Default + Send + 'static>(work: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    crate::queue::enqueue(move || work().map(|result| sender.send(result).unwrap_or(())));
+    crate::queue::wait()?;
+    Ok(receiver.recv().unwrap_or_default())
 }
 
 /// The card in use.
@@ -217,28 +251,25 @@ pub fn report() -> Result<String> {
     let on_host: Vec<String> = on_host.iter().map(|(op, n)| format!("{op:?}:{n}")).collect();
     let count = |n: &AtomicU64| n.swap(0, Relaxed);
     Ok(format!(
-        "{{\"card\":{:?},\"memory\":{},\"launches\":{},\"uploads\":{},\"downloads\":{},\"allocations\":{},\"live\":{},\
-         \"peak\":{},\"held\":{},\"on_host\":{{{}}}}}",
+        "{{\"card\":{:?},\"memory\":{},\"launches\":{},\"uploads\":{},\"downloads\":{},\"waits\":{},\"allocations\":{},\
+         \"live\":{},\"peak\":{},\"held\":{},\"on_host\":{{{}}}}}",
         card.name,
         card.memory,
         count(&LAUNCHES),
         count(&UPLOADS),
         count(&DOWNLOADS),
-        pool::take_allocations(),
+        count(&WAITS),
+        arena::take_allocations(),
         live_bytes(),
         peak_bytes(),
-        pool::held_bytes(),
+        arena::held_bytes(),
         on_host.join(",")
     ))
 }
 
 exports! {
     /// Computes on the GPU (true) or on the CPU (false) from now on; an error says in one sentence why the GPU does not work.
-    fn vx_device_use(gpu: bool) {
-        crate::queue::wait()?;
-        crate::queue::enqueue(move || activate(gpu));
-        crate::queue::wait().map(|_| 0.0)
-    }
+    fn vx_device_use(gpu: bool) { done(move || activate(gpu)).map(|()| 0.0) }
     /// Writes what the GPU did since the last call as JSON in UTF-8, and returns the byte count.
     fn vx_device_report(text: slice_mut[u8]) {
         let report = report()?;
@@ -246,13 +277,26 @@ exports! {
         text[..n].copy_from_slice(&report.as_bytes()[..n]);
         Ok(n as f64)
     }
+    /// Waits, then bytes of the card that can still be had: free, or held by us and not in use.
+    fn vx_device_free_bytes() {
+        done(|| Ok(with(|d| d.available())? as f64 + arena::free_bytes() as f64))
+    }
+    /// Waits, then holds `bytes` of the card in one piece for what comes. 0: the card has less.
+    fn vx_device_reserve(bytes: f64) { done(move || Ok(arena::reserve(bytes as usize) as u32 as f64)) }
+    /// Closes the card; the emulated one, and it alone, is another from now on: of `memory` bytes of which other programs use
+    /// `taken`, with a driver for CUDA `version` (12040: 12.4), whose launch number `launches` fails with `code` (0: none does).
+    fn vx_device_pretend(memory: f64, taken: f64, version: u32, launches: u32, code: u32) {
+        done(move || {
+            let emulated = Pretended { memory: memory as u64, taken: taken as u64, version, launches, code };
+            pretend(emulated)?;
+            empty();
+            ACTIVE.store(false, Relaxed);
+            *DRIVER.lock().unwrap_or_else(|e| e.into_inner()) = None;
+            Ok(0.0)
+        })
+    }
     /// Notes a moment of the GPU's work (enqueued).
     fn vx_device_mark() { crate::queue::enqueue(|| with(|d| d.mark())); Ok(0.0) }
     /// Waits, then milliseconds of the GPU between the last two marks.
-    fn vx_device_milliseconds() {
-        static TIME: Mutex<f64> = Mutex::new(0.0);
-        crate::queue::enqueue(|| with(|d| { d.synchronize()?; *TIME.lock().unwrap() = d.milliseconds()?; Ok(()) }));
-        crate::queue::wait()?;
-        Ok(*TIME.lock().unwrap())
-    }
+    fn vx_device_milliseconds() { done(|| with(|d| { d.synchronize()?; d.milliseconds() })) }
 }

@@ -8,6 +8,7 @@ pub mod cosine;
 pub mod densify;
 pub mod depthwise;
 pub mod elementwise;
+pub mod fragments;
 pub mod gather;
 pub mod gelu;
 pub mod gram;

@@ -1,90 +1,130 @@
-// Optimizer steps in place, clipping and the moving average of a teacher; the contract is that of mod.rs. Nothing waits
-// for the host: optimizer_begin turns the norm of the gradients into the factor of the step, on the device, and a norm
-// that is not finite makes every update of the step do nothing.
+// Optimizer steps of ops/optimizer: all tensors of a network in one launch; all state stays on the card.
 #include "device.cuh"
 
-/// What optimizer_begin leaves for the updates: 1 to go on or 0, factor of the gradients, and for AdamW the size of the
-/// step and sqrt(1 - beta2^step).
+/// What optimizer_begin leaves for the updates of AdamW: size of the step and sqrt(1 - beta2^step).
 struct Step {
-    float go, factor, size, correction;
+    float size, correction;
 };
 
-/// Sum of squares of one stretch per block, in f64: partial `[blocks]`, block b has values b * stretch to (b + 1) * stretch.
-BUDGET(optimizer_squares, 40, 2048);
-extern "C" __global__ void __launch_bounds__(256)
-optimizer_squares(const float* x, long long n, int stretch, double* partial) {
+/// One tensor of a launch. first, second, largest: its state, as far as the rule has it; steps: counts those of AdamW.
+/// chunk: number of its first block; each block has CHUNK values.
+struct Part {
+    const float* gradient;
+    float *parameter, *first, *second, *largest, *steps;
+    long long values;
+    int chunk;
+};
+constexpr int CHUNK = 16384;
+
+/// The tensor that a block works on: the last one that begins with this block or before it.
+__device__ inline int part_of(const Part* parts, int count, int block) {
+    int low = 0, high = count;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (parts[middle].chunk <= block) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+/// Calls f with each value of this block.
+template <class F> __device__ inline void each_value(const Part& part, F f) {
+    const long long first = (long long)(blockIdx.x - part.chunk) * CHUNK;
+    const long long last = first + CHUNK < part.values ? first + CHUNK : part.values;
+    for (long long i = first + threadIdx.x; i < last; i += 256) f(i);
+}
+
+/// Sum of what the 256 threads hold, in a fixed order, for thread 0.
+__device__ inline double sum_of_threads(double sum) {
     SHARED(double, sums);  // [256]
-    const long long first = (long long)blockIdx.x * stretch, last = first + stretch < n ? first + stretch : n;
-    double sum = 0.0;
-    for (long long i = first + threadIdx.x; i < last; i += 256) sum += (double)x[i] * x[i];
     sums[threadIdx.x] = sum;
     for (unsigned half = 128; half; half /= 2) {
         __syncthreads();
         if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     }
-    if (threadIdx.x == 0) partial[blockIdx.x] = sums[0];
+    return sums[0];
 }
 
-/// Norm over all stretches of all tensors, in order. One thread of one block works.
-BUDGET(optimizer_norm, 64, 0);
-extern "C" __global__ void __launch_bounds__(32) optimizer_norm(const double* partial, int count, float* norm) {
-    if (threadIdx.x) return;
+/// partial `[blocks]`: sum of squares of the gradients of a block, in f64.
+BUDGET(optimizer_squares, 40, 2048);
+extern "C" __global__ void __launch_bounds__(256) optimizer_squares(const Part* parts, int count, double* partial) {
+    const Part& part = parts[part_of(parts, count, blockIdx.x)];
     double sum = 0.0;
-    for (int i = 0; i < count; i++) sum += partial[i];
-    norm[0] = (float)sqrt(sum);
+    each_value(part, [&](long long i) { sum += (double)part.gradient[i] * part.gradient[i]; });
+    sum = sum_of_threads(sum);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-/// Clips to `clip` as torch.nn.utils.clip_grad_norm_. steps: tensor that counts the steps of AdamW, or null. One thread.
+/// Norm over all partial sums. One block.
+BUDGET(optimizer_norm, 64, 2048);
+extern "C" __global__ void __launch_bounds__(256) optimizer_norm(const double* partial, int count, float* norm) {
+    double sum = 0.0;
+    for (int i = threadIdx.x; i < count; i += 256) sum += partial[i];
+    sum = sum_of_threads(sum);
+    if (threadIdx.x == 0) norm[0] = (float)sqrt(sum);
+}
+
+/// Whether the norm is finite; if not, nothing changes.
+__device__ inline bool finite(float norm) { return norm - norm == 0.0f; }
+
+/// Factor of the gradients: clips to `clip` as torch.nn.utils.clip_grad_norm_.
+__device__ inline float factor_of(float norm, float clip) {
+    const double ratio = clip / (norm + 1e-6);
+    return (float)(ratio < 1.0 ? ratio : 1.0);
+}
+
+/// Counts a step of AdamW for each tensor. One thread per tensor.
 BUDGET(optimizer_begin, 128, 0);
-extern "C" __global__ void __launch_bounds__(32)
-optimizer_begin(const float* norm, float clip, float* steps, double lr, double beta1, double beta2, Step* step) {
-    if (threadIdx.x) return;
-    const double ratio = clip / (norm[0] + 1e-6);
-    step->go = norm[0] - norm[0] == 0.0f ? 1.0f : 0.0f;
-    step->factor = (float)(ratio < 1.0 ? ratio : 1.0);
-    step->size = step->correction = 0.0f;
-    if (!steps || step->go == 0.0f) return;
-    const double count = steps[0] += 1.0f;
-    step->size = (float)(lr / (1.0 - pow(beta1, count)));
-    step->correction = (float)sqrt(1.0 - pow(beta2, count));
+extern "C" __global__ void __launch_bounds__(256)
+optimizer_begin(const float* norm, const Part* parts, int count, double lr, double beta1, double beta2, Step* steps) {
+    const int i = blockIdx.x * 256 + threadIdx.x;
+    if (i >= count || !finite(norm[0])) return;
+    const double step = parts[i].steps[0] += 1.0f;
+    steps[i].size = (float)(lr / (1.0 - pow(beta1, step)));
+    steps[i].correction = (float)sqrt(1.0 - pow(beta2, step));
 }
 
-/// torch.optim.SGD, dampening 0. Any grid of 256 threads, as all below.
-BUDGET(optimizer_sgd, 40, 0);
+/// torch.optim.SGD, dampening 0; first: the momentum.
+BUDGET(optimizer_sgd, 48, 0);
 extern "C" __global__ void __launch_bounds__(256)
-optimizer_sgd(const Step* step, float lr, float momentum, int nesterov, float weight_decay, long long n,
-              const float* gradient, float* parameter, float* state) {
-    if (step->go == 0.0f) return;
-    const float factor = step->factor;
-    for (long long i = blockIdx.x * 256 + threadIdx.x; i < n; i += gridDim.x * 256) {
-        const float g = gradient[i] * factor + weight_decay * parameter[i], m = momentum * state[i] + g;
-        state[i] = m;
-        parameter[i] -= lr * (nesterov ? g + momentum * m : m);
-    }
+optimizer_sgd(const float* norm, float clip, const Part* parts, int count, float lr, float momentum, int nesterov,
+              float weight_decay) {
+    if (!finite(norm[0])) return;
+    const Part part = parts[part_of(parts, count, blockIdx.x)];
+    const float factor = factor_of(norm[0], clip);
+    each_value(part, [&](long long i) {
+        const float g = part.gradient[i] * factor + weight_decay * part.parameter[i], m = momentum * part.first[i] + g;
+        part.first[i] = m;
+        part.parameter[i] -= lr * (nesterov ? g + momentum * m : m);
+    });
 }
 
 /// torch.optim.AdamW; largest: state of amsgrad, or null. keep, take: beta and 1 - beta; decay: 1 - lr * weight decay.
-BUDGET(optimizer_adamw, 48, 0);
+BUDGET(optimizer_adamw, 64, 0);
 extern "C" __global__ void __launch_bounds__(256)
-optimizer_adamw(const Step* step, float keep1, float take1, float keep2, float take2, float decay, float eps, long long n,
-                const float* gradient, float* parameter, float* first, float* second, float* largest) {
-    if (step->go == 0.0f) return;
-    const float factor = step->factor, size = step->size, correction = step->correction;
-    for (long long i = blockIdx.x * 256 + threadIdx.x; i < n; i += gridDim.x * 256) {
-        const float g = gradient[i] * factor, m = keep1 * first[i] + take1 * g;
-        float v = keep2 * second[i] + take2 * g * g;
-        first[i] = m;
-        second[i] = v;
-        if (largest) largest[i] = v = fmaxf(largest[i], v);
-        parameter[i] = parameter[i] * decay - size * m / (sqrtf(v) / correction + eps);
-    }
+optimizer_adamw(const float* norm, float clip, const Part* parts, int count, const Step* steps, float keep1, float take1,
+                float keep2, float take2, float decay, float eps) {
+    if (!finite(norm[0])) return;
+    const int at = part_of(parts, count, blockIdx.x);
+    const Part part = parts[at];
+    const float factor = factor_of(norm[0], clip), size = steps[at].size, correction = steps[at].correction;
+    each_value(part, [&](long long i) {
+        const float g = part.gradient[i] * factor, m = keep1 * part.first[i] + take1 * g;
+        float v = keep2 * part.second[i] + take2 * g * g;
+        part.first[i] = m;
+        part.second[i] = v;
+        if (part.largest) part.largest[i] = v = fmaxf(part.largest[i], v);
+        part.parameter[i] = part.parameter[i] * decay - size * m / (sqrtf(v) / correction + eps);
+    });
 }
 
-/// teacher = keep * teacher + take * student.
+/// Parameter (teacher) = keep * parameter + take * gradient (student); keep 0 copies.
 BUDGET(optimizer_ema, 40, 0);
 extern "C" __global__ void __launch_bounds__(256)
-optimizer_ema(float keep, float take, long long n, const float* student, float* teacher) {
-    for (long long i = blockIdx.x * 256 + threadIdx.x; i < n; i += gridDim.x * 256) {
-        teacher[i] = keep * teacher[i] + take * student[i];
-    }
+optimizer_ema(const Part* parts, int count, float keep, float take) {
+    const Part part = parts[part_of(parts, count, blockIdx.x)];
+    each_value(part, [&](long long i) {
+        const float student = part.gradient[i];
+        part.parameter[i] = keep == 0.0f ? student : keep * part.parameter[i] + take * student;
+    });
 }

@@ -1,90 +1,94 @@
-//! The kernels of `kernel.cu` as the contract asks for them.
+//! The kernels of `kernel.cu` as the contract asks for them: one launch over all tensors for each of its parts.
 
 use super::cpu::{AdamW, Sgd};
+use super::{Moments, Update};
 use crate::abi::Result;
-use crate::gpu::{self, At, NULL, Piece, over};
+use crate::gpu::{self, At, NULL, Piece};
 use crate::launch;
+use crate::memory::Plain;
 use crate::tensor::{Buffer, Tensor};
 
-/// Values that one block squares.
-const STRETCH: usize = 1 << 16;
+/// Values that one block works on: as in kernel.cu.
+const CHUNK: usize = 16384;
 /// Bytes of `Step` of kernel.cu.
-const STEP: usize = 16;
+const STEP: usize = 8;
+
+/// `Part` of kernel.cu.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Part {
+    gradient: At,
+    parameter: At,
+    /// First and second moment, largest second moment, count of steps.
+    state: [At; 4],
+    values: i64,
+    chunk: i32,
+    unused: i32,
+}
+impl Plain for Part {}
+
+/// The tensors of a launch on the card, and the grid over all their chunks.
+struct Parts {
+    table: Piece,
+    count: usize,
+    grid: [usize; 3],
+}
+
+impl Parts {
+    /// Each: values, gradient, parameter, state.
+    fn new(list: impl Iterator<Item = (usize, At, At, [At; 4])>) -> Parts {
+        let mut chunks = 0;
+        let part = |(values, gradient, parameter, state): (usize, At, At, [At; 4])| {
+            let chunk = chunks as i32;
+            chunks += values.div_ceil(CHUNK);
+            Part { gradient, parameter, state, values: values as i64, chunk, unused: 0 }
+        };
+        let parts: Vec<Part> = list.map(part).collect();
+        Parts { table: gpu::upload(&parts), count: parts.len(), grid: [chunks, 1, 1] }
+    }
+}
 
 /// Norm over all values of all tensors.
 pub fn global_norm(tensors: &[Tensor], norm: &Buffer) -> Result<()> {
-    let stretches: Vec<usize> = tensors.iter().map(|t| t.len.div_ceil(STRETCH)).collect();
-    let count: usize = stretches.iter().sum();
-    let partial = gpu::scratch::<f64>(count);
-    let mut to = partial.at();
-    for (tensor, &blocks) in tensors.iter().zip(&stretches) {
-        let (grid, len) = ([blocks, 1, 1], tensor.len as i64);
-        launch!("optimizer_squares", grid, 256, 2048, tensor.device(), len, STRETCH as i32, to)?;
-        to = At(to.0 + 8 * blocks as u64);
-    }
-    launch!("optimizer_norm", [1; 3], 32, 0, partial.at(), count as i32, norm.device_mut())
-}
-
-/// Turns the norm into the factor of one update; `steps` counts those of AdamW.
-fn begin(norm: &Buffer, clip: f32, steps: At, lr: f64, [beta1, beta2]: [f64; 2]) -> Result<Piece> {
-    let step = gpu::scratch::<u8>(STEP);
-    launch!("optimizer_begin", [1; 3], 32, 0, norm.device(), clip, steps, lr, beta1, beta2, step.at())?;
-    Ok(step)
+    let parts = Parts::new(tensors.iter().map(|t| (t.len, t.device(), NULL, [NULL; 4])));
+    let partial = gpu::scratch::<f64>(parts.grid[0]);
+    launch!("optimizer_squares", parts.grid, 256, 2048, parts.table.at(), parts.count as i32, partial.at())?;
+    launch!("optimizer_norm", [1; 3], 256, 2048, partial.at(), parts.grid[0] as i32, norm.device_mut())
 }
 
 /// As `cpu::sgd`, clipped.
-pub fn sgd(rule: &Sgd, norm: &Buffer, clip: f32, parameter: &Buffer, gradient: &Buffer, state: &Buffer) -> Result<()> {
-    let step = begin(norm, clip, NULL, 0.0, [0.0; 2])?;
+pub fn sgd(rule: &Sgd, norm: &Buffer, clip: f32, updates: &[Update<Tensor>]) -> Result<()> {
     let &Sgd { lr, momentum, nesterov, weight_decay } = rule;
-    let (n, grid) = (parameter.len as i64, over(parameter.len));
-    let (g, p, m) = (gradient.device(), parameter.device_mut(), state.device_mut());
-    launch!("optimizer_sgd", grid, 256, 0, step.at(), lr, momentum, nesterov as i32, weight_decay, n, g, p, m)
+    let parts = Parts::new(updates.iter().map(|u| {
+        let state = [u.state.device_mut(), NULL, NULL, NULL];
+        (u.parameter.len, u.gradient.device(), u.parameter.device_mut(), state)
+    }));
+    let (table, count, nesterov) = (parts.table.at(), parts.count as i32, nesterov as i32);
+    let norm = norm.device();
+    launch!("optimizer_sgd", parts.grid, 256, 0, norm, clip, table, count, lr, momentum, nesterov, weight_decay)
 }
 
-/// As `cpu::adamw`, clipped; the state: first and second moment, largest second moment, count of steps.
-pub fn adamw(
-    rule: &AdamW,
-    norm: &Buffer,
-    clip: f32,
-    parameter: &Buffer,
-    gradient: &Buffer,
-    (first, second, largest, steps): (&Buffer, &Buffer, &Option<Tensor>, &Buffer),
-) -> Result<()> {
+/// As `cpu::adamw`, clipped.
+pub fn adamw(rule: &AdamW, norm: &Buffer, clip: f32, updates: &[Update<Moments>]) -> Result<()> {
     let &AdamW { lr, beta1, beta2, eps, weight_decay } = rule;
-    let step = begin(norm, clip, steps.device_mut(), lr, [beta1, beta2])?;
+    let parts = Parts::new(updates.iter().map(|u| {
+        let Moments { first, second, largest, step } = &u.state;
+        let largest = largest.as_ref().map_or(NULL, |t| t.device_mut());
+        let state = [first.device_mut(), second.device_mut(), largest, step.device_mut()];
+        (u.parameter.len, u.gradient.device(), u.parameter.device_mut(), state)
+    }));
+    let (table, count, norm) = (parts.table.at(), parts.count as i32, norm.device());
+    let steps = gpu::scratch::<[u8; STEP]>(parts.count);
+    let each = gpu::one_each(parts.count);
+    launch!("optimizer_begin", each, 256, 0, norm, table, count, lr, beta1, beta2, steps.at())?;
     let [keep1, take1, keep2, take2] = [beta1, 1.0 - beta1, beta2, 1.0 - beta2].map(|v| v as f32);
-    let (decay, eps, n, grid) =
-        ((1.0 - lr * weight_decay) as f32, eps as f32, parameter.len as i64, over(parameter.len));
-    let (g, p) = (gradient.device(), parameter.device_mut());
-    let (first, second) = (first.device_mut(), second.device_mut());
-    let largest = largest.as_ref().map_or(NULL, |t| t.device_mut());
-    let at = step.at();
-    launch!(
-        "optimizer_adamw",
-        grid,
-        256,
-        0,
-        at,
-        keep1,
-        take1,
-        keep2,
-        take2,
-        decay,
-        eps,
-        n,
-        g,
-        p,
-        first,
-        second,
-        largest
-    )
+    let (decay, eps, at, grid) = ((1.0 - lr * weight_decay) as f32, eps as f32, steps.at(), parts.grid);
+    launch!("optimizer_adamw", grid, 256, 0, norm, clip, table, count, at, keep1, take1, keep2, take2, decay, eps)
 }
 
-/// As `cpu::ema`.
-pub fn ema(teacher: &Buffer, student: &Buffer, momentum: f64) -> Result<()> {
-    let (keep, take, n, grid) = (momentum as f32, (1.0 - momentum) as f32, teacher.len as i64, over(teacher.len));
-    if momentum == 0.0 {
-        return gpu::copy(student.device(), teacher.device_mut(), 4 * teacher.len);
-    }
-    launch!("optimizer_ema", grid, 256, 0, keep, take, n, student.device(), teacher.device_mut())
+/// As `cpu::ema`, of pairs of teacher and student.
+pub fn ema(pairs: &[(Tensor, Tensor)], momentum: f64) -> Result<()> {
+    let parts = Parts::new(pairs.iter().map(|(t, s)| (t.len, s.device(), t.device_mut(), [NULL; 4])));
+    let (keep, take) = (momentum as f32, (1.0 - momentum) as f32);
+    launch!("optimizer_ema", parts.grid, 256, 0, parts.table.at(), parts.count as i32, keep, take)
 }

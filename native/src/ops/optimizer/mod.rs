@@ -10,6 +10,8 @@ pub mod cpu;
 pub mod launch;
 pub mod reference;
 
+use crate::abi::Result;
+use crate::tensor::Tensor;
 use crate::{gpu, queue, tensor};
 
 /// Factor of the gradients; None when the norm is not finite.
@@ -17,10 +19,46 @@ pub fn clip_factor(norm: f32, clip: f32) -> Option<f32> {
     norm.is_finite().then(|| (clip as f64 / (norm as f64 + 1e-6)).min(1.0) as f32)
 }
 
+/// What moves one parameter.
+pub struct Update<S> {
+    pub parameter: Tensor,
+    pub gradient: Tensor,
+    pub state: S,
+}
+
+/// State of AdamW: moments, the largest second moment of amsgrad, and how many steps were taken.
+pub struct Moments {
+    pub first: Tensor,
+    pub second: Tensor,
+    pub largest: Option<Tensor>,
+    pub step: Tensor,
+}
+
+/// Checks handles: as many gradients as parameters, `N` tensors of state for each, all of the parameter's length.
+fn updates<const N: usize, S>(
+    [parameters, gradients, states]: [&[u32]; 3],
+    state: impl Fn(&[u32; N], usize) -> Result<S>,
+) -> Result<Vec<Update<S>>> {
+    let (states, rest) = states.as_chunks::<N>();
+    if !rest.is_empty() || states.len() != parameters.len() || gradients.len() != parameters.len() {
+        return Err(format!("{} parameters need one gradient and {N} tensors of state each", parameters.len()));
+    }
+    let handles = parameters.iter().zip(gradients).zip(states);
+    let update = |((&parameter, &gradient), handles): ((&u32, &u32), &[u32; N])| {
+        let len = tensor::any(parameter)?.len;
+        Ok(Update {
+            parameter: tensor::get(parameter, len, "parameter")?,
+            gradient: tensor::get(gradient, len, "gradient")?,
+            state: state(handles, len)?,
+        })
+    };
+    handles.map(update).collect()
+}
+
 exports! {
     /// Norm over all values of the tensors, as a tensor of one value. Sums in f64 over a fixed partition.
     fn vx_global_norm(tensors: slice[u32]) {
-        let tensors = tensors.iter().map(|&t| tensor::get(t, tensor::any(t)?.len, "gradient")).collect::<crate::abi::Result<Vec<_>>>()?;
+        let tensors = tensors.iter().map(|&t| tensor::get(t, tensor::any(t)?.len, "gradient")).collect::<Result<Vec<_>>>()?;
         let (norm, handle) = tensor::make(1);
         queue::enqueue(move || {
             if gpu::active() {
@@ -32,62 +70,65 @@ exports! {
         });
         Ok(handle)
     }
-    /// One step of SGD with weight decay and Nesterov (or plain) momentum.
-    fn vx_sgd_step(parameter: u32, gradient: u32, momentum_state: u32, norm: u32, len: u32, lr: f64, clip: f32, momentum: f64, nesterov: bool, weight_decay: f64) {
-        let len = len as usize;
-        let parameter = tensor::get(parameter, len, "parameter")?;
-        let gradient = tensor::get(gradient, len, "gradient")?;
-        let state = tensor::get(momentum_state, len, "momentum")?;
+    /// One step of SGD with weight decay and Nesterov (or plain) momentum, of all `parameters`; one momentum each.
+    fn vx_sgd_step(parameters: slice[u32], gradients: slice[u32], momenta: slice[u32], norm: u32, lr: f64, clip: f32, momentum: f64, nesterov: bool, weight_decay: f64) {
+        let updates = updates([parameters, gradients, momenta], |&[state], len| tensor::get(state, len, "momentum"))?;
         let norm = tensor::get(norm, 1, "gradient norm")?;
         let rule = cpu::Sgd { lr: lr as f32, momentum: momentum as f32, nesterov, weight_decay: weight_decay as f32 };
         queue::enqueue(move || {
             if gpu::active() {
-                return launch::sgd(&rule, &norm, clip, &parameter, &gradient, &state);
+                return launch::sgd(&rule, &norm, clip, &updates);
             }
-            if let Some(factor) = clip_factor(norm.values()[0], clip) {
+            let Some(factor) = clip_factor(norm.values()[0], clip) else { return Ok(()) };
+            for Update { parameter, gradient, state } in &updates {
                 cpu::sgd(&rule, factor, parameter.values_mut(), gradient.values(), state.values_mut());
             }
             Ok(())
         });
         Ok(0.0)
     }
-    /// One step of AdamW; `step` is a tensor of one value that counts the steps taken; max_exp_avg_sq: 0, or the state of
-    /// amsgrad.
-    fn vx_adamw_step(parameter: u32, gradient: u32, exp_avg: u32, exp_avg_sq: u32, max_exp_avg_sq: u32, step: u32, norm: u32, len: u32, lr: f64, clip: f32, beta1: f64, beta2: f64, eps: f64, weight_decay: f64) {
-        let len = len as usize;
-        let parameter = tensor::get(parameter, len, "parameter")?;
-        let gradient = tensor::get(gradient, len, "gradient")?;
-        let exp_avg = tensor::get(exp_avg, len, "first moment")?;
-        let exp_avg_sq = tensor::get(exp_avg_sq, len, "second moment")?;
-        let largest = match max_exp_avg_sq {
-            0 => None,
-            handle => Some(tensor::get(handle, len, "largest second moment")?),
-        };
-        let step = tensor::get(step, 1, "step count")?;
+    /// One step of AdamW of all `parameters`. Four states each: first moment, second moment, largest second moment of
+    /// amsgrad or 0, and a tensor of one value that counts the steps taken.
+    fn vx_adamw_step(parameters: slice[u32], gradients: slice[u32], states: slice[u32], norm: u32, lr: f64, clip: f32, beta1: f64, beta2: f64, eps: f64, weight_decay: f64) {
+        let updates = updates([parameters, gradients, states], |&[first, second, largest, step], len| {
+            Ok(Moments {
+                first: tensor::get(first, len, "first moment")?,
+                second: tensor::get(second, len, "second moment")?,
+                largest: (largest != 0).then(|| tensor::get(largest, len, "largest second moment")).transpose()?,
+                step: tensor::get(step, 1, "step count")?,
+            })
+        })?;
         let norm = tensor::get(norm, 1, "gradient norm")?;
         let rule = cpu::AdamW { lr, beta1, beta2, eps, weight_decay };
         queue::enqueue(move || {
             if gpu::active() {
-                return launch::adamw(&rule, &norm, clip, &parameter, &gradient, (&exp_avg, &exp_avg_sq, &largest, &step));
+                return launch::adamw(&rule, &norm, clip, &updates);
             }
-            if let Some(factor) = clip_factor(norm.values()[0], clip) {
+            let Some(factor) = clip_factor(norm.values()[0], clip) else { return Ok(()) };
+            for Update { parameter, gradient, state: Moments { first, second, largest, step } } in &updates {
                 step.values_mut()[0] += 1.0;
-                let state = (exp_avg.values_mut(), exp_avg_sq.values_mut(), largest.as_ref().map(|t| t.values_mut()));
+                let state = (first.values_mut(), second.values_mut(), largest.as_ref().map(|t| t.values_mut()));
                 cpu::adamw(&rule, step.values()[0], factor, parameter.values_mut(), gradient.values(), state);
             }
             Ok(())
         });
         Ok(0.0)
     }
-    /// teacher = momentum * teacher + (1 - momentum) * student; momentum 0 copies.
-    fn vx_ema(teacher: u32, student: u32, len: u32, momentum: f64) {
-        let teacher = tensor::get(teacher, len as usize, "teacher")?;
-        let student = tensor::get(student, len as usize, "student")?;
+    /// teacher = momentum * teacher + (1 - momentum) * student, of all pairs; momentum 0 copies.
+    fn vx_ema(teachers: slice[u32], students: slice[u32], momentum: f64) {
+        if teachers.len() != students.len() {
+            return Err(format!("{} teachers have {} students", teachers.len(), students.len()));
+        }
+        let pair = |(&teacher, &student): (&u32, &u32)| {
+            let len = tensor::any(teacher)?.len;
+            Ok((tensor::get(teacher, len, "teacher")?, tensor::get(student, len, "student")?))
+        };
+        let pairs = teachers.iter().zip(students).map(pair).collect::<Result<Vec<_>>>()?;
         queue::enqueue(move || {
             if gpu::active() {
-                return launch::ema(&teacher, &student, momentum);
+                return launch::ema(&pairs, momentum);
             }
-            cpu::ema(teacher.values_mut(), student.values(), momentum);
+            pairs.iter().for_each(|(teacher, student)| cpu::ema(teacher.values_mut(), student.values(), momentum));
             Ok(())
         });
         Ok(0.0)

@@ -1,0 +1,198 @@
+//! Memory of the card: slabs that the driver gave, cut to size and joined again when pieces are dropped. A run reserves what
+//! its plan says before the first step, so that the driver is asked for nothing inside one.
+
+use super::{At, Failure, must, with};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static ARENA: Mutex<Arena> = Mutex::new(Arena { slabs: BTreeMap::new(), free: BTreeMap::new() });
+
+/// Pieces begin at multiples of this.
+const ALIGN: usize = 512;
+/// Bytes that the driver is asked for at least.
+const SLAB: usize = 64 << 20;
+
+/// Addresses and bytes of what the driver gave, and of what nobody uses of it.
+struct Arena {
+    slabs: BTreeMap<u64, usize>,
+    free: BTreeMap<u64, usize>,
+}
+
+impl Arena {
+    /// Cuts `bytes` from the smallest free place that holds them, the first of these.
+    fn take(&mut self, bytes: usize) -> Option<u64> {
+        let fits = self.free.iter().filter(|&(_, &free)| free >= bytes);
+        let (&at, &free) = fits.min_by_key(|&(_, &free)| free)?;
+        self.free.remove(&at);
+        if free > bytes {
+            self.free.insert(at + bytes as u64, free - bytes);
+        }
+        Some(at)
+    }
+    /// Takes a place back, joined with its free neighbours of the same slab.
+    fn give(&mut self, mut at: u64, mut bytes: usize) {
+        let next = at + bytes as u64;
+        if !self.slabs.contains_key(&next) {
+            bytes += self.free.remove(&next).unwrap_or(0);
+        }
+        if let Some((&before, &free)) = self.free.range(..at).next_back()
+            && before + free as u64 == at
+            && !self.slabs.contains_key(&at)
+        {
+            (at, bytes) = (before, bytes + free);
+        }
+        self.free.insert(at, bytes);
+    }
+    /// Slabs of which nothing is in use; they are ours no longer.
+    fn unused(&mut self) -> Vec<u64> {
+        let unused = self.slabs.iter().filter(|&(at, bytes)| self.free.get(at) == Some(bytes));
+        let unused: Vec<u64> = unused.map(|(&at, _)| at).collect();
+        for at in &unused {
+            self.slabs.remove(at);
+            self.free.remove(at);
+        }
+        unused
+    }
+}
+
+fn arena() -> std::sync::MutexGuard<'static, Arena> {
+    ARENA.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Some memory of the card; it goes back to the arena when dropped.
+pub struct Piece {
+    at: u64,
+    bytes: usize,
+}
+
+fn rounded(bytes: usize) -> usize {
+    bytes.max(1).next_multiple_of(ALIGN)
+}
+
+impl Piece {
+    /// On the worker thread. Fails when the card has no more memory, after every unused slab is given back.
+    pub fn take(bytes: usize) -> Piece {
+        let size = rounded(bytes);
+        let taken = arena().take(size);
+        let at = taken.unwrap_or_else(|| {
+            grow(size);
+            arena().take(size).expect("the new slab holds it")
+        });
+        let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
+        PEAK.fetch_max(live, Relaxed);
+        Piece { at, bytes }
+    }
+    pub fn at(&self) -> At {
+        At(self.at)
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        LIVE.fetch_sub(self.bytes, Relaxed);
+        arena().give(self.at, rounded(self.bytes));
+    }
+}
+
+/// Asks the driver for a slab. False: the card has no such place.
+fn slab(bytes: usize) -> bool {
+    let Some(at) = must(|d| d.allocate(bytes)) else { return false };
+    ALLOCATIONS.fetch_add(1, Relaxed);
+    let mut arena = arena();
+    arena.slabs.insert(at, bytes);
+    arena.free.insert(at, bytes);
+    true
+}
+
+/// Makes room for a piece of `bytes`.
+fn grow(bytes: usize) {
+    if slab(bytes.max(SLAB)) || slab(bytes) {
+        return;
+    }
+    empty();
+    if !slab(bytes) {
+        std::panic::panic_any(Failure(format!(
+            "the memory of the GPU is used up: {} MiB are in use and {} MiB more are needed; use a smaller --batch or \
+             --patch, or --recompute",
+            LIVE.load(Relaxed) >> 20,
+            (bytes >> 20).max(1)
+        )))
+    }
+}
+
+/// One slab for `bytes` that come on top of what is in use; on the worker thread. False: the card has less.
+pub fn reserve(bytes: usize) -> bool {
+    let bytes = rounded(bytes);
+    if arena().free.values().any(|&free| free >= bytes) {
+        return true;
+    }
+    empty();
+    slab(bytes)
+}
+
+/// Gives unused slabs back to the card; on the worker thread.
+pub fn empty() {
+    let unused = arena().unused();
+    if !unused.is_empty() {
+        let _ = with(|d| {
+            d.synchronize()?;
+            unused.iter().for_each(|&at| d.free(at));
+            Ok(())
+        });
+    }
+}
+
+/// Bytes in use on the card.
+pub fn live_bytes() -> usize {
+    LIVE.load(Relaxed)
+}
+
+/// Most bytes that were in use on the card at once.
+pub fn peak_bytes() -> usize {
+    PEAK.load(Relaxed)
+}
+
+/// From now on the most bytes count anew.
+pub fn reset_peak() {
+    PEAK.store(LIVE.load(Relaxed), Relaxed);
+}
+
+/// Bytes that the card has given us.
+pub(super) fn held_bytes() -> usize {
+    arena().slabs.values().sum()
+}
+
+/// Bytes of them that nobody uses.
+pub(super) fn free_bytes() -> usize {
+    arena().free.values().sum()
+}
+
+/// Number of allocations since the last call.
+pub(super) fn take_allocations() -> u64 {
+    ALLOCATIONS.swap(0, Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_cut_and_joined_within_their_slab() {
+        let slabs = BTreeMap::from([(1000, 100), (1100, 50)]); // two that touch
+        let mut arena = Arena { free: slabs.clone(), slabs };
+        let [a, b, c] = [40, 60, 20].map(|bytes| arena.take(bytes).unwrap());
+        assert_eq!([a, b, c], [1100, 1000, 1060]); // the smallest place that holds them
+        assert_eq!(arena.take(30), None);
+        arena.give(b, 60);
+        arena.give(c, 20);
+        assert_eq!(arena.free, BTreeMap::from([(1000, 100), (1140, 10)]));
+        assert_eq!(arena.unused(), [1000]);
+        arena.give(a, 40);
+        assert_eq!(arena.unused(), [1100]);
+        assert!(arena.slabs.is_empty() && arena.free.is_empty());
+    }
+}
