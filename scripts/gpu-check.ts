@@ -121,7 +121,6 @@ async function main({ flags }: Arguments): Promise<number> {
       for (const name of ["s3d", "cva"]) yield await loading("resenc-l", name, 128, 2, 10);
     },
     torch: () => torch(peer, emulate ? "cpu" : "cuda", requests(sizes, peers)),
-    // deno-lint-ignore require-await
     ratio: async function* () {
       yield* ratios(stages.rows);
     },
