@@ -7,6 +7,7 @@ use crate::abi::Result;
 use crate::element::{Dtype, Element, convert};
 use crate::gpu::{self, At, Piece};
 use crate::memory::{self, Memory, Planned};
+use crate::ops::linear::factors::Factors;
 use crate::ops::rows;
 use crate::{launch, queue};
 use std::cell::UnsafeCell;
@@ -19,6 +20,8 @@ pub struct Buffer {
     pub dtype: Dtype,
     memory: UnsafeCell<Option<Memory>>,
     device: UnsafeCell<Option<Piece>>,
+    /// What the values are the product of, until someone reads them.
+    factors: UnsafeCell<Option<Factors>>,
     /// Keeps the count of a planned tensor.
     _planned: Option<Planned>,
 }
@@ -30,12 +33,18 @@ pub type Tensor = Arc<Buffer>;
 
 impl Buffer {
     pub fn with_len(len: usize, dtype: Dtype) -> Tensor {
-        let (memory, device, _planned) =
-            (UnsafeCell::new(None), UnsafeCell::new(None), Planned::new(len * dtype.bytes()));
-        Arc::new(Buffer { len, dtype, memory, device, _planned })
+        Arc::new(Buffer { _planned: Planned::new(len * dtype.bytes()), ..Buffer::empty(len, dtype) })
+    }
+    fn empty(len: usize, dtype: Dtype) -> Buffer {
+        let (memory, device, factors) = (UnsafeCell::new(None), UnsafeCell::new(None), UnsafeCell::new(None));
+        Buffer { len, dtype, memory, device, factors, _planned: None }
     }
     fn bytes(&self) -> usize {
         self.len * self.dtype.bytes()
+    }
+    /// The factors of values that nobody has read, on the worker thread.
+    pub fn factors(&self) -> Option<&Factors> {
+        unsafe { &*self.factors.get() }.as_ref()
     }
     /// Where the values lie on the host; copies them there when only the card has them.
     fn at<E: Element>(&self) -> *mut E {
@@ -45,6 +54,9 @@ impl Buffer {
         let at = memory.get_or_insert_with(|| Memory::take(self.bytes())).at();
         if let (true, Some(device)) = (fresh, device) {
             gpu::download(&mut [(device.at().0, unsafe { std::slice::from_raw_parts_mut(at, self.bytes()) })]);
+        }
+        if let Some(factors) = unsafe { &mut *self.factors.get() }.take() {
+            factors.fill(unsafe { std::slice::from_raw_parts_mut(at as *mut f32, self.len) });
         }
         at as *mut E
     }
@@ -186,6 +198,12 @@ pub fn make_as(len: usize, dtype: Dtype) -> (Tensor, f64) {
     let tensor = Buffer::with_len(len, dtype);
     let handle = TENSORS.lock().unwrap().insert(tensor.clone());
     (tensor, handle as f64)
+}
+
+/// Makes an f32 tensor of `len` values that are the product of `factors`, and returns its handle.
+pub fn make_later(len: usize, factors: Factors) -> f64 {
+    let tensor = Buffer { factors: UnsafeCell::new(Some(factors)), ..Buffer::empty(len, Dtype::F32) };
+    TENSORS.lock().unwrap().insert(Arc::new(tensor)) as f64
 }
 
 /// Writes f32 values into a tensor of either type.

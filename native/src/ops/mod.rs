@@ -1,5 +1,6 @@
 //! The kernels: one folder per op.
 pub mod activation;
+pub mod amx;
 pub mod attention;
 pub mod concat;
 pub mod conv3d;

@@ -6,11 +6,14 @@
 //! |---|---|
 //! | 128 output voxels or fewer (weight gradient: 8 tiles), c_in a multiple of 16, c_out of 32, AVX-512 | on the weights as they lie (`few`) |
 //! | even sides, f32 with 8 channels or more, bf16 with multiples of 16; 24 tiles or more, 4 for the weight gradient | Winograd |
+//! | bf16, c_in and c_out multiples of 32, AMX (by the reference's measurements, `amx`: not measured here) | directly |
 //! | everything else, and strides, 1x1x1 and transposed convolutions | directly |
 
 use super::Shape;
+use super::amx;
 use super::few;
-use super::isa::isa;
+use super::isa::{isa, tiles as registers};
+use super::kernels::in_pairs;
 use super::winograd::{self, Path};
 use crate::element::{Dtype, Element};
 use crate::grid::Grid;
@@ -65,6 +68,9 @@ pub fn way<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Way {
     let tiles = grid.blocks.len() * s.out_voxels() / 8;
     if free && few::wins(s, grid) && !(weight && winograd::applies(s) && tiles >= 8) {
         return Way::Few;
+    }
+    if choice == RULE && in_pairs::<E>() && registers().is_some() && amx::takes(s.c_in, s.c_out) {
+        return Way::Direct;
     }
     let enough = tiles >= if weight { 4 } else { 24 };
     let pays = enough

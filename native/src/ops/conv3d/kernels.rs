@@ -2,10 +2,11 @@
 //! bf16 whose products are summed in f32.
 
 use super::direct::Shared;
-use super::isa::{Isa, isa};
-use super::portable;
+use super::isa::{self, Isa, isa};
+use super::{amx, portable};
 use crate::element::{Dtype, Element, convert};
 use crate::memory::{Plain, Scratch};
+use crate::ops::amx::by_tiles;
 use crate::ops::rows;
 use half::bf16;
 use rayon::prelude::*;
@@ -41,6 +42,36 @@ pub trait Operand: Element {
         first: Option<&[f32; N]>,
         tile: &mut Tile,
     );
+
+    /// `tile` for all of `bases` where tile registers take it; else false.
+    ///
+    /// # Safety
+    /// As `tile`; `tiles` holds a row for each of `bases`, rounded up to 32.
+    unsafe fn by_registers(
+        _a: *const Self,
+        _bases: &[u32],
+        _taps: &[u32],
+        _w: Weights<Self>,
+        _first: Option<&[f32; N]>,
+        _tiles: &mut [Tile],
+    ) -> bool {
+        false
+    }
+
+    /// Adds the `outer` of all taps and `c` rows i where tile registers take it; else false.
+    ///
+    /// # Safety
+    /// As `outer`, for every tap.
+    unsafe fn outer_by_registers(
+        _a: &[Self::Lane],
+        _bases: &[u32],
+        _taps: &[u32],
+        _rows: &[Self::Lane],
+        _c: [usize; 2],
+        _out: &Shared<f32>,
+    ) -> bool {
+        false
+    }
 
     /// out[i][j] += sum over v of a[bases[v] + i] * rows[v][j] for `n` <= 8 rows i and `width` columns j.
     ///
@@ -136,11 +167,14 @@ pub unsafe fn direct<O: Operand, E: Element>(
             for t in (0..taps.len()).step_by(step) {
                 let part = &w.values[(index * taps.len() + t) * tap_len..];
                 let weights = Weights { at: part.as_ptr(), c: w.c_in, width: w.width };
+                let (taps, start) = (&taps[t..(t + step).min(taps.len())], (t == 0).then_some(&start));
+                if unsafe { O::by_registers(a.as_ptr(), bases, taps, weights, start, &mut tiles) } {
+                    continue;
+                }
                 for (tile, bases) in tiles.iter_mut().zip(bases.chunks(M)) {
                     let mut from = [bases[0]; M]; // a short last tile repeats its first voxel
                     from[..bases.len()].copy_from_slice(bases);
-                    let taps = &taps[t..(t + step).min(taps.len())];
-                    unsafe { O::tile(a.as_ptr(), &from, taps, weights, (t == 0).then_some(&start), tile) };
+                    unsafe { O::tile(a.as_ptr(), &from, taps, weights, start, tile) };
                 }
             }
             rows::vectorised(|| {
@@ -194,6 +228,31 @@ impl Operand for f32 {
 impl Operand for bf16 {
     const GROUP: usize = 2;
     type Lane = u32;
+    unsafe fn by_registers(
+        a: *const bf16,
+        bases: &[u32],
+        taps: &[u32],
+        w: Weights<bf16>,
+        first: Option<&[f32; N]>,
+        tiles: &mut [Tile],
+    ) -> bool {
+        let Some(unit) = isa::tiles().filter(|_| amx::takes(w.c, w.width)) else { return false };
+        let sums = tiles.as_flattened_mut().as_chunks_mut().0;
+        by_tiles!(unit, T => unsafe { amx::voxels::<T>(a, bases, taps, w, first, sums) });
+        true
+    }
+    unsafe fn outer_by_registers(
+        a: &[u32],
+        bases: &[u32],
+        taps: &[u32],
+        rows: &[u32],
+        [c, width]: [usize; 2],
+        out: &Shared<f32>,
+    ) -> bool {
+        let Some(unit) = isa::tiles().filter(|_| amx::takes(c, width)) else { return false };
+        by_tiles!(unit, T => unsafe { amx::outer::<T>(a, bases, taps, rows, [c, width], out) });
+        true
+    }
     #[inline]
     unsafe fn tile(
         a: *const bf16,

@@ -7,7 +7,8 @@
 //! f32. Stride 2 reads input 2o - 1 + tap, as PyTorch with padding 1.
 
 #[cfg(target_arch = "x86_64")]
-pub mod avx512;
+pub mod amx;
+mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512bf16;
 pub mod choice;

@@ -48,6 +48,7 @@ fn check<E: Element>(isa: Isa) {
         ([3, 2, 6], 12, 40),
         ([1, 2, 1], 128, 128),
         ([2, 35, 37], 2, 3),
+        ([3, 1, 37], 32, 64),
     ] {
         for (kernel, stride) in [(1, 1), (3, 1), (3, 2)] {
             let s = Shape { side, c_in, c_out, kernel, stride };
@@ -76,7 +77,7 @@ fn check<E: Element>(isa: Isa) {
 /// The transposed convolution is the gradient of a 2x2x2 convolution with stride 2, written out here.
 fn check_up<E: Element>(isa: Isa) {
     let (stored, summed) = tolerances::<E>();
-    for (side, c_in, c_out) in [([2, 3, 4], 5, 3), ([1, 1, 1], 33, 16), ([4, 1, 3], 16, 40)] {
+    for (side, c_in, c_out) in [([2, 3, 4], 5, 3), ([1, 1, 1], 33, 16), ([4, 1, 3], 16, 40), ([1, 3, 5], 64, 32)] {
         let s = Up { blocks: 3, side, c_in, c_out };
         let what = format!("{isa:?} {} {s:?}", E::DTYPE.name());
         let (x, w) = (noise::<E>(s.rows() * c_in, 1), noise::<f32>(8 * c_in * c_out, 2));

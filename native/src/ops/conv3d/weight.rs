@@ -188,12 +188,15 @@ pub fn add_outer<O: Operand>(f: &Factors<O::Lane>, c: usize, width: usize, sums:
     let strips = c.div_ceil(8);
     let step = (ROWS / (width * size_of::<O::Lane>())).max(64);
     for (part, bases) in f.bases.chunks(step).enumerate() {
+        let rows = &f.rows[part * step * width..];
+        if unsafe { O::outer_by_registers(&f.a, bases, &f.taps, rows, [c, width], &out) } {
+            continue;
+        }
         (0..f.taps.len() * strips).into_par_iter().for_each(|task| {
             let (t, i) = (task / strips, task % strips * 8);
             unsafe {
                 let a = f.a.as_ptr().add(f.taps[t] as usize + i);
-                let rows = f.rows.as_ptr().add(part * step * width);
-                O::outer(a, bases, 8.min(c - i), rows, width, out.at((t * c + i) * width));
+                O::outer(a, bases, 8.min(c - i), rows.as_ptr(), width, out.at((t * c + i) * width));
             }
         });
     }

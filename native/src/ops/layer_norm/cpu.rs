@@ -1,21 +1,21 @@
 //! The CPU path. Sums over a row run in 16 lanes that are added at its end: one order on every processor.
 
-use crate::element::Element;
+use crate::element::{Element, convert};
 use crate::ops::rows::{self, Piece};
 use crate::wide;
 
 const LANES: usize = 16;
 
-/// Sum over a row of `at(i)`.
+/// Sum over two rows of `of(a, b)`.
 #[inline(always)]
-fn sum(c: usize, at: impl Fn(usize) -> f32) -> f32 {
+fn sum(a: &[f32], b: &[f32], of: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
-    for start in (0..c - c % LANES).step_by(LANES) {
-        for (j, lane) in lanes.iter_mut().enumerate() {
-            *lane += at(start + j);
-        }
+    let (left, right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest = left.remainder().iter().zip(right.remainder());
+    for (a, b) in left.zip(right) {
+        lanes.iter_mut().zip(a.iter().zip(b)).for_each(|(lane, (a, b))| *lane += of(*a, *b));
     }
-    (c - c % LANES..c).for_each(|i| lanes[i % LANES] += at(i));
+    lanes.iter_mut().zip(rest).for_each(|(lane, (a, b))| *lane += of(*a, *b));
     lanes.iter().sum()
 }
 
@@ -32,9 +32,11 @@ fn pieces(c: usize, values: usize) -> Vec<Piece> {
 wide! {
     /// Mean and 1 / sqrt(variance + eps) of rows of `c` values.
     fn moments<E: Element>(c: usize, x: &[E], eps: f32, out: &mut [f32]) {
+        let mut row = vec![0f32; c];
         for (out, x) in out.chunks_exact_mut(2).zip(x.chunks_exact(c)) {
-            let mean = sum(c, |i| x[i].to_f32()) / c as f32;
-            let variance = sum(c, |i| (x[i].to_f32() - mean) * (x[i].to_f32() - mean)) / c as f32;
+            convert(x, &mut row);
+            let mean = sum(&row, &row, |x, _| x) / c as f32;
+            let variance = sum(&row, &row, |x, _| (x - mean) * (x - mean)) / c as f32;
             out.copy_from_slice(&[mean, 1.0 / (variance + eps).sqrt()]);
         }
     }
@@ -74,14 +76,15 @@ wide! {
     /// Rows of rstd * (g - mean(g) - xhat * mean(g * xhat)).
     fn slope<E: Element>(x: &[E], statistics: &[f32], gamma: &[f32], dy: &[E], dx: &mut [E]) {
         let c = gamma.len();
+        let (mut g, mut xhat) = (vec![0f32; c], vec![0f32; c]);
         let rows = x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(statistics.chunks_exact(2));
         for (dx, ((x, dy), s)) in dx.chunks_exact_mut(c).zip(rows) {
-            let g = |i: usize| dy[i].to_f32() * gamma[i];
-            let xhat = |i: usize| (x[i].to_f32() - s[0]) * s[1];
-            let mean_g = sum(c, g) / c as f32;
-            let mean_gx = sum(c, |i| g(i) * xhat(i)) / c as f32;
-            for (i, dx) in dx.iter_mut().enumerate() {
-                *dx = E::from_f32(s[1] * (g(i) - mean_g - xhat(i) * mean_gx));
+            g.iter_mut().zip(dy.iter().zip(gamma)).for_each(|(g, (dy, gamma))| *g = dy.to_f32() * gamma);
+            xhat.iter_mut().zip(x).for_each(|(xhat, x)| *xhat = (x.to_f32() - s[0]) * s[1]);
+            let mean_g = sum(&g, &g, |g, _| g) / c as f32;
+            let mean_gx = sum(&g, &xhat, |g, xhat| g * xhat) / c as f32;
+            for (dx, (g, xhat)) in dx.iter_mut().zip(g.iter().zip(&xhat)) {
+                *dx = E::from_f32(s[1] * (g - mean_g - xhat * mean_gx));
             }
         }
     }

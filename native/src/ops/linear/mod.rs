@@ -4,6 +4,8 @@
 //! dx = dy weight; dweight = dy^T x. x, y and their gradients are f32 or bf16, parameters and their gradients f32. bf16
 //! rows are multiplied as bf16 where the processor can (the weight is rounded then), and sums are f32.
 
+pub mod amx;
+pub mod factors;
 pub mod kernel;
 pub mod launch;
 pub mod pack;
@@ -13,6 +15,7 @@ mod tests;
 
 use crate::element::Element;
 use crate::{gpu, queue, tensor};
+use factors::Factors;
 use pack::Factor;
 use product::product;
 
@@ -31,25 +34,46 @@ macro_rules! by_group {
 
 pub(crate) use by_group;
 
+/// As `by_group!`, with the tile that multiplies and its rows.
+macro_rules! by_tile {
+    ($E:ty, $G:ident, $R:ident, $tile:ident => $body:expr) => {
+        match $crate::ops::conv3d::isa::tiles() {
+            Some(amx) if $crate::ops::conv3d::kernels::in_pairs::<$E>() => {
+                const $G: usize = 2;
+                const $R: usize = $crate::ops::linear::amx::M;
+                let $tile = $crate::ops::linear::amx::tile(amx);
+                $body
+            }
+            _ => by_group!($E, $G => {
+                const $R: usize = $crate::ops::linear::kernel::M;
+                let $tile = $crate::ops::linear::kernel::tile($G);
+                $body
+            }),
+        }
+    };
+}
+
+use by_tile;
+
 /// y = x w^T + bias.
 pub fn forward<E: Element>(c: [usize; 2], x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
     let [c_in, c_out] = c;
     let (a, b) = (Factor::rows(x, c_in), Factor::rows(w, c_in));
-    by_group!(E, G => product::<G, E, f32, E>([x.len() / c_in, c_out, c_in], a, b, bias, y))
+    by_tile!(E, G, R, tile => product::<G, R, E, f32, E>([x.len() / c_in, c_out, c_in], a, b, bias, y, tile))
 }
 
 /// dx = dy w.
 pub fn grad_input<E: Element>(c: [usize; 2], dy: &[E], w: &[f32], dx: &mut [E]) {
     let [c_in, c_out] = c;
     let (a, b) = (Factor::rows(dy, c_out), Factor::columns(w, c_in));
-    by_group!(E, G => product::<G, E, f32, E>([dy.len() / c_out, c_in, c_out], a, b, None, dx))
+    by_tile!(E, G, R, tile => product::<G, R, E, f32, E>([dy.len() / c_out, c_in, c_out], a, b, None, dx, tile))
 }
 
 /// dw = dy^T x, in f32.
 pub fn grad_weight<E: Element>(c: [usize; 2], x: &[E], dy: &[E], dw: &mut [f32]) {
     let [c_in, c_out] = c;
     let (a, b) = (Factor::columns(dy, c_out), Factor::columns(x, c_in));
-    by_group!(E, G => product::<G, E, E, f32>([c_out, c_in, x.len() / c_in], a, b, None, dw))
+    by_tile!(E, G, R, tile => product::<G, R, E, E, f32>([c_out, c_in, x.len() / c_in], a, b, None, dw, tile))
 }
 
 fn sizes(rows: u32, c_in: u32, c_out: u32) -> crate::abi::Result<(usize, [usize; 2])> {
@@ -92,11 +116,14 @@ exports! {
         });
         Ok(handle)
     }
-    /// Gradient of the weight, f32.
+    /// Gradient of the weight, f32. Where x and dy are smaller it waits as these (`factors`).
     fn vx_linear_grad_weight(x: u32, dy: u32, rows: u32, c_in: u32, c_out: u32) {
         let (rows, c) = sizes(rows, c_in, c_out)?;
         let x = tensor::either(x, rows * c[0], "linear input")?;
         let dy = tensor::get_as(dy, rows * c[1], "linear output gradient", x.dtype)?;
+        if let (false, Some(factors)) = (gpu::active(), Factors::new(c, &x, &dy)) {
+            return Ok(tensor::make_later(c[0] * c[1], factors));
+        }
         let (dw, handle) = tensor::make(c[0] * c[1]);
         queue::enqueue(move || {
             if gpu::active() {

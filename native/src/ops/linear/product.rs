@@ -1,13 +1,16 @@
 //! c = a b^T + bias, cut so that what the inner loop reads again lies in a cache: the left factor's rows of a task and one
 //! panel of the right factor in the second, all of the right factor, of a stretch of the summed index, in the third. The cuts depend on the shape alone, and so does the order of every sum.
 
-use super::kernel::{M, N, tile};
+use super::amx;
+use super::kernel::{N, Tile};
 use super::pack::Factor;
 use crate::element::{Dtype, Element};
 use crate::memory::Scratch;
+use crate::ops::amx::SIDE;
 use crate::ops::conv3d::direct::Shared;
 use crate::wide;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Bytes of a row of one stretch of the summed index.
 const DEPTH: usize = 9 << 10;
@@ -18,13 +21,15 @@ const TASKS: usize = 16;
 /// Panels of the right factor that one task packs.
 const PANELS: usize = 4;
 
-/// c `[m][n]` = sum over `depth` of a(i, k) b(j, k), plus bias j. A lane is `G` values.
-pub fn product<const G: usize, A: Element, B: Element, C: Element>(
+/// c `[m][n]` = sum over `depth` of a(i, k) b(j, k), plus bias j. A lane is `G` values, `tile`
+/// has `R` rows (`by_tile!`).
+pub fn product<const G: usize, const R: usize, A: Element, B: Element, C: Element>(
     [m, n, depth]: [usize; 3],
     a: Factor<A>,
     b: Factor<B>,
     bias: Option<&[f32]>,
     c: &mut [C],
+    tile: Tile,
 ) {
     assert_eq!(c.len(), m * n, "a product writes outside its result");
     if m == 0 || n == 0 {
@@ -41,25 +46,24 @@ pub fn product<const G: usize, A: Element, B: Element, C: Element>(
     let mut waiting = Scratch::<f32>::new(if stretches > 1 && C::DTYPE != Dtype::F32 { m * n } else { 0 });
     let waiting = Shared(waiting.as_mut_ptr());
     let out = Shared(c.as_mut_ptr());
-    let tile = tile(G);
     for stretch in 0..stretches {
         let span = stretch * step..depth.min((stretch + 1) * step);
-        let lanes = span.len().div_ceil(G);
+        let lanes = lanes::<G, R>(span.len());
         let mut right = Scratch::<u32>::new(panels * lanes * N);
         right.par_chunks_mut((PANELS * lanes * N).max(1)).enumerate().for_each(|(i, right)| {
             let first = i * PANELS * N;
-            b.pack::<G, N>(first..n.min(first + PANELS * N), span.clone(), right);
+            pack::<G, N, B>(b, first..n.min(first + PANELS * N), span.clone(), lanes, right);
         });
-        let cut = Cut::new(m, panels, lanes);
+        let cut = Cut::new::<R>(m, panels, lanes);
         (0..cut.tasks()).into_par_iter().for_each(|task| {
             let (rows, columns) = cut.task(task, m, panels);
-            let mut left = Scratch::<u32>::new(rows.len().div_ceil(M) * lanes * M);
-            a.pack::<G, M>(rows.clone(), span.clone(), &mut left);
-            let mut sums = Scratch::<f32>::zeros(rows.len().div_ceil(M) * M * N);
+            let mut left = Scratch::<u32>::new(rows.len().div_ceil(R) * lanes * R);
+            pack_left::<G, R, A>(a, rows.clone(), span.clone(), lanes, &mut left);
+            let mut sums = Scratch::<f32>::zeros(rows.len().div_ceil(R) * R * N);
             for panel in columns {
                 let right = &right[panel * lanes * N..];
-                for (i, sums) in sums.chunks_exact_mut(M * N).enumerate() {
-                    let left = &left[i * lanes * M..];
+                for (i, sums) in sums.chunks_exact_mut(R * N).enumerate() {
+                    let left = &left[i * lanes * R..];
                     unsafe { tile(left.as_ptr(), right.as_ptr(), lanes, sums.as_mut_ptr(), false) };
                 }
                 let (first, width) = (rows.start * n + panel * N, N.min(n - panel * N));
@@ -82,6 +86,45 @@ pub fn product<const G: usize, A: Element, B: Element, C: Element>(
     }
 }
 
+/// Lanes of `depth` values, padded to what the tile of `R` rows takes.
+pub fn lanes<const G: usize, const R: usize>(depth: usize) -> usize {
+    depth.div_ceil(G).next_multiple_of(if R == amx::M { SIDE } else { 1 })
+}
+
+/// Panels of `P` rows of `lanes` lanes, zeros where there is no value.
+pub fn pack<const G: usize, const P: usize, E: Element>(
+    f: Factor<E>,
+    rows: Range<usize>,
+    depth: Range<usize>,
+    lanes: usize,
+    out: &mut [u32],
+) {
+    let full = depth.len().div_ceil(G) * P;
+    if full == lanes * P {
+        return f.pack::<G, P>(rows, depth, out);
+    }
+    for (panel, out) in out.chunks_exact_mut(lanes * P).enumerate() {
+        let first = rows.start + panel * P;
+        let (values, padding) = out.split_at_mut(full);
+        f.pack::<G, P>(first..rows.end.min(first + P), depth.clone(), values);
+        padding.fill(0);
+    }
+}
+
+/// Panels of the left factor as the tile of `R` rows reads them.
+pub fn pack_left<const G: usize, const R: usize, E: Element>(
+    f: Factor<E>,
+    rows: Range<usize>,
+    depth: Range<usize>,
+    lanes: usize,
+    out: &mut [u32],
+) {
+    pack::<G, R, E>(f, rows, depth, lanes, out);
+    if R == amx::M {
+        amx::turn_panels(out);
+    }
+}
+
 /// How the result is cut into tasks: rows by panels of columns.
 struct Cut {
     rows: usize,
@@ -91,18 +134,18 @@ struct Cut {
 }
 
 impl Cut {
-    fn new(m: usize, panels: usize, lanes: usize) -> Cut {
-        let tiles = m.div_ceil(M);
-        let most = (LEFT / (4 * M * lanes.max(1))).clamp(1, 16);
+    fn new<const R: usize>(m: usize, panels: usize, lanes: usize) -> Cut {
+        let tiles = m.div_ceil(R);
+        let most = (LEFT / (4 * R * lanes.max(1))).clamp(1, 16);
         let tall = tiles.div_ceil(TASKS).min(most);
         let down = tiles.div_ceil(tall);
         let columns = panels.div_ceil((TASKS / down).clamp(1, panels));
-        Cut { rows: tall * M, columns, down, across: panels.div_ceil(columns) }
+        Cut { rows: tall * R, columns, down, across: panels.div_ceil(columns) }
     }
     fn tasks(&self) -> usize {
         self.down * self.across
     }
-    fn task(&self, task: usize, m: usize, panels: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+    fn task(&self, task: usize, m: usize, panels: usize) -> (Range<usize>, Range<usize>) {
         let (row, column) = (task / self.across * self.rows, task % self.across * self.columns);
         (row..m.min(row + self.rows), column..panels.min(column + self.columns))
     }

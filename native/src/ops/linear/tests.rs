@@ -1,8 +1,10 @@
 //! Every instruction set and both storage types against sums in f64, and the bits of one core and two.
 
+use super::factors::Factors;
 use super::{forward, grad_input, grad_weight};
 use crate::element::{Dtype, Element};
 use crate::ops::conv3d::isa::{self, Isa};
+use crate::tensor::{Buffer, Tensor};
 use half::bf16;
 
 fn noise<E: Element>(n: usize, seed: u64) -> Vec<E> {
@@ -68,7 +70,7 @@ fn check<E: Element>(isa: Isa) {
         let what = format!("{isa:?} {} {shape:?}", E::DTYPE.name());
         let (x, dy) = (noise::<E>(rows * c_in, 1), noise::<E>(rows * c_out, 4));
         let (w, b) = (noise::<f32>(c_in * c_out, 2), noise::<f32>(c_out, 3));
-        let rounded = isa == Isa::Avx512Bf16 && E::DTYPE == Dtype::Bf16;
+        let rounded = isa >= Isa::Avx512Bf16 && E::DTYPE == Dtype::Bf16;
         let (y, dx, dw) = all::<E>(shape);
         let (at_x, at_dy) =
             (|i: usize, k: usize| x[i * c_in + k].to_f32(), |i: usize, k: usize| dy[i * c_out + k].to_f32());
@@ -103,4 +105,27 @@ fn cores_do_not_change_the_bits() {
         assert!(pool(1).install(|| all::<f32>(shape)) == pool(3).install(|| all::<f32>(shape)));
         assert!(pool(1).install(|| all::<bf16>(shape)) == pool(3).install(|| all::<bf16>(shape)));
     }
+}
+
+/// Strips have the bits of the whole gradient; the norm is that of its values.
+#[test]
+fn factors_make_the_gradient() {
+    let _forcing = isa::FORCING.lock();
+    let tensor = |n: usize, seed: u64| -> Tensor {
+        let tensor = Buffer::with_len(n, Dtype::Bf16);
+        tensor.of_mut().copy_from_slice(&noise::<bf16>(n, seed));
+        tensor
+    };
+    for (level, [rows, c_in, c_out]) in isa::available().flat_map(|isa| SHAPES.map(|shape| (isa, shape))) {
+        isa::force(Some(level));
+        let (x, dy) = (tensor(rows * c_in, 1), tensor(rows * c_out, 4));
+        let Some(factors) = Factors::new([c_in, c_out], &x, &dy) else { continue };
+        let mut want = vec![9.0; c_in * c_out];
+        factors.fill(&mut want);
+        factors.strips(|strip, values| assert!(values == &want[strip], "{level:?} {rows} {c_in} {c_out}"));
+        let squares: f64 = want.iter().map(|&v| v as f64 * v as f64).sum();
+        let error = (factors.sum_of_squares() - squares).abs() / squares;
+        assert!(error < 1e-5, "{level:?} {rows} {c_in} {c_out}: {error}");
+    }
+    isa::force(None);
 }

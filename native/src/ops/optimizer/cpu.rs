@@ -1,5 +1,7 @@
 //! Fused updates, one pass over memory, in stretches that do not depend on the number of cores.
 
+use crate::ops::conv3d::direct::Shared;
+use crate::ops::linear::factors::Factors;
 use crate::wide;
 use rayon::prelude::*;
 
@@ -69,22 +71,40 @@ pub fn sgd(rule: &Sgd, factor: f32, p: &mut [f32], g: &[f32], state: &mut [f32])
 /// First moment, second moment, and the largest second moment of amsgrad.
 pub type Moments<'a> = (&'a mut [f32], &'a mut [f32], Option<&'a mut [f32]>);
 
-pub fn adamw(rule: &AdamW, step: f32, factor: f32, p: &mut [f32], g: &[f32], (m, v, largest): Moments) {
-    let decay = (1.0 - rule.lr * rule.weight_decay) as f32;
-    let (keep1, keep2) = (rule.beta1 as f32, rule.beta2 as f32);
-    let (take1, take2) = ((1.0 - rule.beta1) as f32, (1.0 - rule.beta2) as f32);
-    let size = (rule.lr / (1.0 - rule.beta1.powf(step as f64))) as f32;
-    let correction = (1.0 - rule.beta2.powf(step as f64)).sqrt() as f32;
-    let eps = rule.eps as f32;
+impl AdamW {
+    /// What `moments` and `moved` take, in the `step`-th step, of gradients times `factor`.
+    pub fn at(&self, step: f32, factor: f32) -> [f32; 9] {
+        let decay = (1.0 - self.lr * self.weight_decay) as f32;
+        let (keep1, keep2) = (self.beta1 as f32, self.beta2 as f32);
+        let (take1, take2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
+        let size = (self.lr / (1.0 - self.beta1.powf(step as f64))) as f32;
+        let correction = (1.0 - self.beta2.powf(step as f64)).sqrt() as f32;
+        [decay, keep1, keep2, take1, take2, size, correction, self.eps as f32, factor]
+    }
+}
+
+pub fn adamw(rule: [f32; 9], p: &mut [f32], g: &[f32], (m, v, largest): Moments) {
     let values = p.par_chunks_mut(STRETCH).zip(g.par_chunks(STRETCH));
     let states = m.par_chunks_mut(STRETCH).zip(v.par_chunks_mut(STRETCH));
-    let rule = [decay, keep1, keep2, take1, take2, size, correction, eps, factor];
     match largest {
         None => values.zip(states).for_each(|((p, g), (m, v))| move_adamw(rule, p, g, m, v)),
         Some(top) => values.zip(states).zip(top.par_chunks_mut(STRETCH)).for_each(|(((p, g), (m, v)), top)| {
             move_amsgrad(rule, p, g, m, v, top);
         }),
     }
+}
+
+/// As `adamw`, of a gradient that is never whole in memory.
+pub fn adamw_in_strips(rule: [f32; 9], p: &mut [f32], gradient: &Factors, (m, v, largest): Moments) {
+    let top = largest.map(|top| Shared(top.as_mut_ptr()));
+    let [p, m, v] = [p, m, v].map(|values| Shared(values.as_mut_ptr()));
+    gradient.strips(|strip, g| {
+        let part = |of: &Shared<f32>| unsafe { std::slice::from_raw_parts_mut(of.at(strip.start), strip.len()) };
+        match &top {
+            None => move_adamw(rule, part(&p), g, part(&m), part(&v)),
+            Some(top) => move_amsgrad(rule, part(&p), g, part(&m), part(&v), part(top)),
+        }
+    });
 }
 
 /// Moments brought along by a gradient.

@@ -13,6 +13,7 @@ pub mod reference;
 use crate::abi::Result;
 use crate::tensor::Tensor;
 use crate::{gpu, queue, tensor};
+use rayon::prelude::*;
 
 /// Factor of the gradients; None when the norm is not finite.
 pub fn clip_factor(norm: f32, clip: f32) -> Option<f32> {
@@ -64,7 +65,11 @@ exports! {
             if gpu::active() {
                 return launch::global_norm(&tensors, &norm);
             }
-            let sum: f64 = tensors.iter().map(|t| cpu::sum_of_squares(t.values())).sum();
+            let squares = |t: &Tensor| match t.factors() {
+                Some(factors) => factors.sum_of_squares(),
+                None => cpu::sum_of_squares(t.values()),
+            };
+            let sum: f64 = tensors.par_iter().map(squares).collect::<Vec<_>>().into_iter().sum();
             norm.values_mut()[0] = sum.sqrt() as f32;
             Ok(())
         });
@@ -105,11 +110,15 @@ exports! {
                 return launch::adamw(&rule, &norm, clip, &updates);
             }
             let Some(factor) = clip_factor(norm.values()[0], clip) else { return Ok(()) };
-            for Update { parameter, gradient, state: Moments { first, second, largest, step } } in &updates {
+            updates.par_iter().for_each(|Update { parameter, gradient, state: Moments { first, second, largest, step } }| {
                 step.values_mut()[0] += 1.0;
+                let rule = rule.at(step.values()[0], factor);
                 let state = (first.values_mut(), second.values_mut(), largest.as_ref().map(|t| t.values_mut()));
-                cpu::adamw(&rule, step.values()[0], factor, parameter.values_mut(), gradient.values(), state);
-            }
+                match gradient.factors() {
+                    Some(factors) => cpu::adamw_in_strips(rule, parameter.values_mut(), factors, state),
+                    None => cpu::adamw(rule, parameter.values_mut(), gradient.values(), state),
+                }
+            });
             Ok(())
         });
         Ok(0.0)

@@ -44,7 +44,7 @@ mod tests {
             adamw(&adam, step as f64, 0.5, &mut p[1], &g, &mut m, &mut v);
             let g = single(&g);
             cpu::sgd(&plain, 0.5, &mut q[0], &g, &mut fs);
-            cpu::adamw(&adam, step as f32, 0.5, &mut q[1], &g, (&mut fm, &mut fv, None));
+            cpu::adamw(adam.at(step as f32, 0.5), &mut q[1], &g, (&mut fm, &mut fv, None));
         }
         assert!(near(&q[0], &p[0]) && near(&q[1], &p[1]));
     }
