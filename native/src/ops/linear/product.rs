@@ -1,5 +1,7 @@
 //! c = a b^T + bias, cut so that what the inner loop reads again lies in a cache: the left factor's rows of a task and one
-//! panel of the right factor in the second, all of the right factor, of a stretch of the summed index, in the third. The cuts depend on the shape alone, and so does the order of every sum.
+//! panel of the right factor in the second, all of the right factor, of a stretch of the summed index, in the third. Where the
+//! left factor is small (few rows), reading the weights from memory is much of the work: each core packs the panels that it
+//! multiplies, and asks for the next one while it does. The cuts depend on the shape alone, and so does the order of every sum.
 
 use super::amx;
 use super::kernel::{N, Tile};
@@ -18,6 +20,8 @@ const DEPTH: usize = 9 << 10;
 const LEFT: usize = 384 << 10;
 /// Tasks that a product is cut into where it has as many tiles.
 const TASKS: usize = 16;
+/// Bytes of a whole left factor that stay in the second cache, or nearly.
+const THIN: usize = 1 << 20;
 /// Panels of the right factor that one task packs.
 const PANELS: usize = 4;
 
@@ -49,20 +53,13 @@ pub fn product<const G: usize, const R: usize, A: Element, B: Element, C: Elemen
     for stretch in 0..stretches {
         let span = stretch * step..depth.min((stretch + 1) * step);
         let lanes = lanes::<G, R>(span.len());
-        let mut right = Scratch::<u32>::new(panels * lanes * N);
-        right.par_chunks_mut((PANELS * lanes * N).max(1)).enumerate().for_each(|(i, right)| {
-            let first = i * PANELS * N;
-            pack::<G, N, B>(b, first..n.min(first + PANELS * N), span.clone(), lanes, right);
-        });
-        let cut = Cut::new::<R>(m, panels, lanes);
-        (0..cut.tasks()).into_par_iter().for_each(|task| {
-            let (rows, columns) = cut.task(task, m, panels);
-            let mut left = Scratch::<u32>::new(rows.len().div_ceil(R) * lanes * R);
-            pack_left::<G, R, A>(a, rows.clone(), span.clone(), lanes, &mut left);
-            let mut sums = Scratch::<f32>::zeros(rows.len().div_ceil(R) * R * N);
-            for panel in columns {
-                let right = &right[panel * lanes * N..];
+        // Sums of `rows` and of the columns of a panel; `meanwhile` runs before each tile, of as many.
+        let columns =
+            |rows: &Range<usize>, left: &[u32], panel: usize, right: &[u32], meanwhile: &dyn Fn(usize, usize)| {
+                let tiles = rows.len().div_ceil(R);
+                let mut sums = Scratch::<f32>::zeros(tiles * R * N);
                 for (i, sums) in sums.chunks_exact_mut(R * N).enumerate() {
+                    meanwhile(i, tiles);
                     let left = &left[i * lanes * R..];
                     unsafe { tile(left.as_ptr(), right.as_ptr(), lanes, sums.as_mut_ptr(), false) };
                 }
@@ -81,6 +78,33 @@ pub fn product<const G: usize, const R: usize, A: Element, B: Element, C: Elemen
                         put(sums, start, row, width, waiting.at(first), n);
                     }
                 }
+            };
+        let panel_rows = |panel: usize| panel * N..n.min(panel * N + N);
+        if m * lanes * 4 <= THIN && panels >= TASKS {
+            let mut left = Scratch::<u32>::new(m.div_ceil(R) * lanes * R);
+            left.par_chunks_mut((lanes * R).max(1)).enumerate().for_each(|(i, left)| {
+                pack_left::<G, R, A>(a, i * R..m.min(i * R + R), span.clone(), lanes, left);
+            });
+            (0..panels).into_par_iter().for_each(|panel| {
+                let mut right = Scratch::<u32>::new(lanes * N);
+                pack::<G, N, B>(b, panel_rows(panel), span.clone(), lanes, &mut right);
+                let next = panel_rows((panel + 1).min(panels - 1));
+                columns(&(0..m), &left, panel, &right, &|i, tiles| b.ask(&next, &span, i, tiles));
+            });
+            continue;
+        }
+        let mut right = Scratch::<u32>::new(panels * lanes * N);
+        right.par_chunks_mut((PANELS * lanes * N).max(1)).enumerate().for_each(|(i, right)| {
+            let first = i * PANELS * N;
+            pack::<G, N, B>(b, first..n.min(first + PANELS * N), span.clone(), lanes, right);
+        });
+        let cut = Cut::new::<R>(m, panels, lanes);
+        (0..cut.tasks()).into_par_iter().for_each(|task| {
+            let (rows, range) = cut.task(task, m, panels);
+            let mut left = Scratch::<u32>::new(rows.len().div_ceil(R) * lanes * R);
+            pack_left::<G, R, A>(a, rows.clone(), span.clone(), lanes, &mut left);
+            for panel in range {
+                columns(&rows, &left, panel, &right[panel * lanes * N..], &|_, _| {});
             }
         });
     }

@@ -40,7 +40,7 @@ fn close<C: Element>(got: &[C], want: &[(f64, f64)], rounded: bool, what: &str) 
     }
 }
 
-const SHAPES: [[usize; 3]; 10] = [
+const SHAPES: [[usize; 3]; 11] = [
     [1, 1, 1],
     [1, 5, 3],
     [7, 3, 2],
@@ -51,6 +51,7 @@ const SHAPES: [[usize; 3]; 10] = [
     [5, 1, 3100],
     [3, 3200, 2],
     [3300, 20, 37],
+    [40, 530, 600],
 ];
 
 fn all<E: Element>([rows, c_in, c_out]: [usize; 3]) -> (Vec<E>, Vec<E>, Vec<f32>) {
