@@ -1,7 +1,7 @@
 //! Memory of tensors and of scratch: 64-byte aligned, pooled by size class.
 //!
 //! The sizes of a training step repeat in the next, or nearly (masked batches vary), so freed memory waits in a pool of
-//! eight classes per power of two and may serve a request up to a quarter smaller. Large pieces ask for huge pages:
+//! sixteen classes per power of two and may serve a request up to a quarter smaller. Large pieces ask for huge pages:
 //! the system then clears 2 MiB at a time instead of faulting on every 4 KiB. What waits in the pool is bounded by what was
 //! in use at once: a piece that does not fit makes others go.
 
@@ -68,9 +68,9 @@ struct Piece {
 unsafe impl Send for Piece {}
 unsafe impl Sync for Piece {}
 
-/// Size class: the next multiple of an eighth of the power of two below.
+/// Size class: the next multiple of a sixteenth of the power of two below.
 pub fn class(bytes: usize) -> usize {
-    let step = (bytes.next_power_of_two() / 16).max(64);
+    let step = (bytes.next_power_of_two() / 32).max(64);
     bytes.max(1).next_multiple_of(step)
 }
 
@@ -266,10 +266,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_waste_an_eighth_at_most() {
+    fn classes_waste_a_sixteenth_at_most() {
         for bytes in [0, 1, 64, 65, 1000, 4097, (1 << 20) + 1, 100_000_000] {
             let class = class(bytes);
-            assert!(class >= bytes && class <= bytes + (bytes / 8).max(64), "{bytes} {class}");
+            assert!(class >= bytes && class <= bytes + (bytes / 16).max(64), "{bytes} {class}");
         }
     }
 }

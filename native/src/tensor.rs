@@ -238,8 +238,10 @@ exports! {
     /// A new tensor with a copy of `values`.
     fn vx_tensor_from(values: slice[f32], dtype: u32) {
         let (tensor, handle) = make_as(values.len(), Dtype::parse(dtype)?);
-        let values = values.to_vec();
-        queue::enqueue(move || { store(&tensor, &values); Ok(()) });
+        if !memory::planning() {
+            // No job knows it yet, so none needs a copy of the values.
+            by_dtype!(tensor.dtype, E => convert(values, tensor.of_mut::<E>()));
+        }
         Ok(handle)
     }
     /// Overwrites a tensor's values.

@@ -105,6 +105,30 @@ Deno.test(
   }),
 );
 
+Deno.test(
+  "tile registers (AMX, emulated): losses of bf16 runs as with vectors",
+  leakFree(async () => {
+    if (native().vx_force_isa(0) !== 4) return; // they come with the vectors that multiply bf16 pairs
+    const mae = methods.find((m) => m.name === "mae")!;
+    for (const arch of [resenc("resenc 32", [32, 64], [1, 1], 16), tokens]) {
+      const three = async (level: number) => {
+        native().vx_force_isa(level);
+        using trainer = new Trainer(arch, mae, tinyRun(mae, arch, { precision: "bf16" }));
+        return await losses(trainer, 0, 3);
+      };
+      try {
+        const [vectors, tiles] = [await three(4), await three(6)];
+        assert(
+          tiles.every((loss, i) => Math.abs(loss - vectors[i]) < 0.01 * vectors[i]),
+          `${tiles}, ${vectors}`,
+        );
+      } finally {
+        native().vx_force_isa(0);
+      }
+    }
+  }),
+);
+
 Deno.test("--precision is part of the run", async () => {
   const path = await Deno.makeTempDir();
   const { precision: _, ...old } = tinyRun(mae);

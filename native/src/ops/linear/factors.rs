@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Bytes of a strip.
-const STRIP: usize = 256 << 10;
+const STRIP: usize = 128 << 10;
 
 /// x `[rows][c_in]` and dy `[rows][c_out]` of a gradient dy^T x. Both bf16: no parameter is, so no update changes them.
 pub struct Factors {
@@ -39,11 +39,12 @@ impl Factors {
         let (x, dy) = (Factor::rows(x, c_in), Factor::rows(dy, c_out));
         by_tile!(bf16, G, R, tile => gram::<G, R>(x, dy, self.c, self.x.len / c_in, tile))
     }
-    /// Calls `body` with every strip of the gradient and where it lies; strips run in parallel.
-    pub fn strips(&self, body: impl Fn(Range<usize>, &[f32]) + Sync) {
+    /// Calls `body` with every strip of the gradient and where it lies, after `soon` with parts of that; strips run in
+    /// parallel.
+    pub fn strips(&self, soon: impl Fn(Range<usize>) + Sync, body: impl Fn(Range<usize>, &[f32]) + Sync) {
         let ([c_in, c_out], x, dy) = (self.c, self.x.of::<bf16>(), self.dy.of::<bf16>());
         let (left, right) = (Factor::columns(dy, c_out), Factor::columns(x, c_in));
-        by_tile!(bf16, G, R, tile => strips::<G, R>(left, right, self.c, x.len() / c_in, tile, &body))
+        by_tile!(bf16, G, R, tile => strips::<G, R>(left, right, self.c, x.len() / c_in, tile, &soon, &body))
     }
 }
 
@@ -91,6 +92,7 @@ fn strips<const G: usize, const R: usize>(
     [c_in, c_out]: [usize; 2],
     rows: usize,
     tile: Tile,
+    soon: &(impl Fn(Range<usize>) + Sync),
     body: &(impl Fn(Range<usize>, &[f32]) + Sync),
 ) {
     let lanes = lanes::<G, R>(rows);
@@ -104,7 +106,10 @@ fn strips<const G: usize, const R: usize>(
         let mut packed = Scratch::<u32>::new(out.len().div_ceil(R) * lanes * R);
         pack_left::<G, R, _>(left, out.clone(), 0..rows, lanes, &mut packed);
         let mut values = Scratch::<f32>::new(out.len() * c_in);
-        for (panel, right) in panels.chunks_exact(lanes * N).enumerate() {
+        let part = |panel: usize| out.start * c_in + (out.len() * panel * N).min(values.len());
+        let parts: Vec<_> = (0..c_in.div_ceil(N)).map(|panel| part(panel)..part(panel + 1)).collect();
+        for ((panel, right), part) in panels.chunks_exact(lanes * N).enumerate().zip(parts) {
+            soon(part);
             let (first, width) = (panel * N, N.min(c_in - panel * N));
             for (left, to) in packed.chunks_exact(lanes * R).zip(values.chunks_mut(R * c_in)) {
                 let mut sums = [0f32; amx::M * N];

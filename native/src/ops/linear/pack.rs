@@ -28,20 +28,11 @@ impl<'a, E: Element> Factor<'a, E> {
     }
     /// Asks for the values of `rows` and `depth` that are the `share`-th of `shares` parts, for the second cache.
     pub fn ask(&self, rows: &Range<usize>, depth: &Range<usize>, share: usize, shares: usize) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            let (lines, line, apart) =
-                if self.column == 1 { (rows, depth, self.row) } else { (depth, rows, self.column) };
-            let part = |i: usize| lines.start + lines.len() * i / shares;
-            for first in (part(share)..part(share + 1)).map(|i| i * apart) {
-                for at in (first + line.start..first + line.end).step_by(64 / size_of::<E>()) {
-                    unsafe { _mm_prefetch::<_MM_HINT_T1>(self.values.as_ptr().wrapping_add(at) as *const i8) };
-                }
-            }
+        let (lines, line, apart) = if self.column == 1 { (rows, depth, self.row) } else { (depth, rows, self.column) };
+        let part = |i: usize| lines.start + lines.len() * i / shares;
+        for first in (part(share)..part(share + 1)).map(|i| i * apart) {
+            ask(self.values.as_ptr(), first + line.start..first + line.end);
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (rows, depth, share, shares);
     }
     /// Panels of R rows of `rows`, of the summed indices `depth`.
     pub fn pack<const G: usize, const R: usize>(&self, rows: Range<usize>, depth: Range<usize>, out: &mut [u32]) {
@@ -135,6 +126,18 @@ fn plain<E: Element, const G: usize, const R: usize, const WIDE: bool>(
             }
         }
     }
+}
+
+/// Asks for values that come soon, for the second cache.
+#[inline(always)]
+pub fn ask<E>(values: *const E, range: Range<usize>) {
+    #[cfg(target_arch = "x86_64")]
+    for at in range.step_by(64 / size_of::<E>()) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(values.wrapping_add(at) as *const i8) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, range);
 }
 
 /// Asks for `count` values of a row that comes soon: rows far apart are not foreseen by the processor.

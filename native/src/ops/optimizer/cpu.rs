@@ -2,8 +2,10 @@
 
 use crate::ops::conv3d::direct::Shared;
 use crate::ops::linear::factors::Factors;
+use crate::ops::linear::pack::ask;
 use crate::wide;
 use rayon::prelude::*;
+use std::ops::Range;
 
 const STRETCH: usize = 1 << 14;
 
@@ -98,7 +100,8 @@ pub fn adamw(rule: [f32; 9], p: &mut [f32], g: &[f32], (m, v, largest): Moments)
 pub fn adamw_in_strips(rule: [f32; 9], p: &mut [f32], gradient: &Factors, (m, v, largest): Moments) {
     let top = largest.map(|top| Shared(top.as_mut_ptr()));
     let [p, m, v] = [p, m, v].map(|values| Shared(values.as_mut_ptr()));
-    gradient.strips(|strip, g| {
+    let soon = |part: Range<usize>| [&p, &m, &v].into_iter().chain(&top).for_each(|of| ask(of.0, part.clone()));
+    gradient.strips(soon, |strip, g| {
         let part = |of: &Shared<f32>| unsafe { std::slice::from_raw_parts_mut(of.at(strip.start), strip.len()) };
         match &top {
             None => move_adamw(rule, part(&p), g, part(&m), part(&v)),
