@@ -183,7 +183,7 @@ export const symbols = {
   // rule, but multiplying bf16 tensors in f32 in the forward pass and the data gradient.
   // (choice)
   vx_conv3d_algorithm: { parameters: ["u32"], result: "f64" },
-  // Forces the convolutions and linear layers to an instruction set (1 portable, 2 AVX2, 3 AVX-512, 4 AVX-512 with bf16; 0: the best).
+  // Forces the convolutions and linear layers to an instruction set (1 portable, 2 AVX2, 3 AVX-512, 4 AVX-512 with bf16, 5 AMX, 6 AMX emulated; 0: the best). The vectors in use.
   // (level)
   vx_force_isa: { parameters: ["u32"], result: "f64" },
   // Whether convolutions that follow may use wgmma. 1: the GPU in use has it.
@@ -407,7 +407,7 @@ export const symbols = {
   // Gradient of the input from that of the output.
   // (dy, weight, rows, c_in, c_out)
   vx_linear_grad_input: { parameters: ["u32", "u32", "u32", "u32", "u32"], result: "f64" },
-  // Gradient of the weight, f32.
+  // Gradient of the weight, f32. Where x and dy are smaller it waits as these (`factors`).
   // (x, dy, rows, c_in, c_out)
   vx_linear_grad_weight: { parameters: ["u32", "u32", "u32", "u32", "u32"], result: "f64" },
   // silu(gate) * value.
