@@ -24,6 +24,9 @@ const KINDS = {
   invertedPower: 13,
 } as const;
 
+/** All kinds of changes. */
+export const KIND_NAMES = Object.keys(KINDS) as readonly (keyof typeof KINDS)[];
+
 /** One change: its kind, its parameters (as `vx_intensity_wait` has them), and the seed of its noise. */
 export interface Change {
   kind: keyof typeof KINDS;
@@ -31,6 +34,11 @@ export interface Change {
   /** Parameters after the first. */
   more?: number[];
   seed: number;
+}
+
+/** The number of a change as `vx_intensity_wait` and `vx_view` know it. */
+export function kindOf(kind: Change["kind"]): number {
+  return KINDS[kind];
 }
 
 /** Changes of view 0 or 1 of pair `index`, in the order in which they are applied. Channel probabilities are folded in. */

@@ -5,6 +5,7 @@
 import { UserError } from "../errors.ts";
 import { changed, drawBent, drawReversal } from "./amaes.ts";
 import { applyIntensity, drawIntensity } from "./augment.ts";
+import { ViewBatch, Views } from "./images.ts";
 import { type Elastic, sampleView } from "./sample.ts";
 import {
   type Box,
@@ -20,13 +21,15 @@ import {
 /** Input of one training step. */
 export interface Batch {
   /** [n, z, y, x]; n = batch, or 2 * batch: all first views, then all second ones. */
-  images: Float32Array;
+  readonly images: Float32Array;
   /** What the network gets of each image where its intensities are changed (AMAES); absent: the images. */
   inputs?: Float32Array;
   /** [n, 6]: the common part, lo z, y, x, hi z, y, x, as fractions of each view; empty for single views. */
   overlap: Float32Array;
   /** Volume of each image. */
   ids: string[];
+  /** What makes the images where that is part of the step (`imagesOf`); the loader frees it with the next batch. */
+  readonly views?: Views;
 }
 
 /** What the loader reads volumes from: a Store. */
@@ -57,6 +60,8 @@ export interface LoaderOptions {
   augment?: boolean;
   /** Batches prepared ahead. */
   ahead?: number;
+  /** Images are made with the step, by the device that computes it, instead of here; not those with `inputs`. */
+  later?: boolean;
 }
 
 /** One view to sample, where it goes in the batch, and the keys of its intensity changes. */
@@ -77,12 +82,21 @@ export class Loader {
   #last: Promise<unknown> = Promise.resolve();
   #step: number;
   #read = 0;
+  #given?: Batch;
   #closed = false;
   #waited = 0;
 
   constructor(options: LoaderOptions) {
     const { pairs, ...rest } = options;
-    this.#options = { start: 0, augment: true, ahead: 2, defects: [], reversal: false, ...rest };
+    this.#options = {
+      start: 0,
+      augment: true,
+      ahead: 2,
+      defects: [],
+      reversal: false,
+      later: false,
+      ...rest,
+    };
     this.#pairs = pairs?.[Symbol.asyncIterator]();
     this.#step = this.#options.start;
   }
@@ -92,13 +106,14 @@ export class Loader {
     return this.#waited;
   }
 
-  /** The next batch. @throws UserError when the piped pairs are used up, for a bad pair or a damaged volume */
+  /** The next batch; the one before it is done with. @throws UserError when the piped pairs are used up, for a bad pair or a damaged volume */
   async next(): Promise<Batch> {
     if (this.#closed) throw new Error("loader: it is closed");
     const began = performance.now();
     while (this.#queue.length <= this.#options.ahead) this.#prepare();
+    this.#given?.views?.[Symbol.dispose]();
     try {
-      return await this.#queue.shift()!;
+      return this.#given = await this.#queue.shift()!;
     } finally {
       this.#waited += (performance.now() - began) / 1000;
     }
@@ -107,8 +122,11 @@ export class Loader {
   /** Ends preparation and lets go of the pairs; a pipe that is silent is not waited for. */
   async close(): Promise<void> {
     this.#closed = true;
+    this.#given?.views?.[Symbol.dispose]();
+    const freed = this.#queue.map((batch) => batch.then(({ views }) => views?.[Symbol.dispose]()));
+    const all = Promise.allSettled(freed);
     if (this.#pairs) this.#pairs.return?.()?.catch(() => {});
-    else await Promise.allSettled(this.#queue);
+    else await all;
   }
 
   /** Adds the next batch to the queue; batches are prepared one after the other. */
@@ -163,12 +181,23 @@ export class Loader {
   }
 
   async #make(step: number): Promise<Batch> {
-    const { store, patch, batch, views, reversal } = this.#options;
+    const { store, patch, batch, views, reversal, later } = this.#options;
     const [n, size] = [batch * views, patch[0] * patch[1] * patch[2]];
-    const images = new Float32Array(n * size);
-    const inputs = reversal ? new Float32Array(images.length) : undefined;
     const overlap = new Float32Array(views === 2 ? n * 6 : 0);
     const ids = new Array<string>(n);
+    if (later && !reversal) {
+      const made = new Views(patch);
+      for (const job of await this.#jobs(step)) {
+        if (this.#closed) break;
+        const [voxels, { shape }] = [await store.read(job.volume), store.get(job.volume)!];
+        await made.add(job.slot, voxels, shape, job.view, job.key ? drawIntensity(...job.key) : []);
+        if (job.overlap) overlap.set(job.overlap, job.slot * 6);
+        ids[job.slot] = job.volume;
+      }
+      return new ViewBatch(made, overlap, ids);
+    }
+    const images = new Float32Array(n * size);
+    const inputs = reversal ? new Float32Array(images.length) : undefined;
     for (const job of await this.#jobs(step)) {
       if (this.#closed) break;
       const shape = store.get(job.volume)!.shape;

@@ -257,6 +257,35 @@ function cases(): Case[] {
       },
     });
   }
+  const CHANGES = [
+    "view, turned",
+    "Gaussian",
+    "Rician",
+    "blur",
+    "brightness",
+    "contrast",
+    "gamma",
+    "inverted",
+    "coarse",
+  ];
+  CHANGES.forEach((name, i) =>
+    list.push({
+      name: i ? `${name} change of a view` : name,
+      tolerance: EXACT,
+      make() {
+        const region = matrix(20 * 22 * 30, 1, 1);
+        const bounds = Uint32Array.of(20, 22, 30, 3, 0, 1, 25, 22, 33, 12, 14, 18);
+        const affine = Float64Array.of(0.9, 0.3, 0, 4, -0.3, 0.8, 0.1, 5, 0, -0.1, 1.2, 2.5);
+        const changes = Float64Array.from(i ? [i - 1, 0.7, 4e9] : []);
+        const body = () => {
+          const out = Tensor.full(0, 12 * 14 * 18, 1);
+          native().vx_view(out.handle, 0, region.handle, bounds, 12, affine, 12, 0, changes, changes.length);
+          return out;
+        };
+        return { inputs: [], body };
+      },
+    })
+  );
   const pair = (name: string, op: (p: Tensor, z: Tensor) => Tensor) =>
     list.push({
       name,

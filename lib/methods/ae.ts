@@ -1,7 +1,8 @@
 /** Autoencoding: reconstruct the whole crop, nothing hidden; the lowest row of the ladder. */
+import { imagesOf } from "../data/images.ts";
 import { scale } from "../ops/elementwise.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
-import { Grid, Tensor, volume } from "../tensor.ts";
+import { Grid } from "../tensor.ts";
 import { defineMethod } from "./method.ts";
 
 /** The aligned-AE settings of LatentCampus without their alignment term: Huber over all voxels, weight 5, lr 5e-3. */
@@ -18,15 +19,14 @@ export const ae = defineMethod({
   bind({ network, patch, options }) {
     return {
       loss({ batch, random }) {
-        const samples = batch.images.length / volume(patch);
-        const image = Tensor.from(batch.images, 1, { grid: Grid.dense(samples), side: patch });
+        const image = imagesOf(batch, { grid: Grid.dense(batch.ids.length), side: patch });
         const output = network.decode(network.encode(image, undefined, random), random);
         const reconstruction = reconstructionLoss(output, image, null, options.loss);
         return {
           loss: scale(reconstruction, options.reconstruction),
           terms: { reconstruction },
           output,
-          hidden: new Float32Array(batch.images.length),
+          hidden: new Float32Array(image.length),
           whole: true,
         };
       },

@@ -262,8 +262,9 @@ function bind(context: Context<Family>): Learner {
     state: teacher.state,
     start: () => teacher.follow(0),
     afterStep: () => teacher.follow(o.momentum),
-    loss({ batch: { images, overlap }, random }) {
-      const { pyramid, image, hidden } = encodeMasked(network, images, patch, o.cell, o.ratio, random);
+    loss({ batch, random }) {
+      const { overlap } = batch;
+      const { pyramid, image, hidden } = encodeMasked(network, batch, patch, o.cell, o.ratio, random);
       const maps: Tensor[] = [];
       const output = network.decode(pyramid, random, maps);
       const reconstruction = reconstructionLoss(output, image, Tensor.from(hidden, 1, image.layout), o.loss);

@@ -1,7 +1,7 @@
 /** Masked autoencoding: hide random cubes of the input, reconstruct their voxels with the whole network. */
 import { UserError } from "../errors.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
-import { Tensor, volume } from "../tensor.ts";
+import { Tensor } from "../tensor.ts";
 import { cellOption, checkMask, encodeMasked, exchanged, hiddenVoxels, ratioOption } from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
@@ -33,10 +33,10 @@ export const mae = defineMethod({
       );
     }
     return {
-      loss({ batch: { images }, random }) {
-        const masked = encodeMasked(network, images, patch, cell, ratio, random);
+      loss({ batch, random }) {
+        const masked = encodeMasked(network, batch, patch, cell, ratio, random);
         const { pyramid, image, mask } = masked;
-        const samples = images.length / volume(patch);
+        const samples = batch.ids.length;
         const hidden = exchanges ? hiddenVoxels(exchanged(mask), samples, patch, side) : masked.hidden;
         const output = network.decode(pyramid, random);
         const loss = reconstructionLoss(output, image, Tensor.from(hidden, 1, image.layout), kind);

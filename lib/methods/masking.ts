@@ -2,6 +2,9 @@
 import { UserError } from "../errors.ts";
 import type { Network } from "../nn/network.ts";
 import type { Rng } from "../rng.ts";
+import { imagesOf } from "../data/images.ts";
+import type { Batch } from "../data/loader.ts";
+import { densify, gatherBlocks } from "../ops/densify.ts";
 import { Grid, type Side, Tensor, volume } from "../tensor.ts";
 
 /** Block masks of a batch. Visible = 1. */
@@ -113,26 +116,37 @@ export function exchanged({ dims, visible }: Mask): Mask {
 /**
  * Masks a batch and encodes it. A CNN sees zeros in hidden cells of `cell` voxels; a token network only its visible
  * tokens.
- * @param images `[n][z][y][x]`
  */
 export function encodeMasked(
   network: Network,
-  images: Float32Array,
+  batch: Batch,
   patch: Side,
   cell: number,
   ratio: number,
   random: Rng,
 ): Masked {
-  const samples = images.length / volume(patch);
+  const samples = batch.ids.length;
   const layout = { grid: Grid.dense(samples), side: patch };
   const side = network.token ?? cell;
   const mask = drawMask(random, samples, patch, side, ratio);
   const hidden = hiddenVoxels(mask, samples, patch, side);
-  const image = Tensor.from(images, 1, layout);
+  const image = imagesOf(batch, layout);
   const pyramid = network.token
     ? network.encode(image, mask.visible, random)
-    : network.encode(Tensor.from(hide(images, hidden), 1, layout), undefined, random);
+    : network.encode(blanked(batch, image, mask, hidden), undefined, random);
   return { pyramid, image, hidden, mask };
+}
+
+/** `image`, that of `batch`, with hidden voxels set to 0. */
+export function blanked(batch: Batch, image: Tensor, mask: Mask, hidden: Float32Array): Tensor {
+  if (!batch.views) return Tensor.from(hide(batch.images, hidden), 1, image.layout);
+  const { grid, side } = image.space;
+  const cells = new Grid(grid.samples, mask.dims, mask.visible);
+  return densify(
+    gatherBlocks(image, cells, side.map((s, d) => s / mask.dims[d]) as unknown as Side),
+    null,
+    grid,
+  );
 }
 
 /** The images with hidden voxels set to 0, the mean intensity after z-scoring. */

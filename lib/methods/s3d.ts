@@ -2,6 +2,7 @@
  * S3D: sparse masked autoencoding for CNNs. The encoder computes and stores visible blocks only; holes are filled with
  * a learned token per level before an ordinary decoder reconstructs them.
  */
+import { imagesOf } from "../data/images.ts";
 import { UserError } from "../errors.ts";
 import { conv3d } from "../ops/conv3d.ts";
 import { densify, gatherBlocks } from "../ops/densify.ts";
@@ -9,7 +10,7 @@ import { instanceNorm } from "../ops/norm.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
 import type { Rng } from "../rng.ts";
 import { Grid, type Side, Tensor, volume } from "../tensor.ts";
-import { cellOption, cellsOf, drawMask, hiddenVoxels, hide } from "./masking.ts";
+import { blanked, cellOption, cellsOf, drawMask, hiddenVoxels } from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
 /** Normal with standard deviation 0.02, cut at 0.02 on both sides. */
@@ -18,11 +19,6 @@ function tokenValue(rng: Rng): number {
     const value = 0.02 * rng.normal();
     if (Math.abs(value) <= 0.02) return value;
   }
-}
-
-/** The images with zeros in their hidden voxels, on the layout of `image`. */
-function zeroed(images: Float32Array, hidden: Float32Array, image: Tensor): Tensor {
-  return Tensor.from(hide(images, hidden), 1, image.layout);
 }
 
 /** Wald et al. 2025, section 3: 32^3 cells (16^3 in the released code), ratio U(0.6, 0.9) drawn once per batch. */
@@ -76,7 +72,7 @@ export const s3d = defineMethod({
     }
     return {
       loss({ batch, random }) {
-        const samples = batch.images.length / volume(patch);
+        const samples = batch.ids.length;
         const ratio = Math.min(
           Math.max(options.dynamic ? random.uniform(lowest, highest) : lowest, low),
           high,
@@ -84,12 +80,12 @@ export const s3d = defineMethod({
         const mask = drawMask(random, samples, patch, cell, ratio);
         const hidden = hiddenVoxels(mask, samples, patch, cell);
         const dense = Grid.dense(samples);
-        const image = Tensor.from(batch.images, 1, { grid: dense, side: patch });
+        const image = imagesOf(batch, { grid: dense, side: patch });
         const visible = new Grid(samples, mask.dims, mask.visible);
         const blocks = (x: Tensor) =>
           gatherBlocks(x, visible, x.space.side.map((s, d) => s / mask.dims[d]) as unknown as Side);
         const pyramid = leaks ? network.encode(image, undefined, random, blocks) : network.encode(
-          options.sparse ? blocks(image) : zeroed(batch.images, hidden, image),
+          options.sparse ? blocks(image) : blanked(batch, image, mask, hidden),
           undefined,
           random,
         );

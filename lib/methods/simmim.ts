@@ -1,6 +1,7 @@
 /** SimMIM: hidden tokens are swapped for a mask token before the trunk, voxels come straight from its output. */
+import { imagesOf } from "../data/images.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
-import { Grid, Tensor, volume } from "../tensor.ts";
+import { Grid, Tensor } from "../tensor.ts";
 import { checkMask, drawMask, hiddenVoxels, ratioOption } from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
@@ -18,11 +19,11 @@ export const simmim = defineMethod({
     checkMask(patch, cell, ratio);
     return {
       loss({ batch, random }) {
-        const samples = batch.images.length / volume(patch);
+        const samples = batch.ids.length;
         const layout = { grid: Grid.dense(samples), side: patch };
         const mask = drawMask(random, samples, patch, cell, ratio);
         const hidden = hiddenVoxels(mask, samples, patch, cell);
-        const image = Tensor.from(batch.images, 1, layout);
+        const image = imagesOf(batch, layout);
         const output = network.decode(network.encode(image, mask.visible, random), random);
         const loss = reconstructionLoss(output, image, Tensor.from(hidden, 1, layout), "mse");
         return { loss, terms: { reconstruction: loss }, output, hidden };

@@ -24,12 +24,12 @@ async function reconstructions(trainer: Trainer, loader: Loader): Promise<{ name
     const outcome = Tape.none(() => trainer.learner.loss({ batch, random: new Rng(seed, "mask", 0) }));
     return { output: outcome.output.read(), hidden: outcome.hidden, whole: outcome.whole };
   });
-  const size = volume(patch);
+  const [size, { images, inputs = images }] = [volume(patch), batch];
   const rows = Array.from({ length: Math.min(SHOWN, output.length / size) }, (_, n) => {
     const part = (values: Float32Array) => values.slice(n * size, (n + 1) * size);
-    const image = part(batch.images);
+    const image = part(images);
     const mask = part(hidden);
-    const input = part(batch.inputs ?? batch.images);
+    const input = part(inputs);
     const made = part(output).map((v, i) => whole || mask[i] ? v : image[i]);
     const window = percentileWindow(image);
     const span = window[1] - window[0];

@@ -29,6 +29,7 @@ function loaderOf({ config, method, store }: Plan, start: number, pairs?: AsyncI
     start,
     pairs,
     defects: pairDefects(compat),
+    later: device() === "cuda",
   });
 }
 
@@ -75,7 +76,7 @@ export async function estimateRun(plan: Plan): Promise<{ seconds: number } & Rec
   const planned_memory_bytes = await announce(trainer);
   const source = loaderOf(plan, 0);
   const seconds = await estimate(trainer, () => source.next());
-  source.close();
+  await source.close();
   const { steps } = plan.config;
   const peak_memory_bytes = memory().peakBytes;
   return {
@@ -121,7 +122,7 @@ export async function pretrain(
     if (steps === config.steps) {
       await writeReport(folder, trainer, loaderOf(plan, 0), source.waited, plan.store);
     }
-    source.close();
+    await source.close();
     trainer[Symbol.dispose]();
     await wait();
     log(`memory: ${gib(memory().peakBytes)} at the peak of the run`);

@@ -295,6 +295,8 @@ inline float __shfl_xor_sync(unsigned mask, float v, int distance) {
 
 inline float float_of_bits(unsigned v) { return std::bit_cast<float>(v); }
 
+inline double exact_product(double a, double b) { return a * b; }
+
 inline bf16 to_bf16(float v) {
     if (v != v) return 0x7fff;
     const unsigned bits = std::bit_cast<unsigned>(v);

@@ -7,6 +7,9 @@
 
 __device__ __forceinline__ float float_of_bits(unsigned v) { return __uint_as_float(v); }
 
+/// a * b, rounded before anything is added to it, as on the CPU.
+__device__ __forceinline__ double exact_product(double a, double b) { return __dmul_rn(a, b); }
+
 /// Nearest 16-bit number, ties to even.
 __device__ __forceinline__ bf16 to_bf16(float v) {
     bf16 r;

@@ -4,6 +4,7 @@ import { type Batch, Loader, type LoaderOptions } from "../../lib/data/loader.ts
 import { drawPairs, readPairs } from "../../lib/data/pairs.ts";
 import { drawPair, type Extent, type Triple } from "../../lib/data/views.ts";
 import { Rng } from "../../lib/rng.ts";
+import { memory } from "../../lib/tensor.ts";
 
 const volumes: Extent[] = [{ id: "a", shape: [24, 30, 26] }, { id: "b", shape: [33, 21, 16] }];
 const data = new Map(volumes.map(({ id, shape: [z, y, x] }) => {
@@ -102,4 +103,19 @@ Deno.test("loader: augmentation reversal gives targets and inputs, both function
   assert(changed > 12 && changed < 24, `${changed} of 24 inputs are changed`);
   const [plain] = await take(1, { ...options, augment: false });
   assertEquals(plain.inputs, plain.images);
+});
+
+Deno.test("loader: images made with the step are those made ahead, bit for bit, and nothing of them stays", async () => {
+  const before = memory().tensors;
+  for (const views of [1, 2] as const) {
+    const ahead = await take(4, { views });
+    const loader = new Loader({ ...base, views, later: true });
+    for (const { images, overlap, ids } of ahead) {
+      const batch = await loader.next();
+      assertEquals(batch.images, images);
+      assertEquals([batch.overlap, batch.ids], [overlap, ids]);
+    }
+    await loader.close();
+  }
+  assertEquals(memory().tensors, before);
 });

@@ -30,4 +30,5 @@ pub mod softmax_pool;
 pub mod swiglu;
 pub mod tile;
 pub mod tokens;
+pub mod view;
 pub mod window_attention;

@@ -31,7 +31,8 @@ exports! {
     }
 }
 
-fn apply(values: &mut [f32], shape: [usize; 3], kind: u32, parameters: &[f32], seed: u32) -> Result<()> {
+/// Change `kind` of `vx_intensity_wait`, in place.
+pub fn apply(values: &mut [f32], shape: [usize; 3], kind: u32, parameters: &[f32], seed: u32) -> Result<()> {
     let a = parameters[0];
     let number = |i: usize| parameters.get(i).map_or(0, |&v| v as usize);
     let axis = number(1).min(2);
@@ -155,15 +156,21 @@ fn gamma(values: &mut [f32], exponent: f32) {
     each(values, |_, v| ((v as f64 - new_mean) * scale + mean) as f32);
 }
 
+/// Weights of a Gaussian, cut at 4 sigma.
+pub fn bell(sigma: f32) -> Vec<f32> {
+    let radius = (4.0 * sigma + 0.5) as i64;
+    let bell: Vec<f32> = (-radius..=radius).map(|k| (-0.5 * (k as f32 / sigma).powi(2)).exp()).collect();
+    let total: f32 = bell.iter().sum();
+    bell.iter().map(|w| w / total).collect()
+}
+
 /// Separable Gaussian, cut at 4 sigma, boundary reflected about the outer faces (scipy.ndimage.gaussian_filter).
 fn blur(values: &mut [f32], shape: [usize; 3], sigma: f32) {
     if sigma == 0.0 {
         return;
     }
-    let radius = (4.0 * sigma + 0.5) as i64;
-    let bell: Vec<f32> = (-radius..=radius).map(|k| (-0.5 * (k as f32 / sigma).powi(2)).exp()).collect();
-    let total: f32 = bell.iter().sum();
-    let bell: Vec<f32> = bell.iter().map(|w| w / total).collect();
+    let bell = bell(sigma);
+    let radius = bell.len() as i64 / 2;
     let strides = [shape[1] * shape[2], shape[2], 1];
     let (nx, side) = (shape[2], bell.len() / 2);
     let reflect = |i: i64, n: usize| {
@@ -195,9 +202,14 @@ fn blur(values: &mut [f32], shape: [usize; 3], sigma: f32) {
     }
 }
 
+/// The shape at `zoom` times the size of each axis.
+pub fn coarser(shape: [usize; 3], zoom: [f64; 3]) -> [usize; 3] {
+    std::array::from_fn(|d| ((shape[d] as f64 * zoom[d]).round() as usize).clamp(1, shape[d]))
+}
+
 /// Nearest voxels down to `zoom` times the size of each axis, cubic spline up again.
 fn low_resolution(values: &mut [f32], shape: [usize; 3], zoom: [f64; 3]) {
-    let small: [usize; 3] = std::array::from_fn(|d| ((shape[d] as f64 * zoom[d]).round() as usize).clamp(1, shape[d]));
+    let small = coarser(shape, zoom);
     let ratio: [f64; 3] = std::array::from_fn(|d| shape[d] as f64 / small[d] as f64);
     let nearest = |d: usize, i: usize| (((i as f64 + 0.5) * ratio[d]) as usize).min(shape[d] - 1);
     let mut coarse = Vec::with_capacity(small.iter().product());

@@ -3,6 +3,7 @@
 
 use crate::abi::Result;
 use crate::memory::huge_pages;
+use crate::ops::view::View;
 use rayon::prelude::*;
 use std::sync::Mutex;
 
@@ -10,7 +11,7 @@ mod elastic;
 pub mod intensity;
 mod interpolate;
 mod kspace;
-mod spline;
+pub mod spline;
 
 use elastic::Bend;
 use interpolate::{Field, taps};
@@ -28,14 +29,10 @@ exports! {
         volume: slice[f32], vz: u32, vy: u32, vx: u32, affine: slice[f64], order: u32, least: bool,
         sigma: f64, alpha: f64, seed: u32, pz: u32, py: u32, px: u32, out: slice_mut[f32]
     ) {
-        let affine = <&[f64; 12]>::try_from(affine).map_err(|_| "sample: the affine needs 12 numbers".to_string())?;
-        let affine: Affine = std::array::from_fn(|r| std::array::from_fn(|c| affine[r * 4 + c]));
+        let affine = affine_of(affine)?;
         let (shape, patch) = ([vz, vy, vx].map(|n| n as usize), [pz, py, px].map(|n| n as usize));
         check("sample", volume.len(), shape)?;
         check("sample", out.len(), patch)?;
-        if affine.iter().flatten().any(|v| !v.is_finite()) {
-            return Err("sample: the affine holds a number that is not finite".into());
-        }
         if alpha > 0.0 && !(sigma > 0.0 && sigma <= 1e3 && alpha <= 1e6) {
             return Err(format!("sample: elastic sigma {sigma} and alpha {alpha}; they must be positive"));
         }
@@ -77,8 +74,43 @@ pub(crate) fn check(what: &str, len: usize, shape: [usize; 3]) -> Result<()> {
     Err(format!("{what}: {len} values for a shape of {} x {} x {}", shape[0], shape[1], shape[2]))
 }
 
+/// The rows of 12 numbers.
+pub fn affine_of(numbers: &[f64]) -> Result<Affine> {
+    let numbers = <&[f64; 12]>::try_from(numbers).map_err(|_| "sample: the affine needs 12 numbers".to_string())?;
+    if numbers.iter().any(|v| !v.is_finite()) {
+        return Err("sample: the affine holds a number that is not finite".into());
+    }
+    Ok(std::array::from_fn(|r| std::array::from_fn(|c| numbers[r * 4 + c])))
+}
+
+/// The voxels of a volume that a view reads: where they begin, and how many.
+pub fn reads(affine: &Affine, shape: [usize; 3], patch: [usize; 3]) -> ([usize; 3], [usize; 3]) {
+    let Some((sign, start)) = crop(affine) else { return needed(affine, 0.0, shape, patch) };
+    let first = |d: usize| if sign[d] > 0 { start[d] } else { start[d] - patch[d] as i64 };
+    let low = std::array::from_fn(|d| first(d).clamp(0, shape[d] as i64 - 1) as usize);
+    let end = |d: usize| (first(d) + patch[d] as i64).clamp(low[d] as i64 + 1, shape[d] as i64) as usize;
+    (low, std::array::from_fn(|d| end(d) - low[d]))
+}
+
+/// Copies the voxels `low`..`low + size` of a volume.
+pub fn cut(volume: &[f32], shape: [usize; 3], low: [usize; 3], size: [usize; 3], out: &mut [f32]) {
+    out.par_chunks_mut(size[2]).enumerate().with_min_len(64).for_each(|(row, line)| {
+        let first = ((low[0] + row / size[1]) * shape[1] + low[1] + row % size[1]) * shape[2] + low[2];
+        line.copy_from_slice(&volume[first..][..size[2]]);
+    });
+}
+
+/// A view by cubic B-splines of its region.
+pub fn interpolate_region(view: &View, region: &[f32], out: &mut [f32]) {
+    let &View { size, low, shape, patch, ref affine, fill } = view;
+    let mut coefficients = vec![0.0; region.len()];
+    spline::prefilter(region, size, [0; 3], size, &mut coefficients);
+    let coefficients = &coefficients[..];
+    taps::<4>(&Field { coefficients, size, low, shape, affine, bend: None, fill: Some(fill) }, patch, out);
+}
+
 /// Sign per axis and offset, when the map is made of flips and whole-voxel shifts.
-fn crop(affine: &Affine) -> Option<([i64; 3], [i64; 3])> {
+pub fn crop(affine: &Affine) -> Option<([i64; 3], [i64; 3])> {
     let mut found = ([1i64; 3], [0i64; 3]);
     for (r, row) in affine.iter().enumerate() {
         let sizes = row[..3].iter().enumerate().map(|(c, v)| if r == c { v.abs() - 1.0 } else { *v });
@@ -94,7 +126,7 @@ fn crop(affine: &Affine) -> Option<([i64; 3], [i64; 3])> {
 
 /// Copies whole voxels; `fill` outside of the volume.
 #[allow(clippy::too_many_arguments)]
-fn copy(
+pub fn copy(
     volume: &[f32],
     shape: [usize; 3],
     sign: [i64; 3],

@@ -79,7 +79,7 @@ pub fn mirror(i: i64, n: usize) -> usize {
 }
 
 /// Weights of the sum that starts the causal pass over `n` values (mirror boundary), times the gain of the filter.
-fn start(n: usize) -> Vec<f32> {
+pub fn start(n: usize) -> Vec<f32> {
     let period = 2 * n as i32 - 2;
     let scale = GAIN / (1.0 - POLE.powi(period));
     let weight = |k: usize| {

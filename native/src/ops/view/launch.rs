@@ -1,0 +1,138 @@
+//! The kernels of `kernel.cu` as the contract asks for them.
+
+use super::{Change, View};
+use crate::abi::Result;
+use crate::gpu::{self, At, Piece, Value, one_each, over};
+use crate::launch;
+use crate::sample::{self, intensity, spline};
+use crate::tensor::Buffer;
+
+/// Blocks that sum up values, at most: fixed, so that the bits do not depend on the card.
+const PARTS: usize = 256;
+/// Bytes of `Moments` of kernel.cu.
+const MOMENTS: usize = 32;
+
+/// `View` of kernel.cu.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Sight {
+    size: [i32; 3],
+    low: [i32; 3],
+    shape: [i32; 3],
+    patch: [i32; 3],
+    affine: [f64; 12],
+    fill: f32,
+    filled: i32,
+}
+impl Value for Sight {}
+
+/// `Crop` of kernel.cu.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Crop {
+    sign: [i32; 3],
+    start: [i32; 3],
+}
+impl Value for Crop {}
+
+/// From the whole of `size` to `patch`, `ratio` voxels of one for a voxel of the other.
+fn scaled(size: [usize; 3], patch: [usize; 3], ratio: [f64; 3]) -> Sight {
+    let [size, patch] = [size, patch].map(|v| v.map(|n| n as i32));
+    let affine = std::array::from_fn(|i| if i % 5 == 0 { ratio[i / 5] } else { 0.0 });
+    Sight { size, low: [0; 3], shape: size, patch, affine, fill: 0.0, filled: 0 }
+}
+
+/// Turns values `[z][y][x]` into cubic B-spline coefficients.
+fn prefilter(at: At, size: [usize; 3]) -> Result<()> {
+    for d in (0..3).filter(|&d| size[d] > 1) {
+        let (n, inner) = (size[d], size[d + 1..].iter().product::<usize>());
+        let (lines, start) = (size.iter().product::<usize>() / n, spline::start(n));
+        let (weights, grid) = (gpu::upload(&start), one_each(lines));
+        let (lines, starts) = (lines as i64, start.len() as i32);
+        launch!("view_filter", grid, 256, 0, at, lines, n as i32, inner as i64, weights.at(), starts)?;
+    }
+    Ok(())
+}
+
+/// Mean, standard deviation and range.
+fn moments(at: At, n: usize) -> Result<Piece> {
+    let blocks = over(n)[0].min(PARTS);
+    let (partial, out) = (gpu::scratch::<u8>(MOMENTS * blocks), gpu::scratch::<u8>(MOMENTS));
+    launch!("view_sums", [blocks, 1, 1], 256, 256 * MOMENTS, at, n as i64, partial.at())?;
+    launch!("view_moments", [1; 3], 32, 0, partial.at(), blocks as i32, n as i64, out.at())?;
+    Ok(out)
+}
+
+fn scale(at: At, n: usize, factor: f32) -> Result<()> {
+    launch!("view_scale", over(n), 256, 0, at, n as i64, factor)
+}
+
+fn gamma(at: At, n: usize, exponent: f32) -> Result<()> {
+    let before = moments(at, n)?;
+    launch!("view_gamma", over(n), 256, 0, at, n as i64, exponent, before.at())?;
+    let after = moments(at, n)?;
+    launch!("view_restore", over(n), 256, 0, at, n as i64, before.at(), after.at())
+}
+
+fn blur(at: At, shape: [usize; 3], sigma: f32) -> Result<()> {
+    if sigma == 0.0 {
+        return Ok(());
+    }
+    let (n, bell) = (shape.iter().product::<usize>(), intensity::bell(sigma));
+    let (weights, radius) = (gpu::upload(&bell), bell.len() as i32 / 2);
+    let (one, two) = (gpu::scratch::<f32>(n), gpu::scratch::<f32>(n));
+    for (d, [from, to]) in [[at, one.at()], [one.at(), two.at()], [two.at(), at]].into_iter().enumerate() {
+        let (side, inner) = (shape[d] as i32, shape[d + 1..].iter().product::<usize>() as i64);
+        launch!("view_blur", over(n), 256, 0, from, n as i64, side, inner, weights.at(), radius, to)?;
+    }
+    Ok(())
+}
+
+/// Nearest voxels down, cubic spline up again.
+fn low_resolution(at: At, shape: [usize; 3], zoom: f32) -> Result<()> {
+    let small = intensity::coarser(shape, [zoom as f64; 3]);
+    let ratio: [f64; 3] = std::array::from_fn(|d| shape[d] as f64 / small[d] as f64);
+    let (n, coarse) = (small.iter().product::<usize>(), gpu::scratch::<f32>(small.iter().product()));
+    launch!("view_nearest", over(n), 256, 0, scaled(shape, small, ratio), at, coarse.at())?;
+    prefilter(coarse.at(), small)?;
+    let (sight, grid) = (scaled(small, shape, ratio.map(|r| 1.0 / r)), over(shape.iter().product()));
+    launch!("view_taps", grid, 256, 0, sight, coarse.at(), at)
+}
+
+fn change(at: At, shape: [usize; 3], change: &Change) -> Result<()> {
+    let (n, &Change { kind, a, seed }) = (shape.iter().product::<usize>(), change);
+    match kind {
+        0 | 1 => launch!("view_noise", over(n), 256, 0, at, n as i64, kind as i32, a, seed as i32),
+        2 => blur(at, shape, a),
+        3 => scale(at, n, a),
+        4 => {
+            let of = moments(at, n)?;
+            launch!("view_contrast", over(n), 256, 0, at, n as i64, a, of.at())
+        }
+        5 => gamma(at, n, a),
+        6 => {
+            scale(at, n, -1.0)?;
+            gamma(at, n, a)?;
+            scale(at, n, -1.0)
+        }
+        _ => low_resolution(at, shape, a),
+    }
+}
+
+/// The view and its changes, into image `slot` of `out`.
+pub fn forward(view: &View, region: &Buffer, changes: &[Change], out: &Buffer, slot: usize) -> Result<()> {
+    let voxels = view.patch.iter().product::<usize>();
+    let at = At(out.device_mut().0 + 4 * (slot * voxels) as u64);
+    let part = gpu::upload(region.values());
+    let [size, low, shape, patch] = [view.size, view.low, view.shape, view.patch].map(|v| v.map(|n| n as i32));
+    let affine = std::array::from_fn(|i| view.affine[i / 4][i % 4]);
+    let sight = Sight { size, low, shape, patch, affine, fill: view.fill, filled: 1 };
+    if let Some((sign, start)) = sample::crop(&view.affine) {
+        let crop = Crop { sign: sign.map(|v| v as i32), start: start.map(|v| v as i32) };
+        launch!("view_crop", over(voxels), 256, 0, sight, crop, part.at(), at)?;
+    } else {
+        prefilter(part.at(), view.size)?;
+        launch!("view_taps", over(voxels), 256, 0, sight, part.at(), at)?;
+    }
+    changes.iter().try_for_each(|c| change(at, view.patch, c))
+}

@@ -1,0 +1,95 @@
+/** Views made on the emulated card with the step, beside those that the loader makes on the CPU. */
+import { assert, assertEquals } from "@std/assert";
+import { KIND_NAMES, kindOf } from "../../lib/data/augment.ts";
+import { Views } from "../../lib/data/images.ts";
+import { Loader } from "../../lib/data/loader.ts";
+import type { Triple, View } from "../../lib/data/views.ts";
+import { deviceReport } from "../../lib/device.ts";
+import { noise } from "../../lib/gpu/parity.ts";
+import { method } from "../../lib/methods/registry.ts";
+import { native } from "../../lib/native/library.ts";
+import { memory, wait } from "../../lib/tensor.ts";
+import { Trainer } from "../../lib/train/pretrain.ts";
+import { tiny, tinyRun } from "../parity/tiny.ts";
+import { openEmulated } from "./library.ts";
+
+const ignore = !openEmulated();
+
+/** Blobs, so that interpolation matters and the range is not that of noise. */
+function blobs([z, y, x]: Triple): Float32Array {
+  const grain = noise(z * y * x, 3);
+  return grain.map((v, i) => Math.sin(i % x / 3) * Math.cos(Math.floor(i / x) % y / 4) + 0.2 * v);
+}
+
+const VOLUMES = [{ id: "a", shape: [26, 30, 24] as Triple }, { id: "b", shape: [15, 20, 33] as Triple }];
+const voxels = new Map(VOLUMES.map(({ id, shape }) => [id, blobs(shape)]));
+const store = {
+  volumes: VOLUMES,
+  get: (id: string) => VOLUMES.find((v) => v.id === id),
+  read: (id: string) => Promise.resolve(voxels.get(id)!),
+};
+
+/** Largest difference relative to the largest value. */
+function off(got: Float32Array, want: Float32Array): number {
+  const size = want.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+  return got.reduce((m, v, i) => Math.max(m, Math.abs(v - want[i])), 0) / size;
+}
+
+const WAYS: Record<string, number[][]> = {
+  "a crop": [[1, 0, 0, 3], [0, 1, 0, 5], [0, 0, 1, -2]],
+  "a mirrored crop": [[-1, 0, 0, 17], [0, 1, 0, 5], [0, 0, -1, 20]],
+  "turned and scaled": [[0.9, 0.3, 0, 1], [-0.3, 0.8, 0.1, 5], [0, -0.1, 1.2, 2.5]],
+};
+
+Deno.test({
+  name: "emulated card: a view is as on the CPU (1e-5), with every change of intensity (5e-5)",
+  ignore,
+  async fn() {
+    const { id, shape } = VOLUMES[0];
+    const patch: Triple = [12, 9, 17];
+    const made = async (affine: number[][], kind: string | null, gpu: boolean) => {
+      native().vx_device_use(gpu);
+      using views = new Views(patch);
+      const changes = kind === null ? [] : [{ kind: kind as "blur", a: 0.7, seed: 4e9 }];
+      await views.add(0, voxels.get(id)!, shape, { affine } as View, changes);
+      return views.read();
+    };
+    for (const [way, affine] of Object.entries(WAYS)) {
+      const tolerance = way === "turned and scaled" ? 1e-5 : 0;
+      const error = off(await made(affine, null, true), await made(affine, null, false));
+      assert(error <= tolerance, `${way}: ${error}`);
+    }
+    for (const kind of KIND_NAMES.filter((kind) => kindOf(kind) < 8)) {
+      const affine = WAYS["turned and scaled"];
+      const error = off(await made(affine, kind, true), await made(affine, kind, false));
+      assert(error < 5e-5, `${kind}: ${error}`);
+    }
+    assertEquals(memory().bytes, 0);
+  },
+});
+
+for (const name of ["mae", "cva"]) {
+  Deno.test({
+    name: `emulated card: a step of ${name} on views made with it, as on those made ahead on the CPU (5e-3)`,
+    ignore,
+    async fn() {
+      const losses: number[] = [];
+      for (const gpu of [false, true]) {
+        native().vx_device_use(gpu);
+        const config = tinyRun(method(name), tiny, { precision: "bf16" });
+        const { patch, batch, seed } = config;
+        const { views } = method(name);
+        const loader = new Loader({ store, patch: [...patch], batch, seed, views, later: gpu });
+        using trainer = new Trainer(tiny, method(name), config);
+        const data = await loader.next();
+        deviceReport();
+        losses.push((await trainer.step(0, data))!.loss);
+        await loader.close();
+        if (gpu) assertEquals(deviceReport().on_host, {});
+      }
+      assert(Math.abs(losses[1] / losses[0] - 1) < 5e-3, `${losses}`);
+      await wait();
+      assertEquals(memory().bytes, 0);
+    },
+  });
+}
