@@ -117,8 +117,10 @@ async function main({ flags }: Arguments): Promise<number> {
     step: () => steps(work, emulate ? 1 : 5),
     kernel: () => kernels(sizes, 1, emulate ? 1 : 10, card),
     loader: async function* () {
-      if (emulate) return yield await loading(tiny, "s3d", 8, 2, 2);
-      for (const name of ["s3d", "cva"]) yield await loading("resenc-l", name, 128, 2, 10);
+      if (emulate) return yield await loading(tiny, "s3d", 8, 2, 2, true);
+      for (const later of [true, false]) {
+        for (const name of ["s3d", "cva"]) yield await loading("resenc-l", name, 128, 2, 10, later);
+      }
     },
     torch: () => torch(peer, emulate ? "cpu" : "cuda", requests(sizes, peers)),
     ratio: async function* () {

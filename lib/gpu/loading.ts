@@ -1,4 +1,4 @@
-/** Whether the loader keeps up: views per second of it alone, and what a training step waits for it. */
+/** Whether the loader keeps up: views per second of it alone, and what a training step waits for it, with either way. */
 import { architecture } from "../arch/registry.ts";
 import { Loader, type Source } from "../data/loader.ts";
 import { fillOptions } from "../methods/options.ts";
@@ -7,12 +7,13 @@ import type { Architecture } from "../nn/network.ts";
 import { Trainer } from "../train/pretrain.ts";
 import { noise } from "./parity.ts";
 
-/** `waiting_percent`: share of the steps that the training loop waits for its next batch. */
+/** `later`: views are made on the card with the step. `waiting_percent`: share of the steps that the training loop waits for its next batch. */
 export interface LoadingRow {
   method: string;
   arch: string;
   patch: number;
   batch: number;
+  later: boolean;
   views_per_second: number;
   seconds: number;
   waiting_percent: number;
@@ -25,20 +26,21 @@ function noisyStore(side: number): Source {
   return { volumes: [volume], get: () => volume, read: () => Promise.resolve(values) };
 }
 
-/** Times `batches` of the loader alone, then as many steps that take theirs from it. */
+/** Times `batches` of the loader alone, then as many steps that take theirs from it; `later`: views are made with the step. */
 export async function loading(
   arch: Architecture | string,
   name: string,
   patch: number,
   batch: number,
   batches: number,
+  later: boolean,
 ): Promise<LoadingRow> {
   const network = typeof arch === "string" ? architecture(arch) : arch;
   const chosen = method(name);
   const { views, reversal } = chosen;
   const sides = [patch, patch, patch] as [number, number, number];
   const store = noisyStore(Math.round(1.2 * patch));
-  const open = () => new Loader({ store, patch: sides, batch, seed: 0, views, reversal });
+  const open = () => new Loader({ store, patch: sides, batch, seed: 0, views, reversal, later });
 
   const alone = open();
   await alone.next();
@@ -75,6 +77,7 @@ export async function loading(
     arch: network.name,
     patch,
     batch,
+    later,
     views_per_second,
     seconds: total / batches,
     waiting_percent,
