@@ -6,72 +6,104 @@ import { native } from "../native/library.ts";
 import { Grid, type Layout, Tensor, volume } from "../tensor.ts";
 import { type Change, kindOf } from "./augment.ts";
 import type { Batch } from "./loader.ts";
+import type { Elastic } from "./sample.ts";
 import type { Triple, View } from "./views.ts";
 
-/** A part of a volume, and what makes an image of it (`vx_view`). */
+/** A part of a volume, and what makes an image of it (`vx_view`, `vx_view_change`). */
 interface Recipe {
   /** Handle of the part; ours to free. */
   region: number;
   /** Its size and first voxel, the shape of the volume, the side of the image: z, y, x each. */
   bounds: Uint32Array;
   affine: Float64Array;
-  /** Kind, parameter, seed of each change. */
+  fill: number;
+  /** Sigma, alpha, seed; or empty. */
+  elastic: Float64Array;
+  /** Kind, three parameters (NaN: none) and seed of each change. */
   changes: Float64Array;
+}
+
+/** What happens to a view beside its geometry. */
+export interface Treatment {
+  changes: Change[];
+  elastic?: Elastic;
+  /** The volume's least value outside of it, not 0. */
+  least?: boolean;
 }
 
 /** The images of a batch before they are made. Dispose it when the step is done. */
 export class Views implements Disposable {
   readonly #recipes: Recipe[] = [];
 
-  constructor(readonly patch: Triple) {}
+  /** @param reversal changes are of the inputs only, as AMAES has them */
+  constructor(readonly patch: Triple, readonly reversal = false) {}
 
-  /** Cuts out what a view needs, as image `slot`. Changes have one parameter each. */
-  async add(slot: number, from: Float32Array, shape: Triple, view: View, changes: Change[]): Promise<void> {
+  /** Cuts out what image `slot` reads of a volume. */
+  async add(slot: number, from: Float32Array, shape: Triple, view: View, o: Treatment): Promise<void> {
     const affine = Float64Array.from(view.affine.flat());
-    const part = new Uint32Array(6);
+    const { sigma = 0, alpha = 0, seed = 0 } = o.elastic ?? {};
+    const elastic = Float64Array.from(o.elastic ? [sigma, alpha, seed] : []);
+    const [part, fill] = [new Uint32Array(6), new Float32Array(o.least ? 1 : 0)];
     const region = await native().vx_view_region_wait(
       from,
       from.length,
       ...shape,
       affine,
       affine.length,
+      elastic,
+      elastic.length,
       ...this.patch,
       part,
       part.length,
+      fill,
+      fill.length,
     );
+    const numbers = (
+      { kind, a, more: [b, c] = [], seed }: Change,
+    ) => [kindOf(kind), a, b ?? NaN, c ?? NaN, seed];
     this.#recipes[slot] = {
       region,
       bounds: Uint32Array.of(...part, ...shape, ...this.patch),
       affine,
-      changes: Float64Array.from(changes.flatMap(({ kind, a, seed }) => [kindOf(kind), a, seed])),
+      fill: fill[0] ?? 0,
+      elastic,
+      changes: Float64Array.from(o.changes.flatMap(numbers)),
     };
   }
 
   /** Makes the images: `[n][z][y][x]`, one channel. */
   tensor(layout: Layout): Tensor {
     const out = Tensor.full(0, this.#recipes.length * volume(this.patch), 1, layout);
-    this.#recipes.forEach(({ region, bounds, affine, changes }, slot) =>
-      native().vx_view(
-        out.handle,
-        slot,
-        region,
-        bounds,
-        bounds.length,
-        affine,
-        affine.length,
-        0,
-        changes,
-        changes.length,
-      )
-    );
+    this.#recipes.forEach(({ region, bounds, affine, fill, elastic }, slot) => {
+      const geometry = [bounds, bounds.length, affine, affine.length, fill, elastic, elastic.length] as const;
+      native().vx_view(out.handle, slot, region, ...geometry);
+    });
+    if (!this.reversal) this.#change(out);
     return out;
   }
 
-  /** Makes the images and waits for them: for reports, and methods that know no tensors of images. */
-  read(): Float32Array {
+  /** What the network gets of the images that `tensor` made. */
+  inputs(images: Tensor): Tensor {
+    if (!this.reversal) return images;
+    const out = images.clone();
+    this.#change(out);
+    return out;
+  }
+
+  /** The values of images or of inputs, made and waited for: for reports, and methods that know no tensors of images. */
+  read(inputs = false): Float32Array {
     using grid = Grid.dense(this.#recipes.length);
     using images = this.tensor({ grid, side: this.patch });
-    return images.read();
+    if (!inputs) return images.read();
+    using changed = this.inputs(images);
+    return changed.read();
+  }
+
+  #change(images: Tensor): void {
+    this.#recipes.forEach(({ changes }, slot) => {
+      if (!changes.length) return;
+      native().vx_view_change(images.handle, slot, ...this.patch, changes, changes.length, this.reversal);
+    });
   }
 
   [Symbol.dispose](): void {
@@ -79,12 +111,16 @@ export class Views implements Disposable {
   }
 }
 
-/** A batch whose images are made with the step. Asking for `images` makes them once more, and waits. */
+/** A batch whose images are made with the step. Asking for their values makes them once more, and waits. */
 export class ViewBatch implements Batch {
   constructor(readonly views: Views, readonly overlap: Float32Array, readonly ids: string[]) {}
 
   get images(): Float32Array {
     return this.views.read();
+  }
+
+  get inputs(): Float32Array | undefined {
+    return this.views.reversal ? this.views.read(true) : undefined;
   }
 }
 

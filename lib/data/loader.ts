@@ -60,7 +60,7 @@ export interface LoaderOptions {
   augment?: boolean;
   /** Batches prepared ahead. */
   ahead?: number;
-  /** Images are made with the step, by the device that computes it, instead of here; not those with `inputs`. */
+  /** Images are made with the step, by the device that computes it, instead of here. */
   later?: boolean;
 }
 
@@ -185,12 +185,14 @@ export class Loader {
     const [n, size] = [batch * views, patch[0] * patch[1] * patch[2]];
     const overlap = new Float32Array(views === 2 ? n * 6 : 0);
     const ids = new Array<string>(n);
-    if (later && !reversal) {
-      const made = new Views(patch);
+    if (later) {
+      const made = new Views(patch, reversal);
       for (const job of await this.#jobs(step)) {
         if (this.#closed) break;
         const [voxels, { shape }] = [await store.read(job.volume), store.get(job.volume)!];
-        await made.add(job.slot, voxels, shape, job.view, job.key ? drawIntensity(...job.key) : []);
+        const { elastic, key } = job;
+        const drawn = !key ? [] : reversal ? drawReversal(key[0], key[1], patch) : drawIntensity(...key);
+        await made.add(job.slot, voxels, shape, job.view, { changes: drawn, elastic, least: reversal });
         if (job.overlap) overlap.set(job.overlap, job.slot * 6);
         ids[job.slot] = job.volume;
       }

@@ -1,5 +1,6 @@
 /** Every op with kernels, outputs and gradients, on the GPU and on the CPU from the same values. */
 import { Tape } from "../autograd.ts";
+import { KIND_NAMES, kindOf } from "../data/augment.ts";
 import { deviceReport } from "../device.ts";
 import { native } from "../native/library.ts";
 import { gelu, leakyRelu, silu, swiglu } from "../ops/activation.ts";
@@ -257,35 +258,40 @@ function cases(): Case[] {
       },
     });
   }
-  const CHANGES = [
-    "view, turned",
-    "Gaussian",
-    "Rician",
-    "blur",
-    "brightness",
-    "contrast",
-    "gamma",
-    "inverted",
-    "coarse",
-  ];
-  CHANGES.forEach((name, i) =>
+  for (const way of ["turned", "bent"]) {
     list.push({
-      name: i ? `${name} change of a view` : name,
+      name: `view, ${way}`,
       tolerance: EXACT,
       make() {
         const region = matrix(20 * 22 * 30, 1, 1);
         const bounds = Uint32Array.of(20, 22, 30, 3, 0, 1, 25, 22, 33, 12, 14, 18);
         const affine = Float64Array.of(0.9, 0.3, 0, 4, -0.3, 0.8, 0.1, 5, 0, -0.1, 1.2, 2.5);
-        const changes = Float64Array.from(i ? [i - 1, 0.7, 4e9] : []);
+        const elastic = Float64Array.from(way === "bent" ? [5, 60, 4e9] : []);
         const body = () => {
           const out = Tensor.full(0, 12 * 14 * 18, 1);
-          native().vx_view(out.handle, 0, region.handle, bounds, 12, affine, 12, 0, changes, changes.length);
+          native().vx_view(out.handle, 0, region.handle, bounds, 12, affine, 12, -2, elastic, elastic.length);
           return out;
         };
         return { inputs: [], body };
       },
-    })
-  );
+    });
+  }
+  for (const kind of KIND_NAMES) {
+    list.push({
+      name: `view, ${kind}`,
+      tolerance: EXACT,
+      make() {
+        const image = matrix(12 * 14 * 18, 1, 1);
+        const changes = Float64Array.of(kindOf(kind), ...(kind === "ringing" ? [9, 1] : [0.7, 1]), 2, 4e9);
+        const body = () => {
+          const out = image.clone();
+          native().vx_view_change(out.handle, 0, 12, 14, 18, changes, changes.length, true);
+          return out;
+        };
+        return { inputs: [], body };
+      },
+    });
+  }
   const pair = (name: string, op: (p: Tensor, z: Tensor) => Tensor) =>
     list.push({
       name,

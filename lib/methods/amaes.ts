@@ -1,8 +1,9 @@
 /** Augmentation reversal: from a masked crop with changed intensities, reconstruct the crop as it was. */
+import { imagesOf } from "../data/images.ts";
 import { scale } from "../ops/elementwise.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
 import { Grid, type Side, Tensor, volume } from "../tensor.ts";
-import { cellOption, cellsOf, checkMask, drawMask, hiddenVoxels, hide } from "./masking.ts";
+import { blanked, cellOption, cellsOf, checkMask, drawMask, hiddenVoxels } from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
 /**
@@ -35,12 +36,12 @@ export const amaes = defineMethod({
     const share = hiddenShare(patch, cell, ratio);
     return {
       loss({ batch, random }) {
-        const samples = batch.images.length / volume(patch);
+        const samples = batch.ids.length;
         const layout = { grid: Grid.dense(samples), side: patch };
-        const hidden = hiddenVoxels(drawMask(random, samples, patch, cell, share), samples, patch, cell);
-        const seen = hide(batch.inputs ?? batch.images, hidden);
-        const output = network.decode(network.encode(Tensor.from(seen, 1, layout)));
-        const target = Tensor.from(batch.images, 1, layout);
+        const mask = drawMask(random, samples, patch, cell, share);
+        const hidden = hiddenVoxels(mask, samples, patch, cell);
+        const target = imagesOf(batch, layout);
+        const output = network.decode(network.encode(blanked(batch, target, mask, hidden)));
         const weight = voxels === "hidden" ? Tensor.from(hidden, 1, layout) : null;
         const reconstruction = reconstructionLoss(output, target, weight, "mse");
         // D19: the published loss on hidden voxels is a mean over all voxels.

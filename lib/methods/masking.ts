@@ -137,19 +137,17 @@ export function encodeMasked(
   return { pyramid, image, hidden, mask };
 }
 
-/** `image`, that of `batch`, with hidden voxels set to 0. */
+/** What the network gets of `image`, the images of `batch`, with hidden voxels set to 0, the mean intensity after z-scoring. */
 export function blanked(batch: Batch, image: Tensor, mask: Mask, hidden: Float32Array): Tensor {
-  if (!batch.views) return Tensor.from(hide(batch.images, hidden), 1, image.layout);
+  if (!batch.views) {
+    const { images, inputs = images } = batch;
+    return Tensor.from(inputs.map((v, i) => hidden[i] ? 0 : v), 1, image.layout);
+  }
   const { grid, side } = image.space;
   const cells = new Grid(grid.samples, mask.dims, mask.visible);
   return densify(
-    gatherBlocks(image, cells, side.map((s, d) => s / mask.dims[d]) as unknown as Side),
+    gatherBlocks(batch.views.inputs(image), cells, side.map((s, d) => s / mask.dims[d]) as unknown as Side),
     null,
     grid,
   );
-}
-
-/** The images with hidden voxels set to 0, the mean intensity after z-scoring. */
-export function hide(images: Float32Array, hidden: Float32Array): Float32Array {
-  return images.map((v, i) => hidden[i] ? 0 : v);
 }

@@ -1,7 +1,7 @@
 /** Views made on the emulated card with the step, beside those that the loader makes on the CPU. */
 import { assert, assertEquals } from "@std/assert";
-import { KIND_NAMES, kindOf } from "../../lib/data/augment.ts";
-import { Views } from "../../lib/data/images.ts";
+import { KIND_NAMES } from "../../lib/data/augment.ts";
+import { type Treatment, Views } from "../../lib/data/images.ts";
 import { Loader } from "../../lib/data/loader.ts";
 import type { Triple, View } from "../../lib/data/views.ts";
 import { deviceReport } from "../../lib/device.ts";
@@ -47,28 +47,36 @@ Deno.test({
   async fn() {
     const { id, shape } = VOLUMES[0];
     const patch: Triple = [12, 9, 17];
-    const made = async (affine: number[][], kind: string | null, gpu: boolean) => {
+    const made = async (affine: number[][], treatment: Treatment, gpu: boolean, reversal = false) => {
       native().vx_device_use(gpu);
-      using views = new Views(patch);
-      const changes = kind === null ? [] : [{ kind: kind as "blur", a: 0.7, seed: 4e9 }];
-      await views.add(0, voxels.get(id)!, shape, { affine } as View, changes);
-      return views.read();
+      using views = new Views(patch, reversal);
+      await views.add(0, voxels.get(id)!, shape, { affine } as View, treatment);
+      return views.read(reversal);
     };
     for (const [way, affine] of Object.entries(WAYS)) {
-      const tolerance = way === "turned and scaled" ? 1e-5 : 0;
-      const error = off(await made(affine, null, true), await made(affine, null, false));
-      assert(error <= tolerance, `${way}: ${error}`);
+      for (const elastic of [undefined, { sigma: 4, alpha: 40, seed: 7 }]) {
+        const treatment = { changes: [], elastic, least: true };
+        const tolerance = elastic || way === "turned and scaled" ? 1e-5 : 0;
+        const error = off(await made(affine, treatment, true), await made(affine, treatment, false));
+        assert(error <= tolerance, `${way}${elastic ? ", bent" : ""}: ${error}`);
+      }
     }
-    for (const kind of KIND_NAMES.filter((kind) => kindOf(kind) < 8)) {
-      const affine = WAYS["turned and scaled"];
-      const error = off(await made(affine, kind, true), await made(affine, kind, false));
-      assert(error < 5e-5, `${kind}: ${error}`);
+    for (const kind of KIND_NAMES) {
+      const numbers = { ringing: [9, 1], ghosting: [0.9, 0, 3], biasField: [3, 4, 5] };
+      const [a, ...more] = numbers[kind as keyof typeof numbers] ?? [0.7];
+      const treatment = { changes: [{ kind, a, more, seed: 4e9 }] };
+      for (const reversal of [false, true]) {
+        const affine = WAYS["turned and scaled"];
+        const want = await made(affine, treatment, false, reversal);
+        const error = off(await made(affine, treatment, true, reversal), want);
+        assert(error < 5e-5, `${kind}: ${error}`);
+      }
     }
     assertEquals(memory().bytes, 0);
   },
 });
 
-for (const name of ["mae", "cva"]) {
+for (const name of ["mae", "cva", "amaes"]) {
   Deno.test({
     name: `emulated card: a step of ${name} on views made with it, as on those made ahead on the CPU (5e-3)`,
     ignore,
@@ -78,8 +86,8 @@ for (const name of ["mae", "cva"]) {
         native().vx_device_use(gpu);
         const config = tinyRun(method(name), tiny, { precision: "bf16" });
         const { patch, batch, seed } = config;
-        const { views } = method(name);
-        const loader = new Loader({ store, patch: [...patch], batch, seed, views, later: gpu });
+        const { views, reversal } = method(name);
+        const loader = new Loader({ store, patch: [...patch], batch, seed, views, reversal, later: gpu });
         using trainer = new Trainer(tiny, method(name), config);
         const data = await loader.next();
         deviceReport();

@@ -48,11 +48,13 @@ static void crop(const Sides& sign, const Sides& start) {
     check::close("crop", y, want, 0);
 }
 
-static void interpolation(const Sides& size, const Sides& low, const Sides& shape, std::array<double, 12> affine, bool filled) {
+static void interpolation(const Sides& size, const Sides& low, const Sides& shape, std::array<double, 12> affine, bool filled, bool bent = false) {
     const Sides patch{5, 4, 19};
-    check::what = "splines of " + std::to_string(size[0]) + " " + std::to_string(size[1]) + " " + std::to_string(size[2]);
+    check::what = "splines of " + std::to_string(size[0]) + " " + std::to_string(size[1]) + " " + std::to_string(size[2]) + (bent ? ", bent" : "");
     const View s = view_of(size, low, shape, patch, affine, filled);
     const auto x = check::noise(volume(size));
+    const Sides nodes{kept(patch[0]), kept(patch[1]), kept(patch[2])};
+    const auto fields = check::noise(3 * volume(nodes));
     auto coefficients = x, y = check::unfilled(volume(patch));
     const double pole = std::sqrt(3.0) - 2;
     check::same_under_all_schedules(
@@ -69,7 +71,7 @@ static void interpolation(const Sides& size, const Sides& low, const Sides& shap
                 RUN(view_filter, dim3{(unsigned)(lines + 255) / 256}, 256, 0, coefficients.data(), (long long)lines, n,
                     (long long)inner, start.data(), (int)start.size());
             }
-            RUN(view_taps, dim3{2}, 256, 0, s, coefficients.data(), y.data());
+            RUN(view_taps, dim3{2}, 256, 0, s, coefficients.data(), bent ? fields.data() : nullptr, y.data());
         },
         coefficients, y);
     // At whole voxels the splines are the values.
@@ -95,7 +97,17 @@ static void interpolation(const Sides& size, const Sides& low, const Sides& shap
     }
     std::vector<double> want;
     for (size_t i = 0; i < y.size(); i++) {
-        const double q[3] = {(int)(i / patch[2] / patch[1]) + 0.5, (int)(i / patch[2] % patch[1]) + 0.5, (int)(i % patch[2]) + 0.5};
+        double q[3] = {(int)(i / patch[2] / patch[1]) + 0.5, (int)(i / patch[2] % patch[1]) + 0.5, (int)(i % patch[2]) + 0.5};
+        double by[3] = {0, 0, 0};
+        for (int d = 0; d < 3 && bent; d++)
+            for (size_t k = 0; k < volume(nodes); k++) {
+                // Trilinear: a tent of four voxels around each node.
+                const double node[3] = {k / nodes[2] / nodes[1] * 4 + 0.5, k / nodes[2] % nodes[1] * 4 + 0.5, k % nodes[2] * 4 + 0.5};
+                double weight = 1;
+                for (int e = 0; e < 3; e++) weight *= std::max(0.0, 1 - std::abs(q[e] - node[e]) / 4);
+                by[d] += weight * fields[d * volume(nodes) + k];
+            }
+        for (int d = 0; d < 3; d++) q[d] += by[d];
         double p[3];
         bool within = true;
         for (int d = 0; d < 3; d++) {
@@ -179,6 +191,81 @@ static void intensity(const Sides& shape) {
     check::close("deviation", std::vector<float>{(float)of[0].std}, {std::sqrt(square)}, check::SUMMED);
 }
 
+/// What only the augmentation of AMAES does.
+static void artefacts(const Sides& shape) {
+    check::what = "artefacts of " + std::to_string(volume(shape)) + " voxels";
+    const auto x = check::noise(volume(shape));
+    const long long n = (long long)x.size(), inner = (long long)shape[2];
+    const View s = view_of(shape, {}, shape, shape, {}, false);
+    const std::vector<float> bell{0.1f, 0.2f, 0.3f, 0.25f, 0.15f}, response = check::noise(2 * shape[1]);
+    const unsigned seed = 3000000001u;
+    const size_t count = volume({shape[0], kept(shape[1]), shape[2]});
+    auto noisy = x, power = x, inverted = x, bias = x, unit = x, back = x, within = x;
+    auto uniform = check::unfilled(x.size()), smooth = check::unfilled(count), spectral = check::unfilled(x.size());
+    std::vector<Moments> of(1), tight{{0, 1, -0.5, 0.25}};
+    check::same_under_all_schedules(
+        [&] {
+            noisy = power = inverted = bias = unit = back = within = x;
+            std::vector<Moments> partial(2);
+            RUN(view_sums, dim3{2}, 256, 8192, x.data(), n, partial.data());
+            RUN(view_moments, dim3{1}, 32, 0, partial.data(), 2, n, of.data());
+            RUN(view_noise, dim3{2}, 256, 0, noisy.data(), n, 8, 0.3f, (int)seed);
+            RUN(view_power, dim3{2}, 256, 0, power.data(), n, 1.4f, 0, of.data());
+            RUN(view_power, dim3{1}, 256, 0, inverted.data(), n, 0.6f, 1, of.data());
+            RUN(view_bias, dim3{2}, 256, 0, bias.data(), s, 1.0f, 0.0f, 3.0f);
+            RUN(view_range, dim3{2}, 256, 0, unit.data(), n, 1, of.data());
+            RUN(view_range, dim3{2}, 256, 0, back.data(), n, 2, of.data());
+            RUN(view_range, dim3{1}, 256, 0, within.data(), n, 0, tight.data());
+            RUN(view_uniform, dim3{2}, 256, 0, n, 5LL, (int)seed, uniform.data());
+            RUN(view_smooth, dim3{2}, 256, 0, x.data(), shape[1], inner, bell.data(), 2, (long long)count, smooth.data());
+            RUN(view_spectral, dim3{2}, 256, 0, x.data(), n, shape[1], inner, response.data(), spectral.data());
+        },
+        noisy, power, inverted, bias, unit, back, within, uniform, smooth, spectral);
+    const auto bits = [&](unsigned long long counter) {
+        unsigned long long h = (((unsigned long long)seed << 32) ^ (counter + 1)) * 0x9e3779b97f4a7c15ULL;
+        h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9ULL, h = (h ^ (h >> 27)) * 0x94d049bb133111ebULL;
+        return h ^ (h >> 31);
+    };
+    const double low = *std::min_element(x.begin(), x.end()), high = *std::max_element(x.begin(), x.end()), range = high - low;
+    std::vector<double> want[10];
+    for (long long i = 0; i < n; i++) {
+        const double v = x[i];
+        const unsigned long long h = bits(2 * i);
+        const double normal = std::sqrt(-2 * std::log(((h >> 40) + 1) / 16777217.0)) * std::cos(2 * M_PI * (h % (1 << 24)) / 16777216.0);
+        want[0].push_back(v * (1 + 0.3 * normal));
+        want[1].push_back(std::pow((v - low) / range, 1.4) * range + low), want[2].push_back(high - std::pow((high - v) / range, 0.6) * range);
+        const double at[3] = {(double)(i / shape[2] / shape[1]) - 1, (double)(i / shape[2] % shape[1]), (double)(i % shape[2]) - 3};
+        double factor = 1;
+        for (int d = 0; d < 3; d++) factor -= at[d] * at[d] / shape[d] / shape[d];
+        want[3].push_back(v * factor), want[4].push_back((v - low) / range), want[5].push_back(v * range + low);
+        want[6].push_back(std::clamp(v, -0.5, 0.25)), want[7].push_back(2 * ((bits(i + 5) >> 40) / 16777216.0) - 1);
+        double re = 0, im = 0;
+        const int y = (int)(i / inner % shape[1]);
+        for (int j = 0; j < shape[1]; j++) {
+            const double other = x[i + (j - y) * inner];
+            const int k = (y - j + shape[1]) % shape[1];
+            re += response[k] * other, im += response[shape[1] + k] * other;
+        }
+        want[9].push_back(std::sqrt(re * re + im * im));
+    }
+    for (size_t i = 0; i < count; i++) {
+        const int z = (int)(i / inner / kept(shape[1])), y = (int)(i / inner % kept(shape[1])) * 4, w = (int)(i % inner);
+        double sum = 0;
+        for (int j = std::max(0, y - 2); j <= std::min(shape[1] - 1, y + 2); j++) sum += bell[j - y + 2] * (double)x[(z * shape[1] + j) * inner + w];
+        want[8].push_back(sum);
+    }
+    check::close("multiplicative noise", noisy, want[0], check::SUMMED);
+    check::close("power", power, want[1], check::SUMMED);
+    check::close("inverted power", inverted, want[2], check::SUMMED);
+    check::close("bias", bias, want[3], check::SUMMED);
+    check::close("unit", unit, want[4], check::SUMMED);
+    check::close("back", back, want[5], check::SUMMED);
+    check::close("within", within, want[6], check::SUMMED);
+    check::close("uniform", uniform, want[7], check::SUMMED);
+    check::close("smooth", smooth, want[8], check::SUMMED);
+    check::close("spectral", spectral, want[9], check::SUMMED);
+}
+
 static void nearest(const Sides& size, const Sides& small) {
     check::what = "nearest voxels";
     std::array<double, 12> ratio{};
@@ -203,9 +290,12 @@ int main() {
     const std::array<double, 12> turned{0.9, 0.06, -0.03, 0.9, -0.05, 0.92, 0.02, 0.6, 0.04, -0.02, 0.97, 1.3};
     interpolation({6, 5, 21}, {0, 0, 0}, {6, 5, 21}, turned, true);
     interpolation({6, 5, 17}, {1, 2, 4}, {8, 9, 25}, turned, true);
+    interpolation({6, 5, 21}, {0, 0, 0}, {6, 5, 21}, turned, true, true);
     interpolation({1, 4, 30}, {0, 0, 0}, {1, 4, 30}, {0.2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1.6, 0}, false);
     intensity({5, 6, 7});
     intensity({1, 2, 300});
+    artefacts({3, 9, 5});
+    artefacts({2, 1, 300});
     nearest({7, 5, 9}, {5, 3, 8});
     return check::report("view");
 }

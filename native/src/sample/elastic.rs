@@ -51,17 +51,22 @@ fn smooth_last(values: &[f32], n: usize, bell: &[f32]) -> Vec<f32> {
 }
 
 /// Places 0, 4, 8 ... of an axis, so many that the last voxel lies between two.
-fn kept(n: usize) -> usize {
+pub fn kept(n: usize) -> usize {
     (n - 1).div_ceil(STEP) + 1
+}
+
+/// Weights of a Gaussian, cut at 4 sigma.
+pub fn bell(sigma: f64) -> Vec<f32> {
+    let radius = (4.0 * sigma + 0.5) as i64;
+    let bell: Vec<f64> = (-radius..=radius).map(|k| (-0.5 * (k as f64 / sigma).powi(2)).exp()).collect();
+    let total: f64 = bell.iter().sum();
+    bell.iter().map(|w| (w / total) as f32).collect()
 }
 
 impl Bend {
     /// Noise U(-1, 1) of `seed` at every voxel of `patch`, a Gaussian of `sigma` voxels cut at 4 sigma, times `alpha`.
     pub fn new(patch: [usize; 3], sigma: f64, alpha: f64, seed: u32) -> Self {
-        let radius = (4.0 * sigma + 0.5) as i64;
-        let bell: Vec<f64> = (-radius..=radius).map(|k| (-0.5 * (k as f64 / sigma).powi(2)).exp()).collect();
-        let total: f64 = bell.iter().sum();
-        let bell: Vec<f32> = bell.iter().map(|w| (w / total) as f32).collect();
+        let bell = bell(sigma);
         let (voxels, nodes) = (patch.iter().product::<usize>(), patch.map(kept));
         let fields = std::array::from_fn(|d| {
             let first = (d * voxels) as u64;

@@ -6,6 +6,7 @@ use super::{check, kspace, spline};
 use crate::abi::Result;
 use crate::ops::activation::exp;
 use crate::ops::rows;
+use crate::ops::view::Change;
 use crate::volume::statistics::{extremes, moments};
 use rayon::prelude::*;
 
@@ -22,13 +23,37 @@ exports! {
         if parameters.is_empty() || parameters.iter().any(|a| !a.is_finite() || *a < 0.0) {
             return Err(format!("intensity: parameters {parameters:?}; they must be finite and not negative"));
         }
-        let range = clip.then(|| extremes(values));
-        apply(values, shape, kind, parameters, seed)?;
-        if let Some((low, high)) = range {
-            each(values, |_, v| v.clamp(low, high));
+        if clip {
+            apply_within(values, shape, kind, parameters, seed)?;
+        } else {
+            apply(values, shape, kind, parameters, seed)?;
         }
         Ok(0.0)
     }
+}
+
+/// `apply`, and the result within the range of the values before.
+fn apply_within(values: &mut [f32], shape: [usize; 3], kind: u32, parameters: &[f32], seed: u32) -> Result<()> {
+    let (low, high) = extremes(values);
+    apply(values, shape, kind, parameters, seed)?;
+    each(values, |_, v| v.clamp(low, high));
+    Ok(())
+}
+
+/// All changes in turn; `reversal`: as of values in [0, 1], each within the range that it finds, and then scaled back.
+pub fn apply_all(values: &mut [f32], shape: [usize; 3], changes: &[Change], reversal: bool) -> Result<()> {
+    if !reversal {
+        return changes.iter().try_for_each(|c| apply(values, shape, c.kind, &c.parameters, c.seed));
+    }
+    let (low, high) = extremes(values);
+    let (low, range) = (low as f64, high as f64 - low as f64);
+    if changes.is_empty() || range <= 0.0 {
+        return Ok(());
+    }
+    each(values, |_, v| ((v as f64 - low) / range) as f32);
+    changes.iter().try_for_each(|c| apply_within(values, shape, c.kind, &c.parameters, c.seed))?;
+    each(values, |_, v| (v as f64 * range + low) as f32);
+    Ok(())
 }
 
 /// Change `kind` of `vx_intensity_wait`, in place.
@@ -57,8 +82,8 @@ pub fn apply(values: &mut [f32], shape: [usize; 3], kind: u32, parameters: &[f32
         }
         7 => low_resolution(values, shape, std::array::from_fn(|d| parameters.get(d).map_or(a, |&v| v) as f64)),
         8 => each(values, |i, v| v * (1.0 + a * normal(seed, 2 * i))),
-        9 => kspace::ghosting(values, shape, axis, a as f64, number(2).max(1)),
-        10 => kspace::ringing(values, shape, axis, number(0)),
+        9 => kspace::apply(values, shape, axis, &kspace::ghosts(shape[axis], a as f64, number(2).max(1))),
+        10 => kspace::apply(values, shape, axis, &kspace::rings(shape[axis], number(0))),
         11 => bias_field(values, shape, [0, 1, 2].map(|d| number(d) as f32)),
         12 | 13 => {
             let (low, high) = extremes(values);

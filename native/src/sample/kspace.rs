@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use std::f64::consts::TAU;
 
 /// Real and imaginary part of the inverse transform of a real filter on frequencies 0, 1 .. n - 1.
-fn response(filter: &[f64]) -> [Vec<f32>; 2] {
+pub fn response(filter: &[f64]) -> [Vec<f32>; 2] {
     let n = filter.len();
     [0.0, 0.25].map(|turn| {
         let value = |i: usize| -> f64 {
@@ -21,7 +21,7 @@ fn response(filter: &[f64]) -> [Vec<f32>; 2] {
 const PART: usize = 1024;
 
 /// |values * filter|: the magnitude after the filter has been applied along `axis`.
-fn apply(values: &mut [f32], shape: [usize; 3], axis: usize, filter: &[f64]) {
+pub fn apply(values: &mut [f32], shape: [usize; 3], axis: usize, filter: &[f64]) {
     let n = filter.len();
     let source = values.to_vec();
     // Twice in a row, so that a shift by i is the stretch that begins at n - i.
@@ -50,20 +50,16 @@ fn apply(values: &mut [f32], shape: [usize; 3], axis: usize, filter: &[f64]) {
     });
 }
 
-/// Motion ghosting: every `every`-th plane of k-space along `axis`, from the zero frequency on and without the last plane,
-/// is multiplied by `alpha`.
-pub fn ghosting(values: &mut [f32], shape: [usize; 3], axis: usize, alpha: f64, every: usize) {
-    let n = shape[axis];
-    let filter: Vec<f64> = (0..n).map(|f| if f % every == 0 && f + 1 < n { alpha } else { 1.0 }).collect();
-    apply(values, shape, axis, &filter);
+/// Motion ghosting: every `every`-th of n planes of k-space, from the zero frequency on and without the last plane, is
+/// multiplied by `alpha`.
+pub fn ghosts(n: usize, alpha: f64, every: usize) -> Vec<f64> {
+    (0..n).map(|f| if f % every == 0 && f + 1 < n { alpha } else { 1.0 }).collect()
 }
 
-/// Gibbs ringing: only the `planes` lowest frequencies along `axis` stay.
-pub fn ringing(values: &mut [f32], shape: [usize; 3], axis: usize, planes: usize) {
-    let n = shape[axis];
+/// Gibbs ringing: only the `planes` lowest of n frequencies stay.
+pub fn rings(n: usize, planes: usize) -> Vec<f64> {
     let first = n.saturating_sub(planes) / 2;
     let centred = |f: usize| (f + n / 2) % n;
     let keep = |f: usize| centred(f) >= first && centred(f) < first + planes;
-    let filter: Vec<f64> = (0..n).map(|f| if keep(f) { 1.0 } else { 0.0 }).collect();
-    apply(values, shape, axis, &filter);
+    (0..n).map(|f| if keep(f) { 1.0 } else { 0.0 }).collect()
 }

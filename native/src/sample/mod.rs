@@ -7,10 +7,10 @@ use crate::ops::view::View;
 use rayon::prelude::*;
 use std::sync::Mutex;
 
-mod elastic;
+pub mod elastic;
 pub mod intensity;
 mod interpolate;
-mod kspace;
+pub mod kspace;
 pub mod spline;
 
 use elastic::Bend;
@@ -83,9 +83,11 @@ pub fn affine_of(numbers: &[f64]) -> Result<Affine> {
     Ok(std::array::from_fn(|r| std::array::from_fn(|c| numbers[r * 4 + c])))
 }
 
-/// The voxels of a volume that a view reads: where they begin, and how many.
-pub fn reads(affine: &Affine, shape: [usize; 3], patch: [usize; 3]) -> ([usize; 3], [usize; 3]) {
-    let Some((sign, start)) = crop(affine) else { return needed(affine, 0.0, shape, patch) };
+/// The voxels of a volume that a view reads whose points move by up to `reach` before: where they begin, and how many.
+pub fn reads(affine: &Affine, reach: Option<f64>, shape: [usize; 3], patch: [usize; 3]) -> ([usize; 3], [usize; 3]) {
+    let (None, Some((sign, start))) = (reach, crop(affine)) else {
+        return needed(affine, reach.unwrap_or(0.0), shape, patch);
+    };
     let first = |d: usize| if sign[d] > 0 { start[d] } else { start[d] - patch[d] as i64 };
     let low = std::array::from_fn(|d| first(d).clamp(0, shape[d] as i64 - 1) as usize);
     let end = |d: usize| (first(d) + patch[d] as i64).clamp(low[d] as i64 + 1, shape[d] as i64) as usize;
@@ -102,11 +104,12 @@ pub fn cut(volume: &[f32], shape: [usize; 3], low: [usize; 3], size: [usize; 3],
 
 /// A view by cubic B-splines of its region.
 pub fn interpolate_region(view: &View, region: &[f32], out: &mut [f32]) {
-    let &View { size, low, shape, patch, ref affine, fill } = view;
+    let &View { size, low, shape, patch, ref affine, fill, ref elastic } = view;
+    let bend = elastic.as_ref().map(|of| Bend::new(patch, of.sigma, of.alpha, of.seed));
     let mut coefficients = vec![0.0; region.len()];
     spline::prefilter(region, size, [0; 3], size, &mut coefficients);
     let coefficients = &coefficients[..];
-    taps::<4>(&Field { coefficients, size, low, shape, affine, bend: None, fill: Some(fill) }, patch, out);
+    taps::<4>(&Field { coefficients, size, low, shape, affine, bend: bend.as_ref(), fill: Some(fill) }, patch, out);
 }
 
 /// Sign per axis and offset, when the map is made of flips and whole-voxel shifts.

@@ -62,9 +62,31 @@ __device__ inline int mirror(int i, int n) {
     return i < n ? i : 2 * n - 2 - i;
 }
 
-/// The view by cubic B-splines of coefficients.
+constexpr int STEP = 4;  // an elastic field is known at every fourth voxel
+
+/// Places 0, 4, 8 ... of an axis, so many that the last voxel lies between two.
+__device__ inline int kept(int n) { return (n - 1 + STEP - 1) / STEP + 1; }
+
+/// An elastic field at a voxel of the view, linear between its nodes.
+__device__ inline float displaced(const float* field, const int* patch, int z, int v, int x) {
+    const int ny = kept(patch[1]), nx = kept(patch[2]), at = x / STEP;
+    const float tz = z % STEP / 4.0f, ty = v % STEP / 4.0f, tx = x % STEP / 4.0f;
+    float ends[2] = {0.0f, 0.0f};
+    for (int corner = 0; corner < 4; corner++) {
+        const float weight = (corner & 2 ? tz : 1.0f - tz) * (corner & 1 ? ty : 1.0f - ty);
+        const float* const line = field + ((long long)(z / STEP + (corner >> 1)) * ny + v / STEP + (corner & 1)) * nx + at;
+        if (weight > 0.0f) {
+            ends[0] += weight * line[0];
+            if (tx > 0.0f) ends[1] += weight * line[1];
+        }
+    }
+    return tx > 0.0f ? ends[0] * (1.0f - tx) + ends[1] * tx : ends[0];
+}
+
+/// The view by cubic B-splines of coefficients. bend: displacements (z, y, x) of its points, `[3][nodes]`, or null.
 BUDGET(view_taps, 96, 0);
-extern "C" __global__ void __launch_bounds__(256) view_taps(const View s, const float* coefficients, float* y) {
+extern "C" __global__ void __launch_bounds__(256)
+view_taps(const View s, const float* coefficients, const float* bend, float* y) {
     constexpr int LANES = 16;  // voxels of a row that the CPU path places from one base
     constexpr double FAR = 536870912.0;
     const long long count = (long long)s.patch[0] * s.patch[1] * s.patch[2];
@@ -72,6 +94,13 @@ extern "C" __global__ void __launch_bounds__(256) view_taps(const View s, const 
         const int lane = (int)(i % s.patch[2]) % LANES;
         const double z = (double)(i / s.patch[2] / s.patch[1]) + 0.5, v = (double)(i / s.patch[2] % s.patch[1]) + 0.5;
         const double x = (double)((int)(i % s.patch[2]) - lane) + 0.5;
+        float by[3] = {0.0f, 0.0f, 0.0f};
+        if (bend) {
+            const long long nodes = (long long)kept(s.patch[0]) * kept(s.patch[1]) * kept(s.patch[2]);
+            for (int d = 0; d < 3; d++) {
+                by[d] = displaced(bend + d * nodes, s.patch, (int)(i / s.patch[2] / s.patch[1]), (int)(i / s.patch[2] % s.patch[1]), (int)(i % s.patch[2]));
+            }
+        }
         bool within = true;
         int taps[3][4];
         float weights[3][4];
@@ -81,6 +110,7 @@ extern "C" __global__ void __launch_bounds__(256) view_taps(const View s, const 
             const long long last = (long long)(s.shape[d] - 1) << 32;
             const double place = exact_product(a[0], z) + exact_product(a[1], v) + exact_product(a[2], x) + a[3] - 0.5;
             long long c = fixed(place, FAR) + fixed(a[2], FAR / LANES) * lane;
+            if (bend) c += fixed(exact_product(a[0], by[0]) + exact_product(a[1], by[1]) + exact_product(a[2], by[2]), FAR);
             within = within && c >= 0 && c <= last;
             c = c < 0 ? 0 : c > last ? last : c;
             const float t = (float)(c >> 8 & 0xffffff) * (1.0f / 16777216.0f), u = 1.0f - t;
@@ -127,13 +157,36 @@ __device__ inline float normal(unsigned seed, unsigned long long counter) {
     return sqrtf(-2.0f * logf(u)) * sinf((fabsf(turn - 0.5f) - 0.25f) * 6.2831853f);  // the cosine of a turn
 }
 
-/// Gaussian noise of standard deviation a (kind 0), or Rician (1). The seed comes as its bits.
+/// Uniform in -1 .. 1: numbers first .. of `seed`, which comes as its bits.
+BUDGET(view_uniform, 40, 0);
+extern "C" __global__ void __launch_bounds__(256) view_uniform(long long n, long long first, int seed, float* v) {
+    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < n; i += gridDim.x * 256LL) {
+        v[i] = 2.0f * ((float)(int)(bits((unsigned)seed, first + i) >> 40) / 16777216.0f) - 1.0f;
+    }
+}
+
+/// One axis of an elastic field: smoothed by `bell` of 2 radius + 1 weights, 0 outside, every fourth place kept; y of `count`
+/// values.
+BUDGET(view_smooth, 48, 0);
+extern "C" __global__ void __launch_bounds__(256)
+view_smooth(const float* x, int n, long long inner, const float* bell, int radius, long long count, float* y) {
+    const int places = kept(n);
+    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < count; i += gridDim.x * 256LL) {
+        const int at = (int)(i / inner % places) * STEP;
+        const float* const line = x + i / inner / places * n * inner + i % inner;
+        float sum = 0.0f;
+        for (int j = at < radius ? 0 : at - radius; j <= at + radius && j < n; j++) sum += bell[j + radius - at] * line[j * inner];
+        y[i] = sum;
+    }
+}
+
+/// Gaussian noise of standard deviation a (kind 0), Rician (1), or multiplicative (8). The seed comes as its bits.
 BUDGET(view_noise, 48, 0);
 extern "C" __global__ void __launch_bounds__(256) view_noise(float* v, long long n, int kind, float a, int seed) {
     for (long long i = blockIdx.x * 256LL + threadIdx.x; i < n; i += gridDim.x * 256LL) {
-        const float p = v[i] + a * normal((unsigned)seed, 2 * i);
-        if (kind == 0) {
-            v[i] = p;
+        const float by = a * normal((unsigned)seed, 2 * i), p = v[i] + by;
+        if (kind != 1) {
+            v[i] = kind ? v[i] * (1.0f + by) : p;
         } else {
             const float q = a * normal((unsigned)seed, 2 * i + 1);
             v[i] = sqrtf(p * p + q * q) * (v[i] > 0.0f ? 1.0f : v[i] < 0.0f ? -1.0f : 0.0f);
@@ -229,6 +282,57 @@ view_restore(float* v, long long n, const Moments* was, const Moments* is) {
     const double factor = was->std / (is->std + 1e-8);
     for (long long i = blockIdx.x * 256LL + threadIdx.x; i < n; i += gridDim.x * 256LL) {
         v[i] = (float)((v[i] - is->mean) * factor + was->mean);
+    }
+}
+
+/// To the power, of the image scaled to [0, 1], or of its inverse.
+BUDGET(view_power, 40, 0);
+extern "C" __global__ void __launch_bounds__(256)
+view_power(float* v, long long n, float exponent, int inverted, const Moments* of) {
+    const float low = (float)of->low, high = (float)of->high, least = exponent == 0.0f ? 1.0f : 0.0f;
+    const float range = fmaxf(high - low, 1.17549435e-38f);
+    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < n; i += gridDim.x * 256LL) {
+        const float t = fminf(fmaxf((inverted ? high - v[i] : v[i] - low) / range, 0.0f), 1.0f);
+        const float p = t < 1.17549435e-38f ? least : expf(exponent * logf(t));
+        v[i] = inverted ? high - p * range : p * range + low;
+    }
+}
+
+/// Times 1 - the sum over the axes of ((i - centre) / n)^2.
+BUDGET(view_bias, 40, 0);
+extern "C" __global__ void __launch_bounds__(256) view_bias(float* v, const View s, float cz, float cy, float cx) {
+    const long long count = (long long)s.patch[0] * s.patch[1] * s.patch[2];
+    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < count; i += gridDim.x * 256LL) {
+        const float z = ((float)(i / s.patch[2] / s.patch[1]) - cz) / s.patch[0];
+        const float u = ((float)(i / s.patch[2] % s.patch[1]) - cy) / s.patch[1], x = ((float)(i % s.patch[2]) - cx) / s.patch[2];
+        v[i] *= 1.0f - z * z - u * u - x * x;
+    }
+}
+
+/// The magnitude of the values convolved in a circle along an axis of n values; response: `[2][n]`, real and imaginary.
+BUDGET(view_spectral, 48, 0);
+extern "C" __global__ void __launch_bounds__(256)
+view_spectral(const float* x, long long count, int n, long long inner, const float* response, float* y) {
+    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < count; i += gridDim.x * 256LL) {
+        const int at = (int)(i / inner % n);
+        const float* const line = x + i - at * inner;
+        float re = 0.0f, im = 0.0f;
+        for (int j = 0; j < n; j++) {
+            const int k = at - j < 0 ? at - j + n : at - j;
+            re += response[k] * line[j * inner];
+            im += response[n + k] * line[j * inner];
+        }
+        y[i] = sqrtf(re * re + im * im);
+    }
+}
+
+/// Into the range (way 0), from it to [0, 1] (1), back (2).
+BUDGET(view_range, 40, 0);
+extern "C" __global__ void __launch_bounds__(256) view_range(float* v, long long n, int way, const Moments* of) {
+    const double low = of->low, high = of->high, range = high > low ? high - low : 1.0;
+    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < n; i += gridDim.x * 256LL) {
+        if (way == 0) v[i] = fminf(fmaxf(v[i], (float)low), (float)high);
+        else v[i] = (float)(way == 1 ? (v[i] - low) / range : exact_product(v[i], range) + low);
     }
 }
 

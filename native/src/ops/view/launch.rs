@@ -1,10 +1,10 @@
 //! The kernels of `kernel.cu` as the contract asks for them.
 
-use super::{Change, View};
+use super::{Change, Elastic, View};
 use crate::abi::Result;
-use crate::gpu::{self, At, Piece, Value, one_each, over};
+use crate::gpu::{self, At, NULL, Piece, Value, one_each, over};
 use crate::launch;
-use crate::sample::{self, intensity, spline};
+use crate::sample::{self, elastic, intensity, kspace, spline};
 use crate::tensor::Buffer;
 
 /// Blocks that sum up values, at most: fixed, so that the bits do not depend on the card.
@@ -34,6 +34,11 @@ struct Crop {
     start: [i32; 3],
 }
 impl Value for Crop {}
+
+/// All of a volume.
+fn whole(shape: [usize; 3]) -> Sight {
+    scaled(shape, shape, [1.0; 3])
+}
 
 /// From the whole of `size` to `patch`, `ratio` voxels of one for a voxel of the other.
 fn scaled(size: [usize; 3], patch: [usize; 3], ratio: [f64; 3]) -> Sight {
@@ -89,20 +94,52 @@ fn blur(at: At, shape: [usize; 3], sigma: f32) -> Result<()> {
 }
 
 /// Nearest voxels down, cubic spline up again.
-fn low_resolution(at: At, shape: [usize; 3], zoom: f32) -> Result<()> {
-    let small = intensity::coarser(shape, [zoom as f64; 3]);
+fn low_resolution(at: At, shape: [usize; 3], zoom: [f64; 3]) -> Result<()> {
+    let small = intensity::coarser(shape, zoom);
     let ratio: [f64; 3] = std::array::from_fn(|d| shape[d] as f64 / small[d] as f64);
     let (n, coarse) = (small.iter().product::<usize>(), gpu::scratch::<f32>(small.iter().product()));
     launch!("view_nearest", over(n), 256, 0, scaled(shape, small, ratio), at, coarse.at())?;
     prefilter(coarse.at(), small)?;
     let (sight, grid) = (scaled(small, shape, ratio.map(|r| 1.0 / r)), over(shape.iter().product()));
-    launch!("view_taps", grid, 256, 0, sight, coarse.at(), at)
+    launch!("view_taps", grid, 256, 0, sight, coarse.at(), NULL, at)
+}
+
+/// |values * filter| along an axis.
+fn spectral(at: At, shape: [usize; 3], axis: usize, filter: &[f64]) -> Result<()> {
+    let (n, inner) = (shape.iter().product::<usize>(), shape[axis + 1..].iter().product::<usize>() as i64);
+    let (response, source) = (gpu::upload(&kspace::response(filter).concat()), gpu::scratch::<f32>(n));
+    gpu::copy(at, source.at(), 4 * n)?;
+    launch!("view_spectral", over(n), 256, 0, source.at(), n as i64, shape[axis] as i32, inner, response.at(), at)
+}
+
+/// Displacements of the points of a patch: noise, smoothed along one axis after the other.
+fn bend(of: &Elastic, patch: [usize; 3]) -> Result<Piece> {
+    let (voxels, nodes, bell) = (patch.iter().product::<usize>(), patch.map(elastic::kept), elastic::bell(of.sigma));
+    let (weights, radius, count) = (gpu::upload(&bell), bell.len() as i32 / 2, nodes.iter().product::<usize>());
+    let (noise, fields) = (gpu::scratch::<f32>(voxels), gpu::scratch::<f32>(3 * count));
+    let sizes = [nodes[0] * patch[1] * patch[2], nodes[0] * nodes[1] * patch[2], count];
+    let (one, two) = (gpu::scratch::<f32>(sizes[0]), gpu::scratch::<f32>(sizes[1]));
+    for d in 0..3 {
+        let (first, seed) = ((d * voxels) as i64, of.seed as i32);
+        launch!("view_uniform", over(voxels), 256, 0, voxels as i64, first, seed, noise.at())?;
+        let field = At(fields.at().0 + 4 * (d * count) as u64);
+        let passes =
+            [(noise.at(), one.at(), patch[1] * patch[2]), (one.at(), two.at(), patch[2]), (two.at(), field, 1)];
+        for (axis, (from, to, inner)) in passes.into_iter().enumerate() {
+            let (n, inner, size) = (patch[axis] as i32, inner as i64, sizes[axis]);
+            launch!("view_smooth", over(size), 256, 0, from, n, inner, weights.at(), radius, size as i64, to)?;
+        }
+    }
+    scale(fields.at(), 3 * count, of.alpha as f32)?;
+    Ok(fields)
 }
 
 fn change(at: At, shape: [usize; 3], change: &Change) -> Result<()> {
-    let (n, &Change { kind, a, seed }) = (shape.iter().product::<usize>(), change);
+    let (n, &Change { kind, ref parameters, seed }) = (shape.iter().product::<usize>(), change);
+    let (a, more) = (parameters[0], |i: usize| parameters.get(i).copied());
+    let (number, axis) = (|i: usize| more(i).map_or(0, |v| v as usize), more(1).map_or(0, |v| (v as usize).min(2)));
     match kind {
-        0 | 1 => launch!("view_noise", over(n), 256, 0, at, n as i64, kind as i32, a, seed as i32),
+        0 | 1 | 8 => launch!("view_noise", over(n), 256, 0, at, n as i64, kind as i32, a, seed as i32),
         2 => blur(at, shape, a),
         3 => scale(at, n, a),
         4 => {
@@ -115,24 +152,53 @@ fn change(at: At, shape: [usize; 3], change: &Change) -> Result<()> {
             gamma(at, n, a)?;
             scale(at, n, -1.0)
         }
-        _ => low_resolution(at, shape, a),
+        7 => low_resolution(at, shape, std::array::from_fn(|d| more(d).unwrap_or(a) as f64)),
+        9 => spectral(at, shape, axis, &kspace::ghosts(shape[axis], a as f64, number(2).max(1))),
+        10 => spectral(at, shape, axis, &kspace::rings(shape[axis], number(0))),
+        11 => {
+            let [cz, cy, cx] = [0, 1, 2].map(|d| number(d) as f32);
+            launch!("view_bias", over(n), 256, 0, at, whole(shape), cz, cy, cx)
+        }
+        12 | 13 => {
+            let (of, inverted) = (moments(at, n)?, (kind == 13) as i32);
+            launch!("view_power", over(n), 256, 0, at, n as i64, a, inverted, of.at())
+        }
+        _ => Err(format!("view: there is no change {kind}")),
     }
 }
 
-/// The view and its changes, into image `slot` of `out`.
-pub fn forward(view: &View, region: &Buffer, changes: &[Change], out: &Buffer, slot: usize) -> Result<()> {
+/// Changes image `slot` of `out`; `reversal`: as of values in [0, 1], each within the range it finds.
+pub fn changed(shape: [usize; 3], changes: &[Change], reversal: bool, out: &Buffer, slot: usize) -> Result<()> {
+    let n = shape.iter().product::<usize>();
+    let at = At(out.device_mut().0 + 4 * (slot * n) as u64);
+    if !reversal {
+        return changes.iter().try_for_each(|c| change(at, shape, c));
+    }
+    let range = |way: i32, of: &Piece| launch!("view_range", over(n), 256, 0, at, n as i64, way, of.at());
+    let of = moments(at, n)?;
+    range(1, &of)?;
+    for c in changes {
+        let before = moments(at, n)?;
+        change(at, shape, c)?;
+        range(0, &before)?;
+    }
+    range(2, &of)
+}
+
+/// The view, into image `slot` of `out`.
+pub fn forward(view: &View, region: &Buffer, out: &Buffer, slot: usize) -> Result<()> {
     let voxels = view.patch.iter().product::<usize>();
     let at = At(out.device_mut().0 + 4 * (slot * voxels) as u64);
     let part = gpu::upload(region.values());
     let [size, low, shape, patch] = [view.size, view.low, view.shape, view.patch].map(|v| v.map(|n| n as i32));
     let affine = std::array::from_fn(|i| view.affine[i / 4][i % 4]);
     let sight = Sight { size, low, shape, patch, affine, fill: view.fill, filled: 1 };
-    if let Some((sign, start)) = sample::crop(&view.affine) {
+    if let (Some((sign, start)), None) = (sample::crop(&view.affine), &view.elastic) {
         let crop = Crop { sign: sign.map(|v| v as i32), start: start.map(|v| v as i32) };
-        launch!("view_crop", over(voxels), 256, 0, sight, crop, part.at(), at)?;
-    } else {
-        prefilter(part.at(), view.size)?;
-        launch!("view_taps", over(voxels), 256, 0, sight, part.at(), at)?;
+        return launch!("view_crop", over(voxels), 256, 0, sight, crop, part.at(), at);
     }
-    changes.iter().try_for_each(|c| change(at, view.patch, c))
+    prefilter(part.at(), view.size)?;
+    let bend = view.elastic.as_ref().map(|of| bend(of, view.patch)).transpose()?;
+    let moved = bend.as_ref().map_or(NULL, |b| b.at());
+    launch!("view_taps", over(voxels), 256, 0, sight, part.at(), moved, at)
 }
