@@ -76,7 +76,7 @@ Deno.test({
   },
 });
 
-for (const name of ["mae", "cva", "amaes"]) {
+for (const name of ["mae", "amaes"]) {
   Deno.test({
     name: `emulated card: a step of ${name} on views made with it, as on those made ahead on the CPU (5e-3)`,
     ignore,
