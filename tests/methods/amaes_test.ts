@@ -38,7 +38,7 @@ async function step(
       compat: new Set(compat),
     });
     const outcome = learner.loss({
-      batch: { images, inputs, overlap: new Float32Array(0), ids: [] },
+      batch: { images, inputs, overlap: new Float32Array(0), ids: ["one"] },
       random: rng,
     });
     const { hidden, whole } = outcome;
