@@ -15,7 +15,7 @@ import { type BenchRow, markdown } from "../lib/bench/table.ts";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { nearest, UsageError } from "../lib/errors.ts";
 import { native } from "../lib/native/library.ts";
-import { writeWhole } from "../lib/train/run_folder.ts";
+import { writeWhole } from "../lib/train/checkpoint.ts";
 
 const GROUPS = ["op", "step", "loader", "preprocess", "augment", "nsd", "rank"];
 

@@ -5,28 +5,35 @@ import { UsageError } from "../lib/errors.ts";
 import {
   datasetPath,
   findLabels,
+  imagePredictions,
   type Origin,
   pairFiles,
   readJson,
   type Row,
   scoreCase,
+  scoreImages,
 } from "../lib/eval/evaluate.ts";
 
 export const command: Command = {
   name: "evaluate",
   summary:
-    "Scores segmentations against their truth: one JSON line per case, metric and label. Who predicted is read from\n" +
-    "PREDICTIONS/prediction.json where predict wrote it; flags stand above it.",
+    "Scores segmentations against their truth, one JSON line per case, metric and label; or predictions.csv against\n" +
+    "labels.csv, one line per metric. Who predicted is read from PREDICTIONS/prediction.json; flags stand above it.",
   positionals: [
-    { name: "PREDICTIONS", help: "folder of label maps (or one), .nii or .nii.gz", access: "read" },
+    {
+      name: "PREDICTIONS",
+      help: "folder of label maps (or one), .nii or .nii.gz; or with predictions.csv",
+      access: "read",
+    },
     {
       name: "TRUTH",
-      help: "folder of label maps of the same names (or one file); dataset.json beside it",
+      help:
+        "folder of label maps of the same names (or one file), dataset.json beside it; or with labels.csv",
       access: "read",
     },
   ],
   flags: {
-    metrics: { type: "string", help: "dsc, nsd or both, with a comma", default: "dsc,nsd" },
+    metrics: { type: "string", help: "of segmentations: dsc, nsd or both, with a comma", default: "dsc,nsd" },
     tolerance: { type: "number", help: "tolerance of NSD in mm", default: 1, min: 0 },
     method: { type: "string", help: "method of the rows (else prediction.json, else the folder's name)" },
     arch: { type: "string", help: "architecture of the rows (else prediction.json, else unknown)" },
@@ -45,6 +52,26 @@ export function extraGrants({ positionals }: Arguments): { read: string[]; write
   return { read: [datasetPath(positionals[1])], write: [] };
 }
 
+/** Who predicted: flags, else prediction.json of the folder, else its name. */
+async function originOf(
+  folder: string,
+  flags: Arguments["flags"],
+  task: string,
+  dataset: string,
+): Promise<Origin> {
+  const written = await readJson(join(resolve(folder), "prediction.json")) ?? {};
+  const text = (key: string, fallback: string) => String(flags[key] ?? written[key] ?? fallback);
+  const fold = text("fold", "0");
+  return {
+    method: text("method", basename(resolve(folder))),
+    arch: text("arch", "unknown"),
+    task: text("task", task),
+    dataset: text("dataset", dataset),
+    fold: fold.trim() === "" || Number.isNaN(Number(fold)) ? fold : Number(fold),
+    seed: Number(flags.seed ?? written.seed ?? 0),
+  };
+}
+
 /** Reads the files, writes the rows when all cases are scored: a failure leaves no half table. */
 async function main({ positionals: [predictions, truth], flags }: Arguments): Promise<void> {
   const metrics = [...new Set(String(flags.metrics).toUpperCase().split(",").map((m) => m.trim()))];
@@ -54,20 +81,25 @@ async function main({ positionals: [predictions, truth], flags }: Arguments): Pr
   }
 
   const started = performance.now();
+  const images = await imagePredictions(predictions);
+  if (images) {
+    const { metrics, cases, unpredicted, task } = await scoreImages(images, truth);
+    const folder = truth.endsWith(".csv") ? dirname(truth) : truth;
+    const name = (await readJson(join(folder, "dataset.json")))?.name;
+    const origin = await originOf(dirname(images), flags, task, String(name ?? basename(resolve(folder))));
+    for (const [metric, value] of Object.entries(metrics)) writeLine({ ...origin, metric, value });
+    const missing = unpredicted.length ? `, ${unpredicted.length} cases of the truth without prediction` : "";
+    return log(`evaluate: ${cases} cases${missing}`);
+  }
   const { pairs, unpredicted } = await pairFiles(predictions, truth);
   const labels = await findLabels(truth, pairs);
-  const folder = resolve(pairs[0].prediction === predictions ? dirname(predictions) : predictions);
-  const written = await readJson(join(folder, "prediction.json")) ?? {};
-  const text = (key: string, fallback: string) => String(flags[key] ?? written[key] ?? fallback);
-  const fold = text("fold", "0");
-  const origin: Origin = {
-    method: text("method", basename(folder)),
-    arch: text("arch", "unknown"),
-    task: text("task", "segmentation"),
-    dataset: text("dataset", labels.name ?? basename(dirname(datasetPath(truth)))),
-    fold: fold.trim() === "" || Number.isNaN(Number(fold)) ? fold : Number(fold),
-    seed: Number(flags.seed ?? written.seed ?? 0),
-  };
+  const folder = pairs[0].prediction === predictions ? dirname(predictions) : predictions;
+  const origin = await originOf(
+    folder,
+    flags,
+    "segmentation",
+    labels.name ?? basename(dirname(datasetPath(truth))),
+  );
 
   const rows: Row[] = [];
   let said = performance.now();

@@ -1,26 +1,35 @@
-/** Fine-tunes a pretrained network, or a new one, on labelled data: run folder + nnU-Net raw dataset -> model folder. */
+/** Fine-tunes a pretrained network, or a new one, on labelled data: run folder + labelled data -> model folder. */
 import { join } from "@std/path";
 import { architecture, architectures } from "../lib/arch/registry.ts";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { openDataset } from "../lib/data/cases.ts";
-import { UsageError, UserError } from "../lib/errors.ts";
-import type { ModelInfo } from "../lib/eval/segmenter.ts";
+import { UsageError } from "../lib/errors.ts";
+import { type ModelInfo, type Task, tasks } from "../lib/eval/model.ts";
 import { chooseDevice, device } from "../lib/device.ts";
 import { memory } from "../lib/tensor.ts";
-import { defaultPatch, finetune, Finetuning, means, parsePatch } from "../lib/train/finetune.ts";
+import { writeWhole } from "../lib/train/checkpoint.ts";
+import {
+  defaultPatch,
+  finetune,
+  Finetuning,
+  finetuningPreset,
+  parsePatch,
+  standardise,
+  standOf,
+} from "../lib/train/finetune.ts";
 import { type Schedule, schedules } from "../lib/train/phases.ts";
-import { lockFolder, writeWhole } from "../lib/train/run_folder.ts";
-import { presets } from "../lib/train/presets.ts";
+import { lockFolder } from "../lib/train/run_folder.ts";
 import { draw, foldsOf, splitOf } from "../lib/train/splits.ts";
 import { readRun } from "../lib/train/transfer.ts";
+import { summary } from "../lib/train/validation.ts";
 
 export const command: Command = {
   name: "finetune",
   summary:
-    "Trains a segmentation model on an nnU-Net raw dataset, from the encoder of a pretraining run or from scratch.",
+    "Trains a model for a task on an nnU-Net raw dataset, from the encoder of a pretraining run or from scratch.",
   positionals: [{
     name: "DATA",
-    help: "nnU-Net raw dataset: dataset.json, imagesTr, labelsTr",
+    help: "dataset.json, imagesTr, and labelsTr; for classification and regression labels.csv (case,label)",
     access: "read",
   }],
   flags: {
@@ -33,8 +42,8 @@ export const command: Command = {
     task: {
       type: "string",
       default: "segmentation",
-      choices: ["segmentation", "classification", "regression"],
-      help: "what to learn",
+      choices: tasks,
+      help: "a label per voxel, a class or a number per image",
     },
     schedule: { type: "string", choices: schedules, help: "default: warmup with --from, else scratch" },
     fold: {
@@ -53,15 +62,17 @@ export const command: Command = {
       type: "string",
       help: "sides of a crop, N or ZxYxX (default: fitted to the data, at most the run's)",
     },
-    batch: { type: "integer", min: 1, default: 2, help: "crops per step" },
+    batch: { type: "integer", min: 1, help: "crops per step (default 2; image tasks 4)" },
     steps: { type: "integer", min: 1, default: 1000, help: "optimizer steps" },
     lr: {
       type: "number",
       min: 0,
       help:
-        "peak learning rate (default 0.01, on primus 0.0003; with --from and 25,000 steps or more 0.001, 0.0001)",
+        "peak learning rate (default 0.01, on primus 0.0003; with --from and 25,000 steps or more 0.001, 0.0001; " +
+        "image tasks 0.0001)",
     },
     seed: { type: "integer", min: 0, default: 0, help: "of new weights and crops" },
+    resume: { type: "boolean", help: "go on from the checkpoint that an interrupted fine-tuning left" },
     device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
   },
 };
@@ -69,7 +80,7 @@ export const command: Command = {
 async function main({ positionals: [data], flags }: Arguments): Promise<number> {
   const begin = performance.now();
   if (!flags.output) throw new UsageError("finetune: -o is missing; name the model folder to write");
-  if (flags.task !== "segmentation") throw new UserError(`--task ${flags.task} is not offered yet`);
+  const task: Task = flags.task;
   const schedule: Schedule = flags.schedule ?? (flags.from ? "warmup" : "scratch");
   if (schedule === "scratch" ? flags.from : !flags.from) {
     throw new UsageError(
@@ -80,7 +91,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
       }`,
     );
   }
-  const dataset = openDataset(data);
+  const dataset = openDataset(data, task);
   const from = flags.from ? await readRun(flags.from) : undefined;
   const arch = architecture(flags.arch ?? from?.arch ?? "resenc-s");
   chooseDevice(flags.device);
@@ -88,9 +99,9 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
   const split = splitOf(flags.fold, splits, dataset.cases, join(data, "splits_final.json"));
   const train = flags.labels === undefined ? split.train : draw(split.train, flags.labels, flags.draw);
   const patch = flags.patch ? parsePatch(flags.patch, arch) : await defaultPatch(dataset, arch, from?.patch);
-  const preset = presets[arch.preset ?? "cnn"];
+  const preset = finetuningPreset(task, arch);
   const info: ModelInfo = {
-    task: "segmentation",
+    task,
     method: from ? from.method ?? "imported" : "scratch",
     arch: arch.name,
     patch,
@@ -98,34 +109,44 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     channels: dataset.channels,
     labels: dataset.labels,
     labelNames: dataset.labelNames,
+    ...(task === "regression" ? { target: standardise(dataset, train) } : {}),
     dataset: dataset.name,
     fold: flags.fold === "all" ? "all" : Number(flags.fold),
     seed: flags.seed,
     schedule,
     steps: 0,
     of: flags.steps,
-    batch: flags.batch,
+    batch: flags.batch ?? (task === "segmentation" ? 2 : 4),
     // The published rate after pretraining is a tenth, for schedules of 25,000 steps and more: short ones never arrive.
     lr: flags.lr ?? (from && flags.steps >= 25_000 ? preset.tuning : preset.lr),
     train,
     ...(flags.labels === undefined ? {} : { draw: flags.draw }),
     ...(flags.from ? { from: flags.from } : {}),
   };
-  const tuning = new Finetuning(dataset, info, from);
+  await Deno.mkdir(flags.output, { recursive: true });
+  using _lock = await lockFolder(flags.output, "metrics.jsonl");
+  const stand = await standOf(flags.output, info, flags.resume ?? false);
+  if (stand === "finished") {
+    log(`${flags.output} is finished: ${flags.steps} steps`);
+    writeLine({ model: flags.output, steps: flags.steps });
+    return 0;
+  }
+  const tuning = new Finetuning(dataset, info, stand ? undefined : from);
   log(
     `${arch.name}, ${tuning.model.parameters.count()} parameters, ${schedule}${
       from ? ` from ${from.file}` : ""
-    }: ${train.length} cases, patch ${patch.join("x")}, batch ${flags.batch}`,
+    }: ${train.length} cases, patch ${patch.join("x")}, batch ${info.batch}${
+      stand ? `, from step ${stand}` : ""
+    }`,
   );
-  await Deno.mkdir(flags.output, { recursive: true });
-  using _lock = await lockFolder(flags.output, "metrics.jsonl");
   await writeWhole(join(flags.output, "splits_final.json"), JSON.stringify(splits, null, 2) + "\n");
-  const result = await finetune(tuning, flags.output, split.val);
+  const result = await finetune(tuning, flags.output, split.val, stand);
   const parameters = tuning.model.parameters.count();
   tuning[Symbol.dispose]();
-  const { dsc, perLabel } = means(result.rows, dataset.labels);
   if (result.interrupted) {
-    log(`stopped after step ${result.steps} of ${flags.steps}; ${flags.output} holds its weights`);
+    log(
+      `stopped after step ${result.steps} of ${flags.steps}; ${flags.output} holds its weights, go on with --resume`,
+    );
   }
   const { tensors, peakBytes } = memory();
   writeLine({
@@ -133,9 +154,8 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     steps: result.steps,
     parameters,
     loss: result.loss,
-    dsc,
-    dsc_per_label: Object.fromEntries(dataset.labelNames.slice(1).map((name, i) => [name, perLabel[i]])),
-    validation_cases: new Set(result.rows.map((row) => row.case)).size,
+    ...summary(result.rows, info),
+    validation_cases: result.rows.length ? split.val.length : 0,
     training_cases: train.length,
     ...(result.interrupted ? { interrupted: true } : {}),
     seconds: Number(((performance.now() - begin) / 1000).toFixed(2)),

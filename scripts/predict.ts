@@ -1,21 +1,25 @@
-/** Segments NIfTI images with a model of finetune: model folder + images -> label maps on the images' own grids. */
+/** Predicts with a model of finetune: model folder + NIfTI -> label maps on the images' own grids, or predictions.csv. */
 import { join } from "@std/path";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { readCase } from "../lib/data/cases.ts";
 import { writeNifti } from "../lib/data/nifti.ts";
 import { encodeNpz } from "../lib/data/npz.ts";
+import { formatPredictions } from "../lib/data/targets.ts";
 import { explain, UsageError } from "../lib/errors.ts";
+import { ImageModel } from "../lib/eval/image_model.ts";
 import { findInputs, type Input } from "../lib/eval/inputs.ts";
-import { argmax, probabilities, Segmenter } from "../lib/eval/segmenter.ts";
+import { openModel } from "../lib/eval/model.ts";
+import { argmax, probabilities, type Segmenter } from "../lib/eval/segmenter.ts";
 import { listedPaths } from "../lib/launch.ts";
 import { chooseDevice, device } from "../lib/device.ts";
 import { cancel, memory } from "../lib/tensor.ts";
-import { writeWhole } from "../lib/train/run_folder.ts";
+import { writeWhole } from "../lib/train/checkpoint.ts";
 
 export const command: Command = {
   name: "predict",
   summary:
-    "Segments images with a model of deno task finetune and writes CASE.nii.gz on the grid of each image.",
+    "Predicts with a model of deno task finetune: CASE.nii.gz on the grid of each image, or one line per image in\n" +
+    "predictions.csv (case,p_0,p_1 or case,value) where the model classifies or gives a number.",
   positionals: [
     { name: "MODEL", help: "model folder of deno task finetune", access: "read" },
     {
@@ -26,13 +30,13 @@ export const command: Command = {
     },
   ],
   flags: {
-    output: { type: "string", short: "o", access: "write", help: "folder for the label maps" },
+    output: { type: "string", short: "o", access: "write", help: "folder for what is predicted" },
     probabilities: { type: "boolean", help: "also write CASE.npz with the probabilities [class, z, y, x]" },
     mirror: {
       type: "string",
       default: "all",
       choices: ["all", "none"],
-      help: "mean over the 8 mirrored copies, or one pass (8 times faster)",
+      help: "segmentation: mean over the 8 mirrored copies, or one pass (8 times faster)",
     },
     device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
   },
@@ -58,11 +62,11 @@ async function segment(model: Segmenter, input: Input, flags: Arguments["flags"]
 
 async function main({ positionals: [folder, ...given], flags }: Arguments): Promise<number> {
   const begin = performance.now();
-  if (!flags.output) throw new UsageError("predict: -o is missing; name the folder for the label maps");
+  if (!flags.output) throw new UsageError("predict: -o is missing; name the folder for what is predicted");
   const listed = given.includes("-")
     ? listedPaths(new Uint8Array(await new Response(Deno.stdin.readable).arrayBuffer()))
     : [];
-  const model = await Segmenter.open(folder);
+  const model = await openModel(folder);
   const inputs = await findInputs(
     [...given.filter((path) => path !== "-"), ...listed],
     model.info.channels.length,
@@ -76,16 +80,21 @@ async function main({ positionals: [folder, ...given], flags }: Arguments): Prom
     });
   }
   await Deno.mkdir(flags.output, { recursive: true });
-  const { method, arch, dataset, fold, seed } = model.info;
-  const about = { method, arch, task: "segmentation", dataset, fold, seed, model: folder };
+  const { task, method, arch, dataset, fold, seed, labels } = model.info;
+  const about = { method, arch, task, dataset, fold, seed, model: folder };
   await writeWhole(join(flags.output, "prediction.json"), JSON.stringify(about, null, 2) + "\n");
   const refused: { id: string; reason: string }[] = [];
+  const answers = new Map<string, number[]>();
   let done = 0;
   for (const input of inputs) {
     if (stop) break;
     try {
       if (input.problem) throw new UsageError(input.problem);
-      if (!await segment(model, input, flags)) break;
+      if (model instanceof ImageModel) {
+        const answer = await model.predict(await readCase(input.id, input.files));
+        if (!answer) break;
+        answers.set(input.id, answer);
+      } else if (!await segment(model, input, flags)) break;
       done++;
       log(`${done + refused.length}/${inputs.length} ${input.id}`);
     } catch (error) {
@@ -96,6 +105,12 @@ async function main({ positionals: [folder, ...given], flags }: Arguments): Prom
   }
   model[Symbol.dispose]();
   cancel(false);
+  if (task !== "segmentation" && answers.size) {
+    await writeWhole(
+      join(flags.output, "predictions.csv"),
+      formatPredictions({ task, labels, cases: answers }),
+    );
+  }
   if (stop) log(`predict: stopped after ${done} of ${inputs.length} cases`);
   const { tensors, peakBytes } = memory();
   writeLine({

@@ -7,6 +7,7 @@ import { UserError } from "../errors.ts";
 import type { Side } from "../tensor.ts";
 import { gunzip, isGzip } from "./gzip.ts";
 import { parseHeader, readNifti, type Volume } from "./nifti.ts";
+import { type ImageTask, readTargets } from "./targets.ts";
 import { isotropic, resample, resampleLabels, type Turn, turn, turned, turnOf } from "./regrid.ts";
 
 /** What dataset.json says, and the labelled cases found. */
@@ -14,11 +15,15 @@ export interface Dataset {
   folder: string;
   name: string;
   channels: string[];
-  /** Label values of the files, background first: class k of the network is `labels[k]`. */
+  /**
+   * Label values, in a segmentation background first: class k of the network is `labels[k]`. Empty in a regression.
+   */
   labels: number[];
   labelNames: string[];
   /** Names of the cases with image and label, sorted. */
   cases: string[];
+  /** What labels.csv says of each case: image tasks have it. */
+  targets?: Map<string, number>;
   ending: string;
 }
 
@@ -54,12 +59,9 @@ function list(folder: string, ending: string): string[] {
   }
 }
 
-/**
- * Opens an nnU-Net raw dataset for segmentation.
- * @throws UserError naming the field of dataset.json, or the file that a case lacks
- */
-export function openDataset(folder: string): Dataset {
-  const file = join(folder, "dataset.json");
+/** dataset.json of a folder, its channels and file ending. @throws UserError naming the field */
+// deno-lint-ignore no-explicit-any
+function readAbout(file: string): { json: any; channels: string[]; ending: string } {
   // deno-lint-ignore no-explicit-any
   let json: any;
   try {
@@ -73,10 +75,18 @@ export function openDataset(folder: string): Dataset {
   if (!named || typeof named !== "object" || Object.keys(named).length === 0) {
     throw new UserError(`${file}: channel_names is ${text(named)}; it must be like {"0": "T1w"}`);
   }
-  const entries = Object.entries(json.labels ?? {});
-  const odd = entries.find(([, value]) =>
-    !Number.isInteger(value) || (value as number) < 0 || (value as number) > 255
-  );
+  const ending = json.file_ending ?? ".nii.gz";
+  if (ending !== ".nii.gz" && ending !== ".nii") {
+    throw new UserError(`${file}: file_ending is ${text(ending)}; ".nii.gz" and ".nii" are read`);
+  }
+  const channels = Object.keys(named).sort((a, b) => Number(a) - Number(b)).map((key) => String(named[key]));
+  return { json, channels, ending };
+}
+
+/** Names and values of the labels of dataset.json, by value. @throws UserError unless they are background 0 and others */
+function segmentationLabels(file: string, labels: unknown): [string, number][] {
+  const entries = Object.entries(labels ?? {});
+  const odd = entries.find(([, value]) => !Number.isInteger(value) || value < 0 || value > 255);
   if (odd) {
     throw new UserError(
       `${file}: label "${odd[0]}" is ${
@@ -87,40 +97,59 @@ export function openDataset(folder: string): Dataset {
   const sorted = (entries as [string, number][]).sort((a, b) => a[1] - b[1]);
   if (sorted.length < 2 || sorted[0][1] !== 0 || new Set(sorted.map((e) => e[1])).size < sorted.length) {
     throw new UserError(
-      `${file}: labels are ${text(json.labels)}; they need "background": 0 and other values once each`,
+      `${file}: labels are ${text(labels)}; they need "background": 0 and other values once each`,
     );
   }
-  const ending = json.file_ending ?? ".nii.gz";
-  if (ending !== ".nii.gz" && ending !== ".nii") {
-    throw new UserError(`${file}: file_ending is ${text(ending)}; ".nii.gz" and ".nii" are read`);
+  return sorted;
+}
+
+/**
+ * Opens an nnU-Net raw dataset: labels of a segmentation are in labelsTr and dataset.json, of an image task in labels.csv.
+ * @throws UserError naming the field of dataset.json, the line of labels.csv, or the file that a case lacks
+ */
+export function openDataset(folder: string, task: "segmentation" | ImageTask = "segmentation"): Dataset {
+  const file = join(folder, "dataset.json");
+  const { json, channels, ending } = readAbout(file);
+  const about = { folder, name: String(json.name ?? basename(folder)), channels, ending };
+  const found = (part: string) =>
+    list(join(folder, part), ending).map((name) => name.slice(0, -ending.length));
+  let dataset: Dataset;
+  let source: string;
+  if (task === "segmentation") {
+    const labels = segmentationLabels(file, json.labels);
+    source = join(folder, "labelsTr");
+    const cases = found("labelsTr");
+    if (cases.length === 0) throw new UserError(`${source}: there is no label file that ends in ${ending}`);
+    dataset = { ...about, cases, labels: labels.map((e) => e[1]), labelNames: labels.map((e) => e[0]) };
+  } else {
+    source = join(folder, "labels.csv");
+    const targets = readTargets(source, task);
+    const labels = task === "regression" ? [] : [...new Set(targets.values())].sort((a, b) => a - b);
+    if (labels.length === 1) {
+      throw new UserError(`${source}: every label is ${labels[0]}; a classification needs two classes`);
+    }
+    dataset = {
+      ...about,
+      cases: [...targets.keys()].sort(),
+      labels,
+      labelNames: labels.map(String),
+      targets,
+    };
   }
-  const cases = list(join(folder, "labelsTr"), ending).map((name) => name.slice(0, -ending.length));
-  if (cases.length === 0) {
-    throw new UserError(`${join(folder, "labelsTr")}: there is no label file that ends in ${ending}`);
+  const images = new Set(found("imagesTr"));
+  for (const id of dataset.cases) {
+    const missing = channels.map((_, c) => `${id}_${String(c).padStart(4, "0")}`).find((name) =>
+      !images.has(name)
+    );
+    if (missing) {
+      throw new UserError(
+        `${
+          join(folder, "imagesTr", missing + ending)
+        }: the file is missing, while ${source} has ${id}; add it or remove the label`,
+      );
+    }
   }
-  const images = new Set(list(join(folder, "imagesTr"), ending));
-  const channels = Object.keys(named).sort((a, b) => Number(a) - Number(b)).map((key) => String(named[key]));
-  for (const id of cases) {
-    channels.forEach((_, c) => {
-      const wanted = `${id}_${String(c).padStart(4, "0")}${ending}`;
-      if (!images.has(wanted)) {
-        throw new UserError(
-          `${
-            join(folder, "imagesTr", wanted)
-          }: the file is missing, while labelsTr has ${id}${ending}; add it or remove the label`,
-        );
-      }
-    });
-  }
-  return {
-    folder,
-    name: String(json.name ?? basename(folder)),
-    channels,
-    labels: sorted.map((e) => e[1]),
-    labelNames: sorted.map((e) => e[0]),
-    cases,
-    ending,
-  };
+  return dataset;
 }
 
 /** Image files of a case, in channel order, and its label file. */

@@ -1,7 +1,8 @@
 /** Audit of printed mean ranks: reproduced, possible within rounding and ties, or impossible. */
+import { parseCsv } from "../data/csv.ts";
 import { nearest, UserError } from "../errors.ts";
 import type { Competition } from "./columns.ts";
-import { parseCsv, readValue } from "./rows.ts";
+import { readValue } from "./rows.ts";
 import { aggregate, plan, type Settings } from "./schemes.ts";
 
 /** One printed number as read. */

@@ -2,8 +2,10 @@
 import { basename, dirname, join, resolve } from "@std/path";
 import { log } from "../config.ts";
 import { readNifti, type Volume } from "../data/nifti.ts";
+import { readPredictions, readTargets } from "../data/targets.ts";
 import { UserError } from "../errors.ts";
 import { dice, overlaps } from "./dice.ts";
+import { imageMetrics } from "./image_metrics.ts";
 import { nsd } from "./nsd.ts";
 
 /** What a row says about the model that predicted. */
@@ -23,6 +25,9 @@ export interface Row extends Origin {
   label: number;
   value: number | null;
 }
+
+/** A row of an image task, over all cases. */
+export type ImageRow = Origin & { metric: string; value: number | null };
 
 /** A prediction and its truth on disk. */
 export interface Pair {
@@ -230,4 +235,51 @@ export async function scoreCase(
       return { ...origin, case: pair.case, metric, label, value };
     })
   );
+}
+
+/** `name` in the folder `path`, or `path` itself where it is a CSV file; undefined where there is none. */
+async function table(path: string, name: string): Promise<string | undefined> {
+  const file = path.endsWith(".csv") ? path : join(path, name);
+  return await Deno.stat(file).then((info) => info.isFile ? file : undefined, () => undefined);
+}
+
+/** predictions.csv of an image task among the predictions, if that is what they are. */
+export function imagePredictions(predictions: string): Promise<string | undefined> {
+  return table(predictions, "predictions.csv");
+}
+
+/**
+ * Scores predictions.csv against labels.csv.
+ * @param truth labels.csv, or the folder (a dataset) that holds it
+ * @returns metrics over the predicted cases, and the cases of the truth that have no prediction
+ * @throws UserError for a prediction without truth, and for a true class that has no column
+ */
+export async function scoreImages(
+  predictions: string,
+  truth: string,
+): Promise<{ metrics: Record<string, number | null>; cases: number; unpredicted: string[]; task: string }> {
+  const { task, labels, cases } = readPredictions(predictions);
+  const file = await table(truth, "labels.csv");
+  if (!file) {
+    throw new UserError(
+      `${truth}: there is no labels.csv; ${predictions} needs a file of lines case,label as its truth`,
+    );
+  }
+  const targets = readTargets(file, task);
+  const known = [...cases.keys()].map((id) => {
+    const target = targets.get(id);
+    if (target === undefined) {
+      throw new UserError(
+        `${predictions}: ${file} holds no truth for case "${id}"; add it or remove the prediction`,
+      );
+    }
+    if (labels.length && !labels.includes(target)) {
+      throw new UserError(
+        `${file}: case "${id}" is of class ${target}, for which ${predictions} has no column p_${target}`,
+      );
+    }
+    return target;
+  });
+  const unpredicted = [...targets.keys()].filter((id) => !cases.has(id));
+  return { metrics: imageMetrics(labels, [...cases.values()], known), cases: cases.size, unpredicted, task };
 }

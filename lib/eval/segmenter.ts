@@ -1,44 +1,17 @@
-/** A trained segmentation model: its folder, and the way from a case to labels. */
-import { join } from "@std/path";
+/** A segmentation model: its loss, and the way from a case to labels. */
 import { architecture } from "../arch/registry.ts";
 import { Tape } from "../autograd.ts";
 import { type Case, toFile } from "../data/cases.ts";
-import { decode } from "../data/safetensors.ts";
-import { UserError } from "../errors.ts";
 import type { Network } from "../nn/network.ts";
 import { Parameters } from "../nn/parameters.ts";
+import { diceCrossEntropy } from "../ops/segmentation.ts";
 import { cancellable, Grid, scope, type Side, Tensor, wait } from "../tensor.ts";
+import type { Crops } from "../train/patches.ts";
+import type { Model, ModelInfo } from "./model.ts";
 import { slidingWindow } from "./sliding_window.ts";
 
-/** model.json: everything that prediction needs beside the weights, and where the model comes from. */
-export interface ModelInfo {
-  task: "segmentation";
-  method: string;
-  arch: string;
-  patch: [number, number, number];
-  /** mm of a voxel of the network's grid. */
-  spacing: [number, number, number];
-  channels: string[];
-  /** Label values, background first: class k is written as `labels[k]`. */
-  labels: number[];
-  labelNames: string[];
-  dataset: string;
-  fold: number | "all";
-  seed: number;
-  schedule: string;
-  /** Steps done, and asked for. */
-  steps: number;
-  of: number;
-  batch: number;
-  lr: number;
-  /** Cases trained on; `draw` when they were drawn from the fold. */
-  train: string[];
-  draw?: number;
-  from?: string;
-}
-
 /** A network with its parameters. Free it with `using`. */
-export class Segmenter implements Disposable {
+export class Segmenter implements Model {
   readonly parameters: Parameters;
   readonly network: Network;
 
@@ -49,34 +22,9 @@ export class Segmenter implements Disposable {
     });
   }
 
-  /** Reads the folder that `finetune` wrote. @throws UserError naming the file that is missing or wrong */
-  static async open(folder: string): Promise<Segmenter> {
-    const about = join(folder, "model.json");
-    const file = join(folder, "weights.safetensors");
-    let info: ModelInfo;
-    try {
-      info = JSON.parse(await Deno.readTextFile(about));
-    } catch (error) {
-      if (error instanceof SyntaxError) throw new UserError(`${about}: it is not JSON (${error.message})`);
-      if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory)) throw error;
-      throw new UserError(
-        `${about}: there is no such file; give the model folder that deno task finetune wrote`,
-      );
-    }
-    const lists = [info.patch, info.channels, info.labels];
-    if (info.task !== "segmentation" || lists.some((list) => !Array.isArray(list))) {
-      throw new UserError(
-        `${about}: task, patch, channels or labels are missing; it is no segmentation model`,
-      );
-    }
-    const model = new Segmenter(info);
-    const loaded = model.parameters.load(decode(await Deno.readFile(file), file).tensors, file);
-    const names = [...model.parameters.tensors.keys()];
-    if (loaded.length < names.length) {
-      const missing = names.find((name) => !loaded.includes(name));
-      throw new UserError(`${file}: ${missing} is missing, which ${info.arch} needs; train the model again`);
-    }
-    return model;
+  /** Soft Dice and cross entropy, of the nnU-Net. */
+  loss(x: Tensor, { labels }: Crops): Tensor {
+    return diceCrossEntropy(this.network.decode(this.network.encode(x)), labels);
   }
 
   /** Logits `[z][y][x][class]` of one window `[z][y][x][channel]` of `patch`; undefined when cancelled. */

@@ -61,6 +61,16 @@ export class Parameters implements Disposable {
     };
   }
 
+  /** Frees the parameters that `wanted` does not name. */
+  keep(wanted: (name: string) => boolean): void {
+    for (const [name, tensor] of this.tensors) {
+      if (wanted(name)) continue;
+      tensor[Symbol.dispose]();
+      this.tensors.delete(name);
+      this.shapes.delete(name);
+    }
+  }
+
   /** Number of values in all parameters whose name starts with `prefix`. */
   count(prefix = ""): number {
     let sum = 0;

@@ -1,86 +1,43 @@
-/** Fine-tuning for segmentation: Dice and cross-entropy on labelled crops, then the fold's validation cases. */
+/** Fine-tuning on labelled crops, then the scores of the fold's validation cases. */
 import { join } from "@std/path";
 import { architecture } from "../arch/registry.ts";
 import { Tape } from "../autograd.ts";
-import { type Case, type Dataset, filesOf, gridOf, readCase } from "../data/cases.ts";
-import { writeFile } from "../data/safetensors.ts";
+import { type Dataset, filesOf, gridOf } from "../data/cases.ts";
 import { UsageError, UserError } from "../errors.ts";
-import { dice, overlaps } from "../eval/dice.ts";
-import { argmax, type ModelInfo, Segmenter } from "../eval/segmenter.ts";
+import type { ImageModel } from "../eval/image_model.ts";
+import { buildModel, type ModelInfo } from "../eval/model.ts";
+import type { Segmenter } from "../eval/segmenter.ts";
 import { type Architecture, checkPatch } from "../nn/network.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
-import { diceCrossEntropy } from "../ops/segmentation.ts";
-import { Rng } from "../rng.ts";
-import { cancel, cancellable, Grid, memory, scope, type Side, Tensor, volume, wait } from "../tensor.ts";
-import { crop, type Crops, sites, type Source } from "./patches.ts";
-import { phaseAt, type Schedule } from "./phases.ts";
+import { cancel, cancellable, Grid, memory, scope, type Side, Tensor, wait } from "../tensor.ts";
+import {
+  checkSame,
+  exists,
+  findCheckpoint,
+  loadCheckpoint,
+  readJson,
+  saveCheckpoint,
+  saveWeights,
+  writeWhole,
+} from "./checkpoint.ts";
+import { Cases } from "./labelled.ts";
+import type { Crops } from "./patches.ts";
+import { type Phase, phaseAt, type Schedule } from "./phases.ts";
 import { type Preset, presets } from "./presets.ts";
 import { Progress } from "./progress.ts";
-import { writeWhole } from "./run_folder.ts";
 import { type Pretrained, transferEncoder } from "./transfer.ts";
+import { type ScoreRow, validate } from "./validation.ts";
 
-/** Prepared cases stay in memory up to this. */
-const CACHE_BYTES = 2 ** 31;
 const SAVE_EVERY_MS = 300_000;
 
-/** One row of the validation, in the form that `rank` reads. `value` is null when the label is in neither map. */
-export interface ScoreRow {
-  method: string;
-  arch: string;
-  task: string;
-  dataset: string;
-  fold: number | "all";
-  seed: number;
-  case: string;
-  metric: "DSC";
-  label: number;
-  value: number | null;
-}
-
-/** Cases prepared for training, least recently used first. */
-export class Cases {
-  #kept = new Map<string, { source: Promise<Source>; bytes: number }>();
-  #bytes = 0;
-
-  constructor(readonly dataset: Dataset) {}
-
-  /** A labelled case on the network's grid. @throws UserError naming its file */
-  read(id: string): Promise<Case> {
-    const { images, label } = filesOf(this.dataset, id);
-    return readCase(id, images, { file: label, labels: this.dataset.labels });
-  }
-
-  /** A case and its sites, from memory where it is there. */
-  source(id: string): Promise<Source> {
-    const found = this.#kept.get(id);
-    if (found) {
-      this.#kept.delete(id);
-      this.#kept.set(id, found);
-      return found.source;
-    }
-    const entry = { bytes: 0, source: this.#load(id) };
-    this.#kept.set(id, entry);
-    return entry.source.then((source) => {
-      entry.bytes = source.case.image.byteLength + 2 * source.case.target!.byteLength;
-      this.#bytes += entry.bytes;
-      for (const [old, { bytes }] of this.#kept) {
-        if (this.#bytes <= CACHE_BYTES || old === id) break;
-        this.#kept.delete(old);
-        this.#bytes -= bytes;
-      }
-      return source;
-    });
-  }
-
-  async #load(id: string): Promise<Source> {
-    const of = await this.read(id);
-    return { case: of, sites: sites(of.target!, this.dataset.labels.length) };
-  }
+/** How a task trains a network: image tasks by a preset of their own. */
+export function finetuningPreset(task: ModelInfo["task"], arch: Architecture): Preset {
+  return presets[task === "segmentation" ? arch.preset ?? "cnn" : "image"];
 }
 
 /** Network, optimizer and schedule of one fine-tuning. */
 export class Finetuning implements Disposable {
-  readonly model: Segmenter;
+  readonly model: Segmenter | ImageModel;
   readonly cases: Cases;
   readonly #encoder: Set<string>;
   readonly #preset: Preset;
@@ -88,49 +45,45 @@ export class Finetuning implements Disposable {
   #stage = -1;
 
   constructor(readonly dataset: Dataset, readonly info: ModelInfo, from?: Pretrained) {
-    this.model = new Segmenter(info);
+    this.model = buildModel(info);
     this.cases = new Cases(dataset);
     const arch = architecture(info.arch);
-    this.#preset = presets[arch.preset ?? "cnn"];
+    this.#preset = finetuningPreset(info.task, arch);
     const names = [...this.model.parameters.tensors.keys()];
     this.#encoder = new Set(names.filter((name) => arch.encoderPrefixes.some((p) => name.startsWith(p))));
     if (from) transferEncoder(this.model.parameters, from, arch, info.patch);
   }
 
   /** The crops of a step (from 0): a function of (seed, step). */
-  async crops(step: number): Promise<Crops> {
-    const { patch, batch, channels, train, seed } = this.info;
-    const voxels = batch * volume(patch);
-    const out = { image: new Float32Array(voxels * channels.length), labels: new Uint8Array(voxels) };
-    for (let i = 0; i < batch; i++) {
-      const rng = new Rng(seed, "crop", step, i);
-      const source = await this.cases.source(train[rng.integer(train.length)]);
-      crop(source, patch, i, batch, out, rng);
+  crops(step: number): Promise<Crops> {
+    return this.cases.crops(this.info, step);
+  }
+
+  /** What step `step` does; its optimizer is ready, a new one where a stage begins. */
+  #phase(step: number): Phase & { optimizer: Optimizer } {
+    const { schedule, of, lr } = this.info;
+    const phase = phaseAt(schedule as Schedule, step, of, lr, this.#preset.decay);
+    if (phase.stage !== this.#stage) {
+      this.#optimizer?.[Symbol.dispose]();
+      const wanted = [...this.model.parameters.tensors].filter(([name]) =>
+        phase.trainable === "all" || !this.#encoder.has(name)
+      );
+      this.#optimizer = this.#preset.optimizer(new Map(wanted));
+      this.#stage = phase.stage;
     }
-    return out;
+    return { ...phase, optimizer: this.#optimizer! };
   }
 
   /** One step (from 0). Undefined when it was cancelled, and then nothing has changed. */
-  async step(step: number, { image, labels }: Crops): Promise<Metric | undefined> {
+  async step(step: number, crops: Crops): Promise<Metric | undefined> {
     const begin = performance.now();
-    const { batch, channels, of, lr: peak } = this.info;
-    const { stage, trainable, lr } = phaseAt(this.info.schedule as Schedule, step, of, peak);
-    if (stage !== this.#stage) {
-      this.#free();
-      const wanted = [...this.model.parameters.tensors].filter(([n]) =>
-        trainable === "all" || !this.#encoder.has(n)
-      );
-      this.#optimizer = this.#preset.optimizer(new Map(wanted));
-      this.#stage = stage;
-    }
-    const optimizer = this.#optimizer!;
-    const { network } = this.model;
-    const side: Side = this.info.patch;
+    const { batch, channels, patch: side, lr: peak } = this.info;
+    const { optimizer, lr } = this.#phase(step);
     return await scope(async () => {
       const { loss, gradients } = cancellable(() => {
         const { tape, result: loss } = Tape.record(optimizer.parameters.values(), () => {
-          const x = Tensor.from(image, channels.length, { grid: Grid.dense(batch), side });
-          return diceCrossEntropy(network.decode(network.encode(x)), labels, { batchDice: false });
+          const x = Tensor.from(crops.image, channels.length, { grid: Grid.dense(batch), side });
+          return this.model.loss(x, crops);
         });
         return { loss, gradients: tape.backward(loss, []) };
       });
@@ -145,52 +98,27 @@ export class Finetuning implements Disposable {
     });
   }
 
+  /** Saves, and writes checkpoint/ of a folder: what `resume` needs after `steps` steps. */
+  async checkpoint(folder: string, steps: number): Promise<void> {
+    await this.save(folder, steps);
+    const state = this.#optimizer?.state() ?? new Map();
+    await saveCheckpoint(folder, this.info, "model.json", steps, this.model.parameters, state);
+  }
+
+  /** Goes on from checkpoint/ of a folder, written after `steps` steps. */
+  async resume(folder: string, steps: number): Promise<void> {
+    const state = steps ? this.#phase(steps - 1).optimizer.state() : new Map();
+    await loadCheckpoint(folder, this.model.parameters, state);
+  }
+
   /** Writes weights and model.json, each whole. */
   async save(folder: string, steps: number): Promise<void> {
-    const metadata = {
-      config: JSON.stringify(this.info),
-      licence: "as the training data allow",
-      citation: "see model.json",
-    };
-    const { tensors, shapes } = this.model.parameters;
-    const sources = [...tensors].map(([name, t]) =>
-      [name, { shape: shapes.get(name)!, read: (into: Float32Array) => t.read(into) }] as const
-    );
-    writeFile(join(folder, "weights.safetensors"), new Map(sources), metadata);
+    saveWeights(join(folder, "weights.safetensors"), this.model.parameters, this.info, "model.json");
     await writeWhole(join(folder, "model.json"), JSON.stringify({ ...this.info, steps }, null, 2) + "\n");
   }
 
-  /** DSC of a case per label, on the grid of its file. Undefined when cancelled. */
-  async score(id: string): Promise<ScoreRow[] | undefined> {
-    const { method, arch, dataset, fold, seed, labels } = this.info;
-    const of = await this.cases.read(id);
-    const logits = await this.model.logits(of, false);
-    if (!logits) return undefined;
-    const predicted = Uint16Array.from(argmax(logits, labels.length));
-    const classes = labels.slice(1).map((_, k) => k + 1);
-    return overlaps(Uint16Array.from(of.truth!), predicted, [...of.file.shape], classes).map((
-      overlap,
-      i,
-    ) => ({
-      method,
-      arch,
-      task: "segmentation",
-      dataset,
-      fold,
-      seed,
-      case: id,
-      metric: "DSC",
-      label: labels[i + 1],
-      value: dice(overlap),
-    }));
-  }
-
-  #free(): void {
-    this.#optimizer?.[Symbol.dispose]();
-  }
-
   [Symbol.dispose](): void {
-    this.#free();
+    this.#optimizer?.[Symbol.dispose]();
     this.model[Symbol.dispose]();
   }
 }
@@ -214,10 +142,39 @@ export interface Result {
 }
 
 /**
- * Trains, saves, validates; writes metrics.jsonl, weights.safetensors, model.json and validation.jsonl into `folder`.
- * SIGTERM and SIGINT end it with the weights of the last whole step.
+ * Where a model folder stands: the steps of its checkpoint, 0 without one, or `finished`.
+ * @throws UserError for an unfinished one without `resume`, or with it for one of another configuration
  */
-export async function finetune(tuning: Finetuning, folder: string, validation: string[]): Promise<Result> {
+export async function standOf(
+  folder: string,
+  info: ModelInfo,
+  resume: boolean,
+): Promise<number | "finished"> {
+  const found = await findCheckpoint(folder);
+  const file = join(folder, "model.json");
+  if (!resume) {
+    if (found === undefined) return 0;
+    throw new UserError(
+      `${folder} holds a fine-tuning that stopped after step ${found}; continue it with --resume or choose another -o`,
+    );
+  }
+  if (!await exists(file)) return 0;
+  const before = await readJson(file);
+  checkSame(file, before, { ...info, steps: before.steps });
+  return found ?? (before.steps === info.of ? "finished" : 0);
+}
+
+/**
+ * Trains, saves, validates; writes metrics.jsonl, weights.safetensors, model.json and validation.jsonl into `folder`.
+ * SIGTERM and SIGINT end it with the weights of the last whole step, and checkpoint/ to go on from.
+ * @param begin steps that checkpoint/ of the folder has
+ */
+export async function finetune(
+  tuning: Finetuning,
+  folder: string,
+  validation: string[],
+  begin = 0,
+): Promise<Result> {
   const { of } = tuning.info;
   let stop = false;
   const onSignal = () => {
@@ -226,19 +183,20 @@ export async function finetune(tuning: Finetuning, folder: string, validation: s
   };
   const signals = ["SIGTERM", "SIGINT"] as const;
   for (const signal of signals) Deno.addSignalListener(signal, onSignal);
-  const metrics = await Deno.open(join(folder, "metrics.jsonl"), {
-    create: true,
-    write: true,
-    truncate: true,
-  });
+  const file = join(folder, "metrics.jsonl");
+  const before = begin ? (await Deno.readTextFile(file)).split("\n").slice(0, begin) : [];
+  const losses = before.map((line) => (JSON.parse(line) as Metric).loss);
+  const metrics = await Deno.open(file, { create: true, write: true, truncate: true });
+  const note = (line: string) => metrics.writeSync(new TextEncoder().encode(line + "\n"));
+  before.forEach(note);
   await Deno.remove(join(folder, "validation.jsonl")).catch(() => {/* there was none */});
-  const losses: number[] = [];
-  const rows: ScoreRow[] = [];
+  let rows: ScoreRow[] | undefined;
   try {
-    const progress = new Progress(of, 0);
+    if (begin) await tuning.resume(folder, begin);
+    const progress = new Progress(of, begin);
     let savedAt = performance.now();
-    let next = tuning.crops(0);
-    for (let step = 0; step < of && !stop; step++) {
+    let next = tuning.crops(begin);
+    for (let step = begin; step < of && !stop; step++) {
       const work = tuning.step(step, await next);
       if (step + 1 < of) {
         next = tuning.crops(step + 1);
@@ -247,26 +205,25 @@ export async function finetune(tuning: Finetuning, folder: string, validation: s
       const metric = await work;
       if (!metric) break;
       losses.push(metric.loss);
-      metrics.writeSync(new TextEncoder().encode(JSON.stringify(metric) + "\n"));
+      note(JSON.stringify(metric));
       progress.show(metric, memory().peakBytes);
       if (performance.now() - savedAt > SAVE_EVERY_MS) {
-        await tuning.save(folder, losses.length);
+        await tuning.checkpoint(folder, losses.length);
         savedAt = performance.now();
       }
     }
-    if (stop) cancel(false);
-    await wait();
-    await tuning.save(folder, losses.length);
-    for (const id of validation) {
-      const scored = stop ? undefined : await tuning.score(id);
-      if (!scored) break;
-      rows.push(...scored);
+    if (!stop) {
+      await tuning.save(folder, losses.length);
+      rows = await validate(tuning.model, tuning.cases, validation);
     }
-    if (!stop && rows.length) {
-      await writeWhole(
-        join(folder, "validation.jsonl"),
-        rows.map((row) => JSON.stringify(row) + "\n").join(""),
-      );
+    if (rows) {
+      const lines = rows.map((row) => JSON.stringify(row) + "\n").join("");
+      if (lines) await writeWhole(join(folder, "validation.jsonl"), lines);
+      await Deno.remove(join(folder, "checkpoint"), { recursive: true }).catch(() => {/* there was none */});
+    } else {
+      cancel(false);
+      await wait();
+      await tuning.checkpoint(folder, losses.length);
     }
   } finally {
     cancel(false);
@@ -275,19 +232,14 @@ export async function finetune(tuning: Finetuning, folder: string, validation: s
   }
   const last = losses.slice(-50);
   const loss = last.length ? last.reduce((a, b) => a + b) / last.length : null;
-  return { steps: losses.length, loss, interrupted: stop, rows: stop ? [] : rows };
+  return { steps: losses.length, loss, interrupted: stop, rows: rows ?? [] };
 }
 
-/** Mean DSC per label over the cases that have one, and their mean; null without any. */
-export function means(
-  rows: ScoreRow[],
-  labels: number[],
-): { dsc: number | null; perLabel: (number | null)[] } {
-  const mean = (values: number[]) => values.length ? values.reduce((a, b) => a + b) / values.length : null;
-  const perLabel = labels.slice(1).map((label) =>
-    mean(rows.flatMap((row) => row.label === label && row.value !== null ? [row.value] : []))
-  );
-  return { dsc: mean(perLabel.filter((v) => v !== null)), perLabel };
+/** Mean and standard deviation of the targets of the training cases; 1 instead of a deviation of 0. */
+export function standardise(dataset: Dataset, train: string[]): { mean: number; sd: number } {
+  const values = train.map((id) => dataset.targets!.get(id)!);
+  const mean = values.reduce((a, b) => a + b) / values.length;
+  return { mean, sd: Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / values.length) || 1 };
 }
 
 /** `48` or `32x48x32` (z, y, x). @throws UsageError unless it is one or three sides that the network takes */

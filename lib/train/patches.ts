@@ -7,10 +7,11 @@ import { rotation } from "../data/views.ts";
 import type { Rng } from "../rng.ts";
 import { type Side, volume } from "../tensor.ts";
 
-/** `image` `[n][z][y][x][c]`, `labels` `[n][z][y][x]` classes. */
+/** `image` `[n][z][y][x][c]`, `labels` `[n][z][y][x]` classes; `targets` `[n]` in an image task. */
 export interface Crops {
   image: Float32Array;
   labels: Uint8Array;
+  targets: Float32Array;
 }
 
 /** Voxels kept per class to centre crops on. */
@@ -80,8 +81,8 @@ function sample(
         const [z0, y0, x0] = [Math.floor(z), Math.floor(y), Math.floor(x)];
         if (z0 < -1 || y0 < -1 || x0 < -1 || z0 >= nz || y0 >= ny || x0 >= nx) continue;
         const [rz, ry, rx] = [Math.round(z), Math.round(y), Math.round(x)];
-        if (rz >= 0 && ry >= 0 && rx >= 0 && rz < nz && ry < ny && rx < nx) {
-          labels[at] = target![(rz * ny + ry) * nx + rx];
+        if (target && rz >= 0 && ry >= 0 && rx >= 0 && rz < nz && ry < ny && rx < nx) {
+          labels[at] = target[(rz * ny + ry) * nx + rx];
         }
         for (let corner = 0; corner < 8; corner++) {
           const [dz, dy, dx] = [corner >> 2, (corner >> 1) & 1, corner & 1];
@@ -142,7 +143,7 @@ function colour(image: Float32Array, channels: number, rng: Rng): void {
   }
 }
 
-/** A case with the voxels to centre on. */
+/** A case with the voxels to centre on: none in an image task. */
 export interface Source {
   case: Case;
   sites: Uint32Array[];

@@ -3,7 +3,7 @@ import { AdamW, type Optimizer, Sgd } from "../ops/optimizer.ts";
 import type { Tensor } from "../tensor.ts";
 
 /** Names of the presets. */
-export type PresetName = "cnn" | "vit" | "amaes";
+export type PresetName = "cnn" | "vit" | "amaes" | "image";
 
 /** How a kind of network is pretrained. Weight decay reaches every parameter. */
 export interface Preset {
@@ -35,6 +35,15 @@ export const presets: Record<PresetName, Preset> = {
     warmup: 0.05,
     decay: "cosine",
     optimizer: (p) => new AdamW(p, { betas: [0.9, 0.999], weightDecay: 3e-5, amsgrad: true }),
+  },
+  /** Fine-tuning for image tasks: AdamW, weight decay 1e-2, no clipping; rise over a tenth, then a cosine (SSL3D). */
+  image: {
+    lr: 1e-4,
+    tuning: 1e-4,
+    clip: Infinity,
+    warmup: 0.1,
+    decay: "cosine",
+    optimizer: (p) => new AdamW(p, { betas: [0.9, 0.999], weightDecay: 1e-2 }),
   },
 };
 

@@ -1,15 +1,20 @@
-/**
- * The run folder: run.json, metrics.jsonl, TensorBoard events, checkpoint/. One process at a time holds it. A
- * checkpoint is written beside the old one and renamed, so that a kill at any moment leaves a whole one.
- */
+/** The run folder: run.json, metrics.jsonl, TensorBoard events, checkpoint/. One process at a time holds it. */
 import { join } from "@std/path";
-import { decode, writeFile } from "../data/safetensors.ts";
 import { UserError } from "../errors.ts";
 import type { Compat } from "../methods/compat.ts";
 import type { OptionValue } from "../methods/options.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import type { Precision } from "../nn/precision.ts";
 import type { Tensor } from "../tensor.ts";
+import {
+  checkSame,
+  exists,
+  findCheckpoint,
+  loadCheckpoint,
+  readJson,
+  saveCheckpoint,
+  writeWhole,
+} from "./checkpoint.ts";
 import { EventWriter } from "./events.ts";
 
 /** What makes a run: the same config, data and seed give the same bits. */
@@ -36,40 +41,6 @@ export interface RunConfig {
 
 /** One line of metrics.jsonl: step from 1, seconds of that step alone, and one number per named term. */
 export type Metric = { step: number; loss: number; seconds: number; lr: number } & Record<string, number>;
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
-
-/** The object in a file of the run folder. @throws UserError for a damaged file */
-// deno-lint-ignore no-explicit-any
-async function readJson(path: string): Promise<Record<string, any>> {
-  const text = await Deno.readTextFile(path);
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new UserError(`${path}: this is no whole JSON file; restore it or choose another -o`);
-  }
-}
-
-/** Writes a file under `<path>.partial`, then renames it. */
-export async function writeWhole(path: string, bytes: Uint8Array | string): Promise<void> {
-  const partial = `${path}.partial`;
-  try {
-    if (typeof bytes === "string") await Deno.writeTextFile(partial, bytes);
-    else await Deno.writeFile(partial, bytes);
-    await Deno.rename(partial, path);
-  } catch (error) {
-    await Deno.remove(partial).catch(() => {});
-    throw error;
-  }
-}
 
 /** Takes a folder by its file `name` until that is closed. @throws UserError when another process has it */
 export async function lockFolder(path: string, name = ".lock"): Promise<Deno.FsFile> {
@@ -101,35 +72,17 @@ export class RunFolder {
     const lock = await lockFolder(path);
     try {
       const file = join(path, "run.json");
-      const checkpoint = join(path, "checkpoint");
-      if (!await exists(checkpoint) && await exists(`${checkpoint}.old`)) {
-        await Deno.rename(`${checkpoint}.old`, checkpoint);
-      }
-      for (const rest of [`${checkpoint}.old`, `${checkpoint}.partial`]) {
-        if (await exists(rest)) await Deno.remove(rest, { recursive: true });
-      }
-      let step = 0;
-      if (await exists(file)) {
+      const found = await exists(file) ? await findCheckpoint(path) : undefined;
+      if (found !== undefined) {
         const before = (await readJson(file)).config as RunConfig;
-        const started = await exists(checkpoint);
-        if (started && !resume) {
+        if (!resume) {
           throw new UserError(
             `${path} holds a ${before.method} run already; continue it with --resume or choose another -o`,
           );
         }
-        if (started) {
-          for (const key of Object.keys(config) as (keyof RunConfig)[]) {
-            const there = before[key] ??
-              ({ compat: [], precision: "f32", recompute: false } as Record<string, unknown>)[key];
-            if (JSON.stringify(there) === JSON.stringify(config[key])) continue;
-            throw new UserError(
-              `${file}: ${key} is ${JSON.stringify(there)} there and ${JSON.stringify(config[key])} here; ` +
-                `resume with the same configuration or choose another -o`,
-            );
-          }
-          step = (await readJson(join(checkpoint, "state.json"))).step;
-        }
+        checkSame(file, { ...before }, { ...config }, { compat: [], precision: "f32", recompute: false });
       }
+      const step = found ?? 0;
       await writeWhole(file, JSON.stringify({ config, deno: Deno.version.deno, format: 1 }, null, 2) + "\n");
       const metricsFile = join(path, "metrics.jsonl");
       const lines = step && await exists(metricsFile)
@@ -157,53 +110,14 @@ export class RunFolder {
     this.events.write(step, values);
   }
 
-  /** Writes checkpoint/{weights,optimizer}.safetensors and state.json as one. */
+  /** Writes the checkpoint of `step`. */
   async save(step: number, parameters: Parameters, state: Map<string, Tensor>): Promise<void> {
-    const partial = join(this.path, "checkpoint.partial");
-    const target = join(this.path, "checkpoint");
-    await Deno.mkdir(partial, { recursive: true });
-    try {
-      const meta = {
-        config: JSON.stringify(this.config),
-        licence: "as the training data allow",
-        citation: "see run.json",
-      };
-      const source = (shape: number[], t: Tensor) => ({ shape, read: (into: Float32Array) => t.read(into) });
-      const weights = [...parameters.tensors].map(([name, t]) =>
-        [name, source(parameters.shapes.get(name)!, t)] as const
-      );
-      writeFile(join(partial, "weights.safetensors"), new Map(weights), meta);
-      const rest = [...state].map(([name, t]) => [name, source([t.length], t)] as const);
-      writeFile(join(partial, "optimizer.safetensors"), new Map(rest));
-      await Deno.writeTextFile(join(partial, "state.json"), JSON.stringify({ step }) + "\n");
-    } catch (error) {
-      await Deno.remove(partial, { recursive: true });
-      throw error;
-    }
-    const old = await exists(target);
-    if (old) await Deno.rename(target, `${target}.old`);
-    await Deno.rename(partial, target);
-    if (old) await Deno.remove(`${target}.old`, { recursive: true });
+    await saveCheckpoint(this.path, this.config, "run.json", step, parameters, state);
   }
 
-  /** Loads the checkpoint of `step` into parameters and state. */
+  /** Loads the checkpoint into parameters and state. */
   async load(parameters: Parameters, state: Map<string, Tensor>): Promise<void> {
-    const weights = join(this.path, "checkpoint", "weights.safetensors");
-    const optimizer = join(this.path, "checkpoint", "optimizer.safetensors");
-    const loaded = parameters.load(decode(await Deno.readFile(weights), weights).tensors, weights);
-    const rest = decode(await Deno.readFile(optimizer), optimizer).tensors;
-    for (const [name, tensor] of state) {
-      const found = rest.get(name);
-      if (!found || found.data.length !== tensor.length) {
-        throw new UserError(`${optimizer}: ${name} is missing; the checkpoint is damaged`);
-      }
-      tensor.write(found.data);
-    }
-    if (loaded.length !== parameters.tensors.size) {
-      throw new UserError(
-        `${weights}: ${parameters.tensors.size - loaded.length} tensors of this network are missing`,
-      );
-    }
+    await loadCheckpoint(this.path, parameters, state);
   }
 
   close(): void {

@@ -1,10 +1,11 @@
 /** `finetune` and `predict` as a user runs them: the grants of their command lines, files, summaries, exit codes. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
 import { type Command, grants, parse } from "../../lib/config.ts";
 import { readNifti } from "../../lib/data/nifti.ts";
 import { writePhantoms } from "../../lib/data/phantom_dataset.ts";
 import { LIBRARY } from "../../lib/native/library.ts";
+import { command as evaluate, extraGrants } from "../../scripts/evaluate.ts";
 import { command as finetune } from "../../scripts/finetune.ts";
 import { command as predict } from "../../scripts/predict.ts";
 
@@ -13,8 +14,10 @@ const ignore = Deno.permissions.querySync({ name: "run", command: Deno.execPath(
 
 function start(command: Command, args: string[]): Deno.ChildProcess {
   const { read, write } = grants(command, parse(command, args));
+  if (command === evaluate) read.push(...extraGrants(parse(command, args)).read);
   const script = join(root, "scripts", `${command.name}.ts`);
-  const flags = [`--allow-read=${[root, ...read].join(",")}`, `--allow-write=${write.join(",")}`];
+  const flags = [`--allow-read=${[root, ...read].join(",")}`];
+  if (write.length) flags.push(`--allow-write=${write.join(",")}`);
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", ...flags, `--allow-ffi=${LIBRARY}`, script, ...args],
     stdout: "piped",
@@ -86,9 +89,46 @@ Deno.test({
     assert(performance.now() - begin < 2000);
     assertEquals([code, summary.interrupted, names(model).includes("weights.safetensors")], [0, true, true]);
     assertEquals(JSON.parse(await Deno.readTextFile(join(model, "model.json"))).steps, summary.steps);
+    const again = await end(start(finetune, [data, "-o", model, "--steps", "9999", "--patch", "32"]));
+    assertEquals(again.code, 1);
+    assertStringIncludes(again.stderr, "--resume");
+    await Deno.remove(join(data, "labels.csv"));
     const refused = await end(start(finetune, [data, "-o", join(folder, "no"), "--task", "regression"]));
     assertEquals([refused.code, names(folder).includes("no")], [1, false]);
-    assertStringIncludes(refused.stderr, "not offered yet");
+    assertStringIncludes(refused.stderr, "labels.csv");
     await Deno.remove(folder, { recursive: true });
   },
 });
+
+for (const task of ["classification", "regression"]) {
+  Deno.test({
+    name: `finetune --task ${task}, predict, evaluate: tables and rows`,
+    ignore,
+    fn: async () => {
+      const folder = await Deno.makeTempDir();
+      const [data, model, out] = ["data", "model", "out"].map((name) => join(folder, name));
+      for await (const _ of writePhantoms(data, { count: 10, size: 32, channels: 1, seed: 0 }));
+      const trained = await end(start(finetune, [data, "-o", model, "--task", task, "--steps", "2"]));
+      assertEquals([trained.code, trained.summary.live_tensors], [0, 0], trained.stderr);
+      const rows = (await Deno.readTextFile(join(model, "validation.jsonl"))).trim().split("\n");
+      assertEquals(rows.length, task === "classification" ? 5 : 4);
+      assertEquals(JSON.parse(rows[0]).metric, task === "classification" ? "accuracy" : "MAE");
+      const predicted = await end(start(predict, [model, join(data, "imagesTr"), "-o", out]));
+      assertEquals([predicted.code, predicted.summary.cases], [0, 10], predicted.stderr);
+      const [header, first, ...rest] = (await Deno.readTextFile(join(out, "predictions.csv"))).trim().split(
+        "\n",
+      );
+      assertEquals([header, rest.length], [task === "classification" ? "case,p_0,p_1" : "case,value", 9]);
+      const [id, ...values] = first.split(",");
+      assertEquals(id, "phantom_000");
+      if (task === "classification") assertAlmostEquals(Number(values[0]) + Number(values[1]), 1, 1e-5);
+      const scored = await end(start(evaluate, [out, data]));
+      assertEquals(
+        [scored.code, scored.summary.task, scored.summary.dataset],
+        [0, task, "Phantom"],
+        scored.stderr,
+      );
+      await Deno.remove(folder, { recursive: true });
+    },
+  });
+}

@@ -1,4 +1,4 @@
-import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "@std/path";
 import { resencS } from "../../lib/arch/resenc.ts";
 import { openDataset } from "../../lib/data/cases.ts";
@@ -6,12 +6,21 @@ import { writeNifti } from "../../lib/data/nifti.ts";
 import { phantom } from "../../lib/data/phantom.ts";
 import { decode, encode } from "../../lib/data/safetensors.ts";
 import { UserError } from "../../lib/errors.ts";
-import { type ModelInfo, Segmenter } from "../../lib/eval/segmenter.ts";
+import { type ModelInfo, openModel } from "../../lib/eval/model.ts";
+import { Segmenter } from "../../lib/eval/segmenter.ts";
 import { Parameters } from "../../lib/nn/parameters.ts";
 import { memory } from "../../lib/tensor.ts";
-import { defaultPatch, finetune, Finetuning, means, parsePatch } from "../../lib/train/finetune.ts";
+import {
+  defaultPatch,
+  finetune,
+  Finetuning,
+  parsePatch,
+  standardise,
+  standOf,
+} from "../../lib/train/finetune.ts";
 import type { Schedule } from "../../lib/train/phases.ts";
 import { readRun, transferEncoder } from "../../lib/train/transfer.ts";
+import { summary } from "../../lib/train/validation.ts";
 
 const identity = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
 
@@ -82,10 +91,11 @@ Deno.test("finetune: the loss falls, the model opens and scores alike, no tensor
   );
   const mean = (list: { loss: number }[]) => list.reduce((sum, m) => sum + m.loss, 0) / list.length;
   assert(mean(lines.slice(-3)) < mean(lines.slice(0, 3)) - 0.1, JSON.stringify(lines.map((l) => l.loss)));
-  const opened = await Segmenter.open(out);
+  const opened = await openModel(out) as Segmenter;
   const of = await tuning.cases.read("p1");
-  assertEquals(await opened.logits(of, false), await tuning.model.logits(of, false));
-  assertEquals(means(rows, [0, 1, 2]).perLabel, rows.map((row) => row.value));
+  assertEquals(await opened.logits(of, false), await (tuning.model as Segmenter).logits(of, false));
+  const { dsc_per_label } = summary(rows, tuning.info) as { dsc_per_label: Record<string, number> };
+  assertEquals(Object.values(dsc_per_label), rows.map((row) => row.value));
   opened[Symbol.dispose]();
   tuning[Symbol.dispose]();
   assertEquals(memory().tensors, before);
@@ -159,5 +169,86 @@ Deno.test("finetune: patches are parsed, fitted to the data, and refused when th
   assertEquals(await defaultPatch(openDataset(folder), resencS), [32, 32, 32]);
   assertEquals(await defaultPatch(openDataset(folder), resencS, [64, 64, 32]), [32, 32, 32]);
   await Deno.remove(folder, { recursive: true });
-  assertAlmostEquals(means([], [0, 1]).dsc ?? -1, -1);
+});
+
+Deno.test("finetune: stopped in the middle and gone on, the same bits; another configuration is refused", async () => {
+  const [folder, whole, cut] = [await dataset(2), await Deno.makeTempDir(), await Deno.makeTempDir()];
+  const about = info(folder, "sawtooth", 4, ["p0", "p1"]);
+  const open = () => new Finetuning(openDataset(folder), about);
+  {
+    using tuning = open();
+    await finetune(tuning, whole, []);
+    assertEquals(await standOf(whole, about, true), "finished");
+  }
+  {
+    // Steps 1 and 2 train the decoder alone; the third, everything with a new optimizer, is where it stops.
+    using tuning = open();
+    const crops = tuning.crops.bind(tuning);
+    tuning.crops = (step) => {
+      if (step === 3) Deno.kill(Deno.pid, "SIGTERM");
+      return crops(step);
+    };
+    const { interrupted, steps } = await finetune(tuning, cut, []);
+    assert(interrupted && steps >= 2 && steps < 4, `${steps}`);
+    assertEquals(await standOf(cut, about, true), steps);
+    await assertRejects(() => standOf(cut, about, false), UserError, "--resume");
+    await assertRejects(
+      () => standOf(cut, { ...about, lr: 1 }, true),
+      UserError,
+      "lr is 0.01 there and 1 here",
+    );
+  }
+  {
+    using tuning = open();
+    assertEquals((await finetune(tuning, cut, [], await standOf(cut, about, true) as number)).steps, 4);
+  }
+  const [a, b] = await Promise.all(
+    [whole, cut].map((path) => Deno.readFile(join(path, "weights.safetensors"))),
+  );
+  assertEquals(a, b);
+  const losses = async (path: string) =>
+    (await Deno.readTextFile(join(path, "metrics.jsonl"))).trim().split("\n").map((l) => JSON.parse(l).loss);
+  assertEquals(await losses(whole), await losses(cut));
+  assertEquals([...Deno.readDirSync(cut)].some((entry) => entry.name === "checkpoint"), false);
+  for (const path of [folder, whole, cut]) await Deno.remove(path, { recursive: true });
+});
+
+Deno.test("finetune: a classifier and a regression learn which images are negatives", async () => {
+  const folder = await dataset(6);
+  for (const i of [1, 3, 5]) {
+    const { shape, images: [image] } = phantom(0, i, 32, 1);
+    const negative = await writeNifti({ shape, data: image.map((v) => -v), affine: identity });
+    await Deno.writeFile(join(folder, `imagesTr/p${i}_0000.nii.gz`), negative);
+  }
+  for (const task of ["classification", "regression"] as const) {
+    const out = await Deno.makeTempDir();
+    const lines = [0, 1, 2, 3, 4, 5].map((i) =>
+      `p${i},${task === "regression" ? 40 + 30 * (i % 2) + i : i % 2}\n`
+    );
+    await Deno.writeTextFile(join(folder, "labels.csv"), "case,label\n" + lines.join(""));
+    const data = openDataset(folder, task);
+    const { channels, labels, labelNames, name, cases } = data;
+    assertEquals(cases.length, 6);
+    const train = cases.slice(0, 4);
+    const target = task === "regression" ? { target: standardise(data, train) } : {};
+    const about = {
+      ...info(folder, "warmup", 30, train),
+      task,
+      channels,
+      labels,
+      labelNames,
+      dataset: name,
+      ...target,
+    };
+    const tuning = new Finetuning(data, { ...about, batch: 4, lr: 1e-3 });
+    assert([...tuning.model.parameters.tensors.keys()].every((key) => /^(encoder|head)\./.test(key)));
+    const { rows, steps } = await finetune(tuning, out, cases.slice(4));
+    tuning[Symbol.dispose]();
+    const metrics = Object.fromEntries(rows.map((row) => [row.metric, row.value!]));
+    assertEquals(steps, 30);
+    if (task === "classification") assertEquals(metrics.AUROC, 1, JSON.stringify(metrics));
+    else assert(metrics.MAE < 15, JSON.stringify(metrics));
+    await Deno.remove(out, { recursive: true });
+  }
+  await Deno.remove(folder, { recursive: true });
 });

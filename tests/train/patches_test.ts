@@ -21,7 +21,11 @@ const file: Case["file"] = {
 const ball: Case = { id: "ball", shape, image, target, file };
 const source = { case: ball, sites: sites(target, 2) };
 const patch = [16, 16, 16] as const;
-const empty = (n: number): Crops => ({ image: new Float32Array(n * 4096), labels: new Uint8Array(n * 4096) });
+const empty = (n: number): Crops => ({
+  image: new Float32Array(n * 4096),
+  labels: new Uint8Array(n * 4096),
+  targets: new Float32Array(),
+});
 
 Deno.test("patches: the last third of a batch is forced, rounded as nnU-Net does", () => {
   const count = (n: number) => Array.from({ length: n }, (_, i) => forced(i, n)).filter(Boolean).length;

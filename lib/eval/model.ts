@@ -1,0 +1,82 @@
+/** The folder of a fine-tuned model: model.json and weights.safetensors, for any task. */
+import { join } from "@std/path";
+import { decode } from "../data/safetensors.ts";
+import { UserError } from "../errors.ts";
+import type { Parameters } from "../nn/parameters.ts";
+import type { Tensor } from "../tensor.ts";
+import type { Crops } from "../train/patches.ts";
+import { ImageModel } from "./image_model.ts";
+import { Segmenter } from "./segmenter.ts";
+
+export const tasks = ["segmentation", "classification", "regression"] as const;
+export type Task = typeof tasks[number];
+
+/** model.json: everything that prediction needs beside the weights, and where the model comes from. */
+export interface ModelInfo {
+  task: Task;
+  method: string;
+  arch: string;
+  patch: [number, number, number];
+  /** mm of a voxel of the network's grid. */
+  spacing: [number, number, number];
+  channels: string[];
+  /** Label values, in a segmentation background first: class k is written as `labels[k]`. Empty in a regression. */
+  labels: number[];
+  labelNames: string[];
+  /** Regression: mean and standard deviation of the training cases' targets; the network learns (target - mean) / sd. */
+  target?: { mean: number; sd: number };
+  dataset: string;
+  fold: number | "all";
+  seed: number;
+  schedule: string;
+  /** Steps done, and asked for. */
+  steps: number;
+  of: number;
+  batch: number;
+  lr: number;
+  /** Cases trained on; `draw` when they were drawn from the fold. */
+  train: string[];
+  draw?: number;
+  from?: string;
+}
+
+/** A network for a task with its parameters. Free it with `using`. */
+export interface Model extends Disposable {
+  readonly info: ModelInfo;
+  readonly parameters: Parameters;
+  /** Loss of a batch of crops, a scalar. */
+  loss(x: Tensor, crops: Crops): Tensor;
+}
+
+/** A new network for what `info` says. */
+export function buildModel(info: ModelInfo): Segmenter | ImageModel {
+  return info.task === "segmentation" ? new Segmenter(info) : new ImageModel(info);
+}
+
+/** Reads the folder that `finetune` wrote. @throws UserError naming the file that is missing or wrong */
+export async function openModel(folder: string): Promise<Segmenter | ImageModel> {
+  const about = join(folder, "model.json");
+  const file = join(folder, "weights.safetensors");
+  let info: ModelInfo;
+  try {
+    info = JSON.parse(await Deno.readTextFile(about));
+  } catch (error) {
+    if (error instanceof SyntaxError) throw new UserError(`${about}: it is not JSON (${error.message})`);
+    if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory)) throw error;
+    throw new UserError(
+      `${about}: there is no such file; give the model folder that deno task finetune wrote`,
+    );
+  }
+  const lists = [info.patch, info.channels, info.labels];
+  if (!tasks.includes(info.task) || lists.some((list) => !Array.isArray(list))) {
+    throw new UserError(`${about}: task, patch, channels or labels are missing; it is no model of finetune`);
+  }
+  const model = buildModel(info);
+  const loaded = model.parameters.load(decode(await Deno.readFile(file), file).tensors, file);
+  const names = [...model.parameters.tensors.keys()];
+  if (loaded.length < names.length) {
+    const missing = names.find((name) => !loaded.includes(name));
+    throw new UserError(`${file}: ${missing} is missing, which ${info.arch} needs; train the model again`);
+  }
+  return model;
+}

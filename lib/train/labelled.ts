@@ -1,0 +1,69 @@
+/** Labelled cases during fine-tuning: read once, kept in memory while there is room, cropped per step. */
+import { type Case, type Dataset, filesOf, readCase } from "../data/cases.ts";
+import type { ModelInfo } from "../eval/model.ts";
+import { Rng } from "../rng.ts";
+import { volume } from "../tensor.ts";
+import { crop, type Crops, sites, type Source } from "./patches.ts";
+
+/** Prepared cases stay in memory up to this. */
+const CACHE_BYTES = 2 ** 31;
+
+/** Cases prepared for training, least recently used first. */
+export class Cases {
+  #kept = new Map<string, { source: Promise<Source>; bytes: number }>();
+  #bytes = 0;
+
+  constructor(readonly dataset: Dataset) {}
+
+  /** A case on the network's grid, with its label map in a segmentation. @throws UserError naming its file */
+  read(id: string): Promise<Case> {
+    const { labels, targets } = this.dataset;
+    const { images, label } = filesOf(this.dataset, id);
+    return readCase(id, images, targets ? undefined : { file: label, labels });
+  }
+
+  /** A case and its sites, from memory where it is there. */
+  #source(id: string): Promise<Source> {
+    const found = this.#kept.get(id);
+    if (found) {
+      this.#kept.delete(id);
+      this.#kept.set(id, found);
+      return found.source;
+    }
+    const entry = { bytes: 0, source: this.#load(id) };
+    this.#kept.set(id, entry);
+    return entry.source.then((source) => {
+      const { image, target } = source.case;
+      entry.bytes = image.byteLength + 2 * (target?.byteLength ?? 0);
+      this.#bytes += entry.bytes;
+      for (const [old, { bytes }] of this.#kept) {
+        if (this.#bytes <= CACHE_BYTES || old === id) break;
+        this.#kept.delete(old);
+        this.#bytes -= bytes;
+      }
+      return source;
+    });
+  }
+
+  async #load(id: string): Promise<Source> {
+    const of = await this.read(id);
+    return { case: of, sites: of.target ? sites(of.target, this.dataset.labels.length) : [] };
+  }
+
+  /** The crops of a step (from 0): a function of (seed, step). */
+  async crops({ patch, batch, channels, train, seed }: ModelInfo, step: number): Promise<Crops> {
+    const voxels = batch * volume(patch);
+    const out = {
+      image: new Float32Array(voxels * channels.length),
+      labels: new Uint8Array(this.dataset.targets ? 0 : voxels),
+      targets: new Float32Array(this.dataset.targets ? batch : 0),
+    };
+    for (let i = 0; i < batch; i++) {
+      const rng = new Rng(seed, "crop", step, i);
+      const id = train[rng.integer(train.length)];
+      crop(await this.#source(id), patch, i, batch, out, rng);
+      if (this.dataset.targets) out.targets[i] = this.dataset.targets.get(id)!;
+    }
+    return out;
+  }
+}
