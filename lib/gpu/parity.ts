@@ -24,7 +24,7 @@ import { instanceNorm } from "../ops/norm.ts";
 import { ntXent } from "../ops/ntxent.ts";
 import { avgPool2, globalAverage } from "../ops/pool.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
-import { diceCrossEntropy, softmax } from "../ops/segmentation.ts";
+import { crossEntropy, diceCrossEntropy, softmax } from "../ops/segmentation.ts";
 import { softmaxPool } from "../ops/softmax_pool.ts";
 import { addPositions, patchify, rope } from "../ops/tokens.ts";
 import { windowAttention } from "../ops/window_attention.ts";
@@ -239,6 +239,15 @@ function cases(): Case[] {
       },
     });
   }
+  list.push({
+    name: "cross entropy of images",
+    tolerance: EXACT,
+    make() {
+      const logits = matrix(7, 3, 1);
+      const labels = Float32Array.from({ length: 7 }, (_, i) => i % 3);
+      return { inputs: [logits], body: () => crossEntropy(logits, labels) };
+    },
+  });
   list.push({
     name: "softmax",
     tolerance: EXACT,

@@ -5,6 +5,21 @@ import { native } from "../native/library.ts";
 import { Tensor } from "../tensor.ts";
 import { dense } from "./separable.ts";
 
+/** The loss of `n` samples of `voxels` rows each, with its gradient. `dice`: weight of the Dice term. */
+function loss(logits: Tensor, truth: Tensor, n: number, batchDice: boolean, dice: number): Tensor {
+  const shape = [n, logits.rows / n, logits.channels, batchDice, dice] as const;
+  const lib = native();
+  const value = new Tensor(lib.vx_dice_ce(logits.handle, truth.handle, ...shape), 1, 1);
+  return record(value, [logits], (dy) => [
+    new Tensor(
+      lib.vx_dice_ce_grad(dy.handle, logits.handle, truth.handle, ...shape),
+      logits.rows,
+      logits.channels,
+      logits.layout,
+    ),
+  ]);
+}
+
 /**
  * Cross entropy (mean over voxels) minus soft Dice (mean over classes 1 and up, smooth 1e-5), a scalar from -1 up.
  * @param logits dense `[n][z][y][x][classes]`
@@ -22,17 +37,19 @@ export function diceCrossEntropy(
     throw new UserError(`labels: ${labels.length} values for ${logits.rows} voxels of the logits`);
   }
   const truth = labels instanceof Tensor ? labels : Tensor.from(Float32Array.from(labels), 1);
-  const shape = [n, logits.rows / n, logits.channels, batchDice] as const;
-  const lib = native();
-  const loss = new Tensor(lib.vx_dice_ce(logits.handle, truth.handle, ...shape), 1, 1);
-  return record(loss, [logits], (dy) => [
-    new Tensor(
-      lib.vx_dice_ce_grad(dy.handle, logits.handle, truth.handle, ...shape),
-      logits.rows,
-      logits.channels,
-      logits.layout,
-    ),
-  ]);
+  return loss(logits, truth, n, batchDice, 1);
+}
+
+/**
+ * Cross entropy of a classifier, a scalar: the mean over the rows of -log softmax(logits)[label].
+ * @param logits `[rows][classes]`
+ * @param labels one integer below `classes` per row; for another one, an error at the next wait
+ */
+export function crossEntropy(logits: Tensor, labels: Float32Array): Tensor {
+  if (labels.length !== logits.rows) {
+    throw new Error(`crossEntropy: ${labels.length} labels for ${logits.rows} rows`);
+  }
+  return loss(logits, Tensor.from(labels, 1), logits.rows, false, 0);
 }
 
 /** Class probabilities of `[rows][classes]` logits. For inference: records no gradient. */

@@ -140,7 +140,6 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::ops::ntxent::ABI);
     list.push(crate::ops::gram::ABI);
     list.push(crate::ops::segmentation::ABI);
-    list.push(crate::ops::cross_entropy::ABI);
     list.push(crate::sample::ABI);
     list.push(crate::sample::intensity::ABI);
     list.push(crate::ops::view::ABI);

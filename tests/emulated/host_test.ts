@@ -7,8 +7,10 @@ import { method, methods, runsOn } from "../../lib/methods/registry.ts";
 import { native } from "../../lib/native/library.ts";
 import type { Architecture } from "../../lib/nn/network.ts";
 import { Parameters } from "../../lib/nn/parameters.ts";
+import { linear } from "../../lib/ops/linear.ts";
 import { Sgd } from "../../lib/ops/optimizer.ts";
-import { diceCrossEntropy } from "../../lib/ops/segmentation.ts";
+import { globalAverage } from "../../lib/ops/pool.ts";
+import { crossEntropy, diceCrossEntropy } from "../../lib/ops/segmentation.ts";
 import { Grid, scope, Tensor, wait } from "../../lib/tensor.ts";
 import { Trainer } from "../../lib/train/pretrain.ts";
 import { noise } from "../../lib/gpu/parity.ts";
@@ -29,19 +31,26 @@ async function pretrained(chosen: Method, arch: Architecture, gpu: boolean) {
   return { loss, host: deviceReport().on_host };
 }
 
-/** A step of fine-tuning for three classes, two samples: the loss, and what computed on the host. */
-async function finetuned(arch: Architecture, gpu: boolean) {
+/** A step of fine-tuning for three classes per voxel or image, two samples: the loss, and what computed on the host. */
+async function finetuned(arch: Architecture, gpu: boolean, images: boolean) {
   native().vx_device_use(gpu);
   const side = Math.max(16, 2 * arch.stride);
   using parameters = new Parameters(5);
   const network = arch.build(parameters, 1, 3, { patch: [side, side, side] });
+  const width = network.features.at(-1)!;
+  const head = images ? parameters.affine("head", [3, width], width, 3) : undefined;
   using optimizer = new Sgd(parameters.tensors);
   deviceReport();
   const loss = await scope(async () => {
     const { tape, result } = Tape.record(parameters.tensors.values(), () => {
       const x = Tensor.from(noise(2 * side ** 3, 7), 1, { grid: Grid.dense(2), side: [side, side, side] });
       const labels = Uint8Array.from({ length: x.rows }, (_, i) => i * 7 % 5 % 3);
-      return diceCrossEntropy(network.decode(network.encode(x)), labels, { batchDice: false });
+      const pyramid = network.encode(x);
+      if (!head) return diceCrossEntropy(network.decode(pyramid), labels, { batchDice: false });
+      return crossEntropy(
+        linear(globalAverage(pyramid.at(-1)!), head.weight, head.bias),
+        Float32Array.of(2, 0),
+      );
     });
     optimizer.step(tape.backward(result, []), 0.01, 12);
     await wait();
@@ -74,7 +83,8 @@ for (const arch of families()) {
       for (const method of chosen(arch)) {
         await compare(`${method.name} on ${arch.name}`, (gpu) => pretrained(method, arch, gpu));
       }
-      await compare(`fine-tuning ${arch.name}`, (gpu) => finetuned(arch, gpu));
+      await compare(`fine-tuning ${arch.name}`, (gpu) => finetuned(arch, gpu, false));
+      await compare(`fine-tuning ${arch.name} on images`, (gpu) => finetuned(arch, gpu, true));
     },
   });
 }

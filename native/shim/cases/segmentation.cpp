@@ -2,10 +2,10 @@
 #include KERNEL
 #include "check.h"
 
-static void run(int samples, int voxels, int classes, bool batch_dice, int slice) {
+static void run(int samples, int voxels, int classes, bool batch_dice, int slice, float weight = 1) {
     check::what = std::to_string(samples) + " x " + std::to_string(voxels) + " voxels, " + std::to_string(classes) +
-                  " classes" + (batch_dice ? ", batch Dice" : "");
-    const Segmentation s{samples, voxels, classes, batch_dice, slice};
+                  " classes" + (batch_dice ? ", batch Dice" : weight == 0 ? ", no Dice" : "");
+    const Segmentation s{samples, voxels, classes, batch_dice, slice, weight};
     const int rows = samples * voxels, slices = (voxels + slice - 1) / slice, groups = batch_dice ? 1 : samples;
     auto z = check::noise((size_t)rows * classes);
     for (float& v : z) v *= 6;
@@ -44,7 +44,7 @@ static void run(int samples, int voxels, int classes, bool batch_dice, int slice
                 const int hit = labels[v] == c;
                 both += p[v * classes + c] * hit, sum += p[v * classes + c] + hit;
             }
-            const double a = 2 * both + 1e-5, b = sum + 1e-5, share = 1.0 / (groups * (classes - 1));
+            const double a = 2 * both + 1e-5, b = sum + 1e-5, share = weight / (groups * (classes - 1.0));
             dice += share * a / b;
             for (int v = k * size; v < (k + 1) * size; v++)
                 by_p[v * classes + c] = -share * (2 * (labels[v] == c) / b - a / (b * b));
@@ -66,6 +66,7 @@ int main() {
     run(2, 300, 3, false, 128);
     run(2, 300, 3, true, 128);
     run(1, 1, 2, false, 4096);
+    run(7, 1, 3, false, 4096, 0);
     run(3, 45, 40, false, 16);  // more classes than lanes
     run(1, 700, 8, true, 256);
     return check::report("segmentation");

@@ -6,7 +6,6 @@ pub mod concat;
 pub mod conv3d;
 pub mod conv3d_stacked;
 pub mod cosine;
-pub mod cross_entropy;
 pub mod densify;
 pub mod depthwise;
 pub mod elementwise;

@@ -94,12 +94,12 @@ pub fn loss(s: &Shape, z: &[f32], labels: &[f32]) -> Result<f64> {
     let dice =
         |sums: &Sums| (1..s.classes).map(|c| sums.ratio(c)).map(|(a, b)| a / b).sum::<f64>() / (s.classes - 1) as f64;
     let entropy = sums.iter().map(|sums| sums.entropy).sum::<f64>() / s.rows() as f64;
-    Ok(entropy - sums.iter().map(dice).sum::<f64>() / sums.len() as f64)
+    Ok(entropy - s.dice as f64 * sums.iter().map(dice).sum::<f64>() / sums.len() as f64)
 }
 
 pub fn gradient(s: &Shape, z: &[f32], labels: &[f32], dy: f64, dz: &mut [f32]) -> Result<()> {
     let sums = sums(s, z, labels)?;
-    let share = dy / (sums.len() * (s.classes - 1)) as f64;
+    let share = dy * s.dice as f64 / (sums.len() * (s.classes - 1)) as f64;
     // d loss / d p_c is plain[c], and hit[c] more where the label is c.
     let slopes: Vec<(Vec<f32>, Vec<f32>)> = sums
         .iter()

@@ -6,6 +6,7 @@ struct Segmentation {
     int samples, voxels, classes;
     int batch_dice;  // Dice over the voxels of all samples
     int slice;       // voxels whose sums one block makes
+    float dice;      // weight of the Dice term
 };
 
 constexpr double SMOOTH = 1e-5;
@@ -64,7 +65,7 @@ BUDGET(segmentation_fold, 64, 0);
 extern "C" __global__ void __launch_bounds__(256)
 segmentation_fold(const Segmentation s, int slices, const float* partial, double* parts, float* slopes, float* loss) {
     const int groups = s.batch_dice ? 1 : s.samples, each = slices * (s.samples / groups);
-    const double share = 1.0 / ((double)groups * (s.classes - 1));
+    const double share = s.dice / ((double)groups * (s.classes - 1));
     for (int i = threadIdx.x; i < groups * s.classes; i += 256) {
         const int group = i / s.classes, c = i % s.classes;
         double sums[4] = {0.0, 0.0, 0.0, 0.0};

@@ -19,6 +19,7 @@ struct Segmentation {
     classes: i32,
     batch_dice: i32,
     slice: i32,
+    dice: f32,
 }
 impl Value for Segmentation {}
 
@@ -34,7 +35,7 @@ fn sums(s: &Shape, logits: &Buffer, labels: &Buffer, loss: Option<&Buffer>) -> R
     let slice = s.voxels.div_ceil(SLICES).max(LEAST);
     let (slices, groups) = (s.voxels.div_ceil(slice), if s.batch_dice { 1 } else { s.n });
     let [samples, voxels, classes, slice] = [s.n, s.voxels, s.classes, slice].map(|v| v as i32);
-    let shape = Segmentation { samples, voxels, classes, batch_dice: s.batch_dice as i32, slice };
+    let shape = Segmentation { samples, voxels, classes, batch_dice: s.batch_dice as i32, slice, dice: s.dice };
     let (l, partial) = (gpu::scratch::<f32>(s.rows()), gpu::scratch::<f32>(s.n * slices * s.classes * 4));
     let slopes = gpu::scratch::<f32>(2 * groups * s.classes);
     let parts = gpu::scratch::<f64>(2 * groups * s.classes);

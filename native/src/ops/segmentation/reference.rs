@@ -21,7 +21,7 @@ pub fn loss(s: &Shape, z: &[f32], labels: &[f32]) -> f64 {
             dice += (2.0 * both + 1e-5) / (sum + 1e-5);
         }
     }
-    entropy / s.rows() as f64 - dice / (groups * (s.classes - 1)) as f64
+    entropy / s.rows() as f64 - s.dice as f64 * dice / (groups * (s.classes - 1)) as f64
 }
 
 #[cfg(test)]
@@ -30,8 +30,8 @@ mod tests {
 
     #[test]
     fn loss_and_gradient_are_those_of_the_definition() {
-        for batch_dice in [false, true] {
-            let s = Shape { n: 2, voxels: 30, classes: 3, batch_dice };
+        for (batch_dice, dice) in [(false, 1.0), (true, 1.0), (false, 0.0)] {
+            let s = Shape { n: 2, voxels: 30, classes: 3, batch_dice, dice };
             let z: Vec<f32> = (0..180).map(|i| 2.0 * (0.7 * i as f32).sin()).collect();
             let labels: Vec<f32> = (0..60).map(|i| (i * 7 % 5 % 3) as f32).collect();
             assert!((cpu::loss(&s, &z, &labels).unwrap() - super::loss(&s, &z, &labels)).abs() < 1e-6);
