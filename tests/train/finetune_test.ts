@@ -246,7 +246,7 @@ Deno.test("finetune: a classifier and a regression learn which of their images a
     const metrics = Object.fromEntries(rows.map((row) => [row.metric, row.value!]));
     assertEquals(steps, 40);
     if (task === "classification") assertEquals(metrics.accuracy, 1, JSON.stringify(metrics));
-    else assert(metrics.MAE < 8, JSON.stringify(metrics));
+    else assert(metrics.correlation > 0.9, JSON.stringify(metrics));
     await Deno.remove(out, { recursive: true });
   }
   await Deno.remove(folder, { recursive: true });
