@@ -14,6 +14,8 @@ export interface DeviceReport {
   downloads: number;
   /** Times that the host waited for the card. */
   waits: number;
+  /** Graphs that stood for many launches. */
+  graphs: number;
   /** Times that memory was asked of the card. */
   allocations: number;
   /** Bytes in use, at most in use at once, and held with what is free. */

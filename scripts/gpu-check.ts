@@ -6,6 +6,7 @@ import { UsageError, UserError } from "../lib/errors.ts";
 import { fragments } from "../lib/gpu/fragments.ts";
 import { loading } from "../lib/gpu/loading.ts";
 import { parity } from "../lib/gpu/parity.ts";
+import { LAYERS, products } from "../lib/gpu/products.ts";
 import { sanitized } from "../lib/gpu/sanitizer.ts";
 import { kernels, STAGES, STEPS, steps, type Work } from "../lib/gpu/speed.ts";
 import { Stages } from "../lib/gpu/stages.ts";
@@ -57,10 +58,11 @@ const SECONDS = {
   parity: 60,
   truth: 50,
   sanitizer: 60,
-  step: 100,
+  step: 110,
   kernel: 25,
+  product: 10,
   loader: 40,
-  torch: 190,
+  torch: 180,
   ratio: 1,
 };
 
@@ -95,6 +97,7 @@ async function main({ flags }: Arguments): Promise<number> {
   stages.note("card", { memory, cpu_threads: native().vx_cpu_threads(), date });
 
   const tiny = resenc("tiny resenc", [4, 8], [1, 1], 16);
+  const rounds = emulate ? 1 : 10;
   const sizes = emulate ? [[8, 10], [33, 5]] as const : STAGES;
   const work = emulate ? ["s3d", "mae", "cva"].map((name): Work => [name, tiny, 8, 2]) : STEPS;
   const peers = (emulate ? [] : STEPS).map(([method, arch, patch, batch]) => ({
@@ -115,7 +118,8 @@ async function main({ flags }: Arguments): Promise<number> {
     truth: () => emulate ? truth(1, ["s3d", "simmim"]) : truth(10),
     sanitizer: () => sanitized(sanitizer, [Deno.execPath(), ...again], SECONDS.sanitizer / 2),
     step: () => steps(work, emulate ? 1 : 5),
-    kernel: () => kernels(sizes, 1, emulate ? 1 : 10, card),
+    kernel: () => kernels(sizes, 1, rounds, card),
+    product: () => products(emulate ? [[40, 24, 17]] : LAYERS, rounds, card),
     loader: async function* () {
       if (emulate) return yield await loading(tiny, "s3d", 8, 2, 2, true);
       for (const later of [true, false]) {

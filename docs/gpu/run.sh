@@ -11,9 +11,19 @@ unxz "$here/deno.xz" >"$work/deno" && chmod +x "$work/deno"
 unxz "$here/npm.tar.xz" | tar -C "$work/cache" -x
 unxz "$here/voxalign.tar.xz" | tar -C "$work" -x
 export DENO_DIR=$work/cache DENO_NO_UPDATE_CHECK=1
+# cuBLASLt and NVRTC of the Python wheels, under the names that are looked for.
+mkdir -p "$work/links"
+folders=$(python3 -c 'import glob, importlib.util as u, os
+s = u.find_spec("nvidia")
+print(*sorted({os.path.dirname(f) for r in (s.submodule_search_locations if s else []) for f in glob.glob(r + "/**/*.so*", recursive=True)}))')
+for folder in $folders; do
+  for name in libcublasLt libnvrtc; do
+    for file in "$folder/$name".so.[0-9]*; do [ -e "$file" ] && ln -sf "$file" "$work/links/$name.so"; done
+  done
+done
+export LD_LIBRARY_PATH="$work/links:${folders// /:}:${LD_LIBRARY_PATH:-}"
 cd "$work"
-tools=python3
-command -v compute-sanitizer >/dev/null && tools+=,compute-sanitizer
 library=$work/native/target/release/libvoxalign.so
+# With LD_LIBRARY_PATH set Deno starts programs (python3, compute-sanitizer) for an unlimited --allow-run alone.
 exec ./deno run --no-prompt --cached-only "--allow-read=$work,$out" "--allow-write=$out" "--allow-ffi=$library" \
-  "--allow-run=$tools" scripts/gpu-check.ts --out "$out" "$@"
+  --allow-run scripts/gpu-check.ts --out "$out" "$@"

@@ -40,6 +40,8 @@ interface Case {
   tolerance: number;
   /** On wgmma (native/src/ops/conv3d_stacked), where the card has it. */
   stacked?: true;
+  /** By cuBLASLt, where it is found. */
+  library?: true;
   make(): { inputs: Tensor[]; body: () => Tensor };
 }
 
@@ -115,6 +117,16 @@ function cases(): Case[] {
       },
     });
   }
+  list.push({
+    name: "conv3d 3^3 stride 1 4x8x8 C128 to 66 bf16 on wgmma",
+    tolerance: ROUNDED,
+    stacked: true,
+    make() {
+      const x = volumeOf({ grid: masked(), side: [4, 8, 8] }, 128, 1, "bf16");
+      const [w, b] = [matrix(66, 128 * 27, 2), matrix(1, 66, 3)];
+      return { inputs: [x, w, b], body: () => conv3d(x, w, b) };
+    },
+  });
   both("upconv3d C48 to 20", ROUNDED, (dtype) => {
     const x = volumeOf({ grid: masked(), side: [2, 3, 2] }, 48, 1, dtype);
     const [w, b] = [matrix(48, 20 * 8, 2), matrix(1, 20, 3)];
@@ -123,6 +135,15 @@ function cases(): Case[] {
   both("linear 70 x 40 to 24", ROUNDED, (dtype) => {
     const [x, w, b] = [matrix(70, 40, 1, dtype), matrix(24, 40, 2), matrix(1, 24, 3)];
     return { inputs: [x, w, b], body: () => linear(x, w, b) };
+  });
+  list.push({
+    name: "linear 72 x 40 to 24 bf16 by cuBLASLt",
+    tolerance: ROUNDED,
+    library: true,
+    make() {
+      const [x, w, b] = [matrix(72, 40, 1, "bf16"), matrix(24, 40, 2), matrix(1, 24, 3)];
+      return { inputs: [x, w, b], body: () => linear(x, w, b) };
+    },
   });
   both("instance norm with residual", EXACT, (dtype) => {
     const layout = { grid: masked(), side: [3, 4, 5] as const };
@@ -349,6 +370,7 @@ export async function* parity(): AsyncGenerator<ParityRow> {
       const want = await values(of);
       native().vx_device_use(true);
       if (!native().vx_conv3d_stacked(of.stacked ?? false) && of.stacked) continue;
+      if (!native().vx_device_products(of.library ?? false) && of.library) continue;
       deviceReport();
       const got = await values(of);
       const error = worst(want, got);

@@ -77,8 +77,9 @@ export async function* kernels(
           weight: () => n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape),
         };
         const rows: KernelRow[] = [];
-        // On Hopper the kernel of conv3d_stacked takes turns with that of conv3d.
-        const ways = n.vx_conv3d_stacked(false) && channels <= 64 && block[2] % 16 === 0
+        // On Hopper the kernels of conv3d_stacked and conv3d_wide take turns with that of conv3d.
+        const fits = channels > 64 ? channels % 64 === 0 : channels >= 32 && block[2] % 16 === 0;
+        const ways = n.vx_conv3d_stacked(false) && fits
           ? ["forward", "input", "weight", "forward, wgmma", "input, wgmma"]
           : ["forward", "input", "weight"];
         for (const kernel of ways) {
@@ -122,6 +123,10 @@ export interface StepRow {
   peak_bytes: number;
   held_bytes: number;
   launches: number;
+  /** Graphs that stood for some of these. */
+  graphs: number;
+  /** Times that the host waited, and that memory was asked of the driver. */
+  waits: number;
   allocations: number;
   on_host: Record<string, number>;
 }
@@ -175,7 +180,7 @@ export async function step(
     report = deviceReport();
   }
   const seconds = times.sort((a, b) => a - b)[times.length >> 1];
-  const { peak, held, launches, allocations, on_host } = report;
+  const { peak, held, launches, graphs, waits, allocations, on_host } = report;
   return {
     method: name,
     arch: network.name,
@@ -186,6 +191,8 @@ export async function step(
     peak_bytes: peak,
     held_bytes: held,
     launches,
+    graphs,
+    waits,
     allocations,
     on_host,
   };
@@ -202,14 +209,27 @@ export const STEPS: readonly Work[] = [
   ["mae", "resenc-l", 128, 2],
 ];
 
-/** `step` of each; one that fails gives its error, and the next follows. */
+/** What a step may be launched with, and how it is turned on: 0 where the GPU lacks it. */
+const VARIANTS: [variant: string, kind: "cnn" | "token" | "any", turn: (on: boolean) => number][] = [
+  ["plain", "any", () => 1],
+  ["wgmma", "cnn", (on) => native().vx_conv3d_stacked(on)],
+  ["cuBLASLt", "token", (on) => native().vx_device_products(on)],
+  ["graphs", "any", (on) => (native().vx_device_graphs(on), 1)],
+];
+
+/** `step` of each in every variant; one that fails gives its error, and the next follows. */
 export async function* steps(list: readonly Work[], count: number): AsyncGenerator<StepRow | object> {
   for (const [name, arch, patch, batch] of list) {
-    try {
-      yield await step(arch, name, patch, batch, count);
-    } catch (error) {
-      const network = typeof arch === "string" ? arch : arch.name;
-      yield { method: name, arch: network, patch, batch, ok: false, failure: (error as Error).message };
+    const network = typeof arch === "string" ? architecture(arch) : arch;
+    for (const [variant, kind, turn] of VARIANTS) {
+      if (kind !== "any" && kind !== (network.kind ?? "cnn")) continue;
+      try {
+        if (turn(true)) yield { ...await step(network, name, patch, batch, count), variant };
+      } catch (error) {
+        const about = { method: name, arch: network.name, patch, batch, variant };
+        yield { ...about, ok: false, failure: (error as Error).message };
+      }
+      turn(false);
     }
   }
 }

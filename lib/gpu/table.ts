@@ -10,6 +10,7 @@ const TITLES: Record<string, string> = {
   truth: "Ten steps against the CPU",
   sanitizer: "compute-sanitizer on the small cases",
   kernel: "Convolutions 3^3",
+  product: "Linear layers, our kernel and cuBLASLt",
   step: "Training steps",
   loader: "The loader beside the steps",
   torch: "PyTorch on the same card",

@@ -71,7 +71,7 @@ export async function* torch(
 /** Our steps beside the fastest variant of PyTorch: how many times faster, and the share of its memory. */
 export function* ratios(rows: readonly Row[]): Generator<object> {
   const same = (a: Row, b: Row) => ["method", "patch", "batch"].every((key) => a[key] === b[key]);
-  for (const own of rows.filter((row) => row.stage === "step" && row.seconds)) {
+  for (const own of rows.filter((row) => row.stage === "step" && row.variant === "plain" && row.seconds)) {
     const peers = rows.filter((row) =>
       row.stage === "torch" && row.work === "step" && row.seconds && (row.arch ?? "resenc-l") === own.arch &&
       same(row, own)

@@ -120,6 +120,7 @@ struct Fiber {
     const unsigned* waits = nullptr;  // a generation that must move on from `seen` before this fiber can
     unsigned seen = 0;
     std::vector<Copy> copies;
+    std::vector<size_t> groups;  // how many of them stood there at each copies_commit
     bool unseen = false;  // it wrote to shared memory what wgmma may not see yet
     bool open = false;    // between wgmma_begin and wgmma_end
     std::vector<Product> products;
@@ -369,10 +370,28 @@ inline void copy16(bf16* to, const bf16* from, bool ok) {
     else shim::current->copies.push_back(copy);
 }
 
-inline void copies_wait() {
-    for (const auto& copy : shim::current->copies) copy.arrive();
+/// The first `count` copies of this thread arrive.
+inline void copies_arrive(size_t count) {
+    auto& copies = shim::current->copies;
+    for (size_t i = 0; i < count; i++) copies[i].arrive();
+    copies.erase(copies.begin(), copies.begin() + count);
     shim::current->unseen = true;
-    shim::current->copies.clear();
+}
+
+inline void copies_wait() {
+    copies_arrive(shim::current->copies.size());
+    shim::current->groups.clear();
+}
+
+/// The groups that are under way hold the copies up to these counts.
+inline void copies_commit() { shim::current->groups.push_back(shim::current->copies.size()); }
+
+inline void copies_wait_but_one() {
+    auto& groups = shim::current->groups;
+    if (groups.size() < 2) return;
+    const size_t arrived = groups[groups.size() - 2];
+    copies_arrive(arrived);
+    groups.assign(1, groups.back() - arrived);
 }
 
 inline unsigned shared_place(const bf16* at) { return (unsigned)((const unsigned char*)at - shim::shared); }
@@ -401,14 +420,15 @@ inline void shim::Product::finish(int thread) const {
     }
 }
 
-inline void wgmma96(float (&d)[48], unsigned long long a, unsigned long long b) {
+inline void wgmma_asked(const shim::Product& product) {
     if (!shim::current->open) shim::die("wgmma outside of wgmma_begin and wgmma_end");
-    const shim::Product product{d, a, b, 96};
     const auto when = shim::schedule.copies;
     const bool early = when == shim::Copies::early || (when == shim::Copies::at_random && shim::chance() & 1);
     if (early && shim::current->products.empty()) product.finish(shim::current->index);
     else shim::current->products.push_back(product);
 }
+inline void wgmma96(float (&d)[48], unsigned long long a, unsigned long long b) { wgmma_asked({d, a, b, 96}); }
+inline void wgmma128(float (&d)[64], unsigned long long a, unsigned long long b) { wgmma_asked({d, a, b, 128}); }
 
 inline void wgmma_end() {
     for (const auto& product : shim::current->products) product.finish(shim::current->index);

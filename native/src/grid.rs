@@ -79,7 +79,11 @@ exports! {
     /// Number of visible blocks.
     fn vx_grid_blocks(grid: u32) { Ok(get(grid)?.blocks.len() as f64) }
     /// Frees a grid.
-    fn vx_grid_free(grid: u32) { GRIDS.lock().unwrap().remove(grid).map(|()| 0.0) }
+    fn vx_grid_free(grid: u32) {
+        let grid = GRIDS.lock().unwrap().remove(grid)?;
+        crate::queue::drop_in_order(grid);
+        Ok(0.0)
+    }
     /// Number of grids alive.
     fn vx_live_grids() { Ok(GRIDS.lock().unwrap().live() as f64) }
 }

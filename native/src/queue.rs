@@ -70,6 +70,17 @@ pub fn enqueue(job: impl FnOnce() -> Result<()> + Send + 'static) {
     worker().send(Box::new(run)).expect("the worker thread lives");
 }
 
+/// Drops `value`; where a GPU is in use, after the work before it, so that the same steps give memory back at the same
+/// places and find the same addresses.
+pub fn drop_in_order(value: impl Send + 'static) {
+    if gpu::active() {
+        enqueue(move || {
+            drop(value);
+            Ok(())
+        });
+    }
+}
+
 /// Waits until everything enqueued so far is done; the first failure among it is the result, else whether work was
 /// dropped by a cancel.
 pub fn wait() -> Result<bool> {

@@ -6,7 +6,7 @@
 use crate::abi::Result;
 use crate::element::{Dtype, Element, convert};
 use crate::gpu::{self, At, Piece};
-use crate::memory::{self, Memory, Planned};
+use crate::memory::{self, Memory, Planned, Scratch};
 use crate::ops::linear::factors::Factors;
 use crate::ops::rows;
 use crate::{launch, queue};
@@ -139,13 +139,13 @@ impl<T: Clone> Slots<T> {
             .and_then(|e| e.1.clone())
             .ok_or_else(|| format!("handle {handle:#x} is not alive: it was freed or never made"))
     }
-    pub fn remove(&mut self, handle: u32) -> Result<()> {
-        self.get(handle)?;
+    pub fn remove(&mut self, handle: u32) -> Result<T> {
+        let value = self.get(handle)?;
         let slot = handle & 0xfffff;
         let entry = &mut self.slots[slot as usize];
         *entry = (entry.0 % 4095 + 1, None);
         self.free.push(slot);
-        Ok(())
+        Ok(value)
     }
     pub fn live(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -206,8 +206,18 @@ pub fn make_later(len: usize, factors: Factors) -> f64 {
     TENSORS.lock().unwrap().insert(Arc::new(tensor)) as f64
 }
 
-/// Writes f32 values into a tensor of either type.
+/// Writes f32 values into a tensor of either type; where a GPU is in use, straight to the card.
 fn store(tensor: &Buffer, values: &[f32]) {
+    if gpu::active() {
+        return match tensor.dtype {
+            Dtype::F32 => gpu::write(values, tensor.device_mut()),
+            Dtype::Bf16 => {
+                let mut rounded = Scratch::<half::bf16>::new(values.len());
+                rows::each(&mut rounded[..], |at, out| convert(&values[at..], out));
+                gpu::write(&rounded, tensor.device_mut());
+            }
+        };
+    }
     by_dtype!(tensor.dtype, E => rows::each(tensor.of_mut::<E>(), |at, out| convert(&values[at..], out)));
 }
 
@@ -285,7 +295,11 @@ exports! {
     /// Type of a tensor: 0 f32, 1 bf16.
     fn vx_tensor_dtype(tensor: u32) { Ok(any(tensor)?.dtype as u32 as f64) }
     /// Frees a handle; the memory goes when enqueued work no longer needs it.
-    fn vx_tensor_free(tensor: u32) { TENSORS.lock().unwrap().remove(tensor).map(|()| 0.0) }
+    fn vx_tensor_free(tensor: u32) {
+        let tensor = TENSORS.lock().unwrap().remove(tensor)?;
+        queue::drop_in_order(tensor);
+        Ok(0.0)
+    }
     /// Number of tensors alive.
     fn vx_live_tensors() { Ok(TENSORS.lock().unwrap().live() as f64) }
     /// Bytes in use by tensors and by the scratch of the op that runs, on the host and on the card.

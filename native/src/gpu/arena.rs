@@ -100,7 +100,7 @@ impl Drop for Piece {
 
 /// Asks the driver for a slab. False: the card has no such place.
 fn slab(bytes: usize) -> bool {
-    let Some(at) = must(|d| d.allocate(bytes)) else { return false };
+    let Some(at) = must(|s| s.driver.allocate(bytes)) else { return false };
     ALLOCATIONS.fetch_add(1, Relaxed);
     let mut arena = arena();
     arena.slabs.insert(at, bytes);
@@ -138,9 +138,9 @@ pub fn reserve(bytes: usize) -> bool {
 pub fn empty() {
     let unused = arena().unused();
     if !unused.is_empty() {
-        let _ = with(|d| {
-            d.synchronize()?;
-            unused.iter().for_each(|&at| d.free(at));
+        let _ = with(|s| {
+            s.synchronize()?;
+            unused.iter().for_each(|&at| s.driver.free(at));
             Ok(())
         });
     }

@@ -1,10 +1,11 @@
 //! The CUDA driver, through cudarc: one context, one stream, kernels from the images that build.rs compiled with nvcc, or
 //! compiled by NVRTC from their text where there are none that the driver takes.
 
+use super::cublas::Lt;
 use super::failure::{refused, sentence};
-use super::{Arg, Card, Driver, Pretended};
+use super::{Arg, Card, Driver, Pretended, Product};
 use crate::abi::Result;
-use cudarc::driver::result::{self, DriverError, ctx, device, event, module, primary_ctx, stream};
+use cudarc::driver::result::{self, DriverError, ctx, device, event, graph, module, primary_ctx, stream};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUfunction_attribute_enum as FunctionAttribute};
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
@@ -20,7 +21,7 @@ struct Source {
 }
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// Page-locked memory that uploads go through, so that they need not wait for the card.
+/// Page-locked memory that uploads go through, so that they need not wait for the card; it grows to what a step uploads.
 const STAGING: usize = 64 << 20;
 /// Page-locked memory that small downloads go through: one wait serves them all.
 const RETURNED: usize = 64 << 10;
@@ -37,11 +38,15 @@ struct Cuda {
     architecture: i32,
     stream: sys::CUstream,
     staging: *mut u8,
-    /// Bytes of it that copies under way may still read.
+    /// Bytes of it, how many of them copies under way may still read, and how many it should have had.
+    room: usize,
     staged: usize,
+    wanted: usize,
     returned: *mut u8,
     functions: HashMap<String, Function>,
     marks: [sys::CUevent; 2],
+    graphs: Vec<sys::CUgraphExec>,
+    products: Option<Lt>,
 }
 unsafe impl Send for Cuda {} // the handles are the driver's; the worker thread alone uses them
 
@@ -82,15 +87,34 @@ pub fn open() -> Result<Box<dyn Driver>> {
     let new_event = || told("an event", event::create(sys::CUevent_flags::CU_EVENT_DEFAULT));
     let marks = [new_event()?, new_event()?];
     let card = Card { name, memory, hopper: architecture == 90 };
-    let functions = HashMap::new();
-    Ok(Box::new(Cuda { card, architecture, stream, staging, staged: 0, returned, functions, marks }))
+    Ok(Box::new(Cuda {
+        card,
+        architecture,
+        stream,
+        staging,
+        room: STAGING,
+        staged: 0,
+        wanted: 0,
+        returned,
+        functions: HashMap::new(),
+        marks,
+        graphs: Vec::new(),
+        products: None,
+    }))
 }
 
 impl Cuda {
     /// The module of an op: its image, or its text compiled now.
     fn load(&self, source: &Source) -> Result<sys::CUmodule> {
         if !source.image.is_empty() {
-            let loaded = unsafe { module::load_data(source.image.as_ptr() as *const c_void) };
+            // The driver is handed whole words: bytes in a library begin anywhere.
+            let words = source.image.chunks(8).map(|bytes| {
+                let mut word = [0; 8];
+                word[..bytes.len()].copy_from_slice(bytes);
+                u64::from_ne_bytes(word)
+            });
+            let image: Vec<u64> = words.collect();
+            let loaded = unsafe { module::load_data(image.as_ptr() as *const c_void) };
             let Err(error) = loaded else { return loaded.map_err(|e| sentence(e.0 as u32)) };
             return self.compile(source).map_err(|why| format!("{}; {why}", sentence(error.0 as u32)));
         }
@@ -138,6 +162,18 @@ impl Cuda {
     }
 }
 
+impl Cuda {
+    /// More page-locked memory, while no copy is under way. Graphs that read the old one are not launched again: what is
+    /// staged has another address from now on.
+    fn grow(&mut self, bytes: usize) -> Result<()> {
+        let room = bytes.next_power_of_two();
+        let new = told("page-locked memory", unsafe { result::malloc_host(room, 0) })? as *mut u8;
+        told("page-locked memory", unsafe { result::free_host(self.staging as *mut c_void) })?;
+        (self.staging, self.room) = (new, room);
+        Ok(())
+    }
+}
+
 impl Driver for Cuda {
     fn card(&self) -> Card {
         self.card.clone()
@@ -155,17 +191,23 @@ impl Driver for Cuda {
     fn available(&mut self) -> Result<u64> {
         told(&self.card.name, result::mem_get_info()).map(|(free, _)| free as u64)
     }
-    fn upload(&mut self, from: &[u8], to: u64) -> Result<()> {
-        for (i, part) in from.chunks(STAGING).enumerate() {
-            if self.staged + part.len() > STAGING {
-                self.synchronize()?;
-            }
-            let staged = unsafe { std::slice::from_raw_parts_mut(self.staging.add(self.staged), part.len()) };
-            staged.copy_from_slice(part);
-            self.staged = (self.staged + part.len()).next_multiple_of(256);
-            told("upload", unsafe { result::memcpy_htod_async(to + (i * STAGING) as u64, staged, self.stream) })?;
+    fn stage(&mut self, from: &[u8]) -> Result<Option<u64>> {
+        let end = self.staged + from.len();
+        if end > self.room && self.staged > 0 {
+            self.wanted = self.wanted.max(end);
+            return Ok(None);
         }
-        Ok(())
+        if end > self.room {
+            self.grow(end)?;
+        }
+        let at = unsafe { self.staging.add(self.staged) };
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), at, from.len()) };
+        self.staged = end.next_multiple_of(256);
+        Ok(Some(at as u64))
+    }
+    fn send(&mut self, staged: u64, bytes: usize, to: u64) -> Result<()> {
+        let from = unsafe { std::slice::from_raw_parts(staged as *const u8, bytes) };
+        told("upload", unsafe { result::memcpy_htod_async(to, from, self.stream) })
     }
     fn download(&mut self, parts: &mut [(u64, &mut [u8])]) -> Result<()> {
         let small = parts.iter().map(|(_, to)| to.len()).sum::<usize>() <= RETURNED;
@@ -199,7 +241,8 @@ impl Driver for Cuda {
     }
     fn synchronize(&mut self) -> Result<()> {
         self.staged = 0;
-        told("the GPU", unsafe { stream::synchronize(self.stream) })
+        told("the GPU", unsafe { stream::synchronize(self.stream) })?;
+        if self.wanted > self.room { self.grow(self.wanted) } else { Ok(()) }
     }
     fn mark(&mut self) -> Result<()> {
         self.marks.swap(0, 1);
@@ -207,5 +250,33 @@ impl Driver for Cuda {
     }
     fn milliseconds(&mut self) -> Result<f64> {
         told("an event", unsafe { event::elapsed(self.marks[0], self.marks[1]) }).map(f64::from)
+    }
+    fn capture(&mut self) -> Result<()> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        told("a graph", unsafe { stream::begin_capture(self.stream, mode) })
+    }
+    fn captured(&mut self) -> Result<usize> {
+        let captured = told("a graph", unsafe { stream::end_capture(self.stream) })?;
+        let made = unsafe { graph::instantiate(captured, sys::CUgraphInstantiate_flags(0)) };
+        told("a graph", unsafe { graph::destroy(captured) })?;
+        self.graphs.push(told("a graph", made)?);
+        Ok(self.graphs.len() - 1)
+    }
+    fn replay(&mut self, graph: usize) -> Result<()> {
+        told("a graph", unsafe { graph::launch(self.graphs[graph], self.stream) })
+    }
+    fn forget(&mut self) {
+        for graph in self.graphs.drain(..) {
+            let _ = unsafe { graph::exec_destroy(graph) }; // a failure shows in the next call
+        }
+    }
+    fn multiplies(&mut self, product: &Product) -> Result<bool> {
+        if self.products.is_none() {
+            self.products = Lt::open()?;
+        }
+        Ok(self.products.as_mut().is_some_and(|lt| lt.multiplies(product)))
+    }
+    fn product(&mut self, product: &Product) -> Result<()> {
+        self.products.as_mut().expect("asked before").run(product, self.stream)
     }
 }

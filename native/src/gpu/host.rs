@@ -1,7 +1,8 @@
 //! The emulated card: kernels run on the host through `native/shim`, compiled in by build.rs under the feature `shim`.
 
 use super::failure::{refused, sentence};
-use super::{Arg, Card, Driver, Pretended};
+use super::graphs::{Args, Work};
+use super::{Arg, Card, Driver, Pretended, Product};
 use crate::abi::Result;
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -22,10 +23,25 @@ unsafe extern "C" {
     ) -> *const c_char;
 }
 
+/// Bytes that uploads go through between two waits.
+const STAGING: usize = 64 << 20;
+
 struct Host {
     pieces: HashMap<u64, usize>,
     marks: [Instant; 2],
     is: Pretended,
+    staging: Vec<u8>,
+    staged: usize,
+    /// What is being captured, and what was.
+    capturing: Option<Vec<Work>>,
+    graphs: Vec<Vec<Work>>,
+}
+
+impl Host {
+    /// True: it becomes part of the graph that is captured, and is not done now.
+    fn captures(&mut self, work: impl FnOnce() -> Work) -> bool {
+        self.capturing.as_mut().map(|list| list.push(work())).is_some()
+    }
 }
 
 static PRETENDED: Mutex<Pretended> =
@@ -41,7 +57,15 @@ pub fn pretend(card: Pretended) -> Result<()> {
 pub fn open() -> Result<Box<dyn Driver>> {
     let is = *PRETENDED.lock().unwrap();
     refused("emulated card", 90, is.version as i32).map_or(Ok(()), Err)?;
-    Ok(Box::new(Host { pieces: HashMap::new(), marks: [Instant::now(); 2], is }))
+    Ok(Box::new(Host {
+        pieces: HashMap::new(),
+        marks: [Instant::now(); 2],
+        is,
+        staging: Vec::with_capacity(STAGING),
+        staged: 0,
+        capturing: None,
+        graphs: Vec::new(),
+    }))
 }
 
 fn layout(bytes: usize) -> Layout {
@@ -72,25 +96,44 @@ impl Driver for Host {
         let ours: usize = self.pieces.values().sum();
         Ok(self.is.memory.saturating_sub(self.is.taken + ours as u64))
     }
-    fn upload(&mut self, from: &[u8], to: u64) -> Result<()> {
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
+    fn stage(&mut self, from: &[u8]) -> Result<Option<u64>> {
+        if self.staged + from.len() > STAGING {
+            return Ok(None);
+        }
+        let at = unsafe { self.staging.as_mut_ptr().add(self.staged) };
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), at, from.len()) };
+        self.staged += from.len().next_multiple_of(256);
+        Ok(Some(at as u64))
+    }
+    fn send(&mut self, staged: u64, bytes: usize, to: u64) -> Result<()> {
+        if !self.captures(|| Work::Send { staged, bytes, to }) {
+            unsafe { std::ptr::copy_nonoverlapping(staged as *const u8, to as *mut u8, bytes) };
+        }
         Ok(())
     }
     fn download(&mut self, parts: &mut [(u64, &mut [u8])]) -> Result<()> {
         for (from, to) in parts {
             unsafe { std::ptr::copy_nonoverlapping(*from as *const u8, to.as_mut_ptr(), to.len()) };
         }
-        Ok(())
+        self.synchronize()
     }
     fn copy(&mut self, from: u64, to: u64, bytes: usize) -> Result<()> {
-        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+        if !self.captures(|| Work::Copy { from, to, bytes }) {
+            unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+        }
         Ok(())
     }
     fn clear(&mut self, at: u64, bytes: usize) -> Result<()> {
-        unsafe { std::ptr::write_bytes(at as *mut u8, 0, bytes) };
+        if !self.captures(|| Work::Clear { at, bytes }) {
+            unsafe { std::ptr::write_bytes(at as *mut u8, 0, bytes) };
+        }
         Ok(())
     }
     fn launch(&mut self, kernel: &str, grid: [u32; 3], threads: u32, shared: u32, args: &[Arg]) -> Result<()> {
+        let copied = || Work::Launch { kernel: kernel.into(), grid, threads, shared, args: Args::copied(args) };
+        if self.captures(copied) {
+            return Ok(());
+        }
         if self.is.code != 0 {
             if self.is.launches <= 1 {
                 return Err(format!("{kernel}: {}", sentence(self.is.code)));
@@ -107,6 +150,7 @@ impl Driver for Host {
         Err(format!("{kernel}: {}", unsafe { CStr::from_ptr(wrong) }.to_string_lossy()))
     }
     fn synchronize(&mut self) -> Result<()> {
+        self.staged = 0;
         Ok(())
     }
     fn mark(&mut self) -> Result<()> {
@@ -115,5 +159,47 @@ impl Driver for Host {
     }
     fn milliseconds(&mut self) -> Result<f64> {
         Ok((self.marks[1] - self.marks[0]).as_secs_f64() * 1e3)
+    }
+    fn capture(&mut self) -> Result<()> {
+        self.capturing = Some(Vec::new());
+        Ok(())
+    }
+    fn captured(&mut self) -> Result<usize> {
+        self.graphs.push(self.capturing.take().expect("capture came before"));
+        Ok(self.graphs.len() - 1)
+    }
+    fn replay(&mut self, graph: usize) -> Result<()> {
+        let work = std::mem::take(&mut self.graphs[graph]);
+        let done = work.iter().try_for_each(|w| w.run(self));
+        self.graphs[graph] = work;
+        done
+    }
+    fn forget(&mut self) {
+        self.graphs.clear();
+    }
+    fn multiplies(&mut self, _: &Product) -> Result<bool> {
+        Ok(true)
+    }
+    fn product(&mut self, p: &Product) -> Result<()> {
+        if self.captures(|| Work::Product(*p)) {
+            return Ok(());
+        }
+        let value = |at: u64, i: usize| unsafe { (*(at as *const half::bf16).add(i)).to_f32() };
+        let [wide_a, wide_b] = p.columns();
+        for (column, row) in (0..p.n).flat_map(|column| (0..p.m).map(move |row| (column, row))) {
+            let mut sum = 0.0;
+            for i in 0..p.k {
+                let a = if p.turned[0] { row * wide_a + i } else { i * wide_a + row };
+                let b = if p.turned[1] { i * wide_b + column } else { column * wide_b + i };
+                sum += value(p.a, a) * value(p.b, b);
+            }
+            sum += if p.bias == 0 { 0.0 } else { value(p.bias, row) };
+            let at = column * p.m + row;
+            match p.single {
+                true => unsafe { *(p.c as *mut f32).add(at) = sum },
+                false => unsafe { *(p.c as *mut half::bf16).add(at) = half::bf16::from_f32(sum) },
+            }
+        }
+        Ok(())
     }
 }

@@ -7,10 +7,14 @@
 
 mod arena;
 #[cfg(not(feature = "shim"))]
+mod cublas;
+#[cfg(not(feature = "shim"))]
 mod cuda;
 pub mod failure;
+mod graphs;
 #[cfg(feature = "shim")]
 mod host;
+mod product;
 
 pub use arena::{Piece, empty, live_bytes, peak_bytes, reset_peak};
 #[cfg(not(feature = "shim"))]
@@ -21,6 +25,8 @@ use host::{open, pretend};
 use crate::abi::Result;
 use crate::element::Dtype;
 use crate::memory::Plain;
+use graphs::{Args, Graphs, Work};
+pub use product::{Product, by_library, product};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -45,8 +51,10 @@ pub trait Driver: Send {
     fn free(&mut self, at: u64);
     /// Bytes of the card that nobody uses, other programs neither.
     fn available(&mut self) -> Result<u64>;
-    /// Returns when `from` may change; the card may copy later.
-    fn upload(&mut self, from: &[u8], to: u64) -> Result<()>;
+    /// A copy of `from` on the host that the card can read until the next `synchronize`; None: there is no room before that.
+    fn stage(&mut self, from: &[u8]) -> Result<Option<u64>>;
+    /// From a staged copy to the card.
+    fn send(&mut self, staged: u64, bytes: usize, to: u64) -> Result<()>;
     /// Waits once for all work before it.
     fn download(&mut self, parts: &mut [(u64, &mut [u8])]) -> Result<()>;
     /// Between two places on the card.
@@ -57,10 +65,48 @@ pub trait Driver: Send {
     /// Notes a moment of the stream; `milliseconds` between the last two, after a `synchronize`.
     fn mark(&mut self) -> Result<()>;
     fn milliseconds(&mut self) -> Result<f64>;
+    /// What is asked for from here to `captured` is not done, but becomes a graph.
+    fn capture(&mut self) -> Result<()>;
+    fn captured(&mut self) -> Result<usize>;
+    /// Does what a graph holds.
+    fn replay(&mut self, graph: usize) -> Result<()>;
+    /// Drops all graphs.
+    fn forget(&mut self);
+    /// Whether a library of matrix products is there and computes this one.
+    fn multiplies(&mut self, product: &Product) -> Result<bool>;
+    fn product(&mut self, product: &Product) -> Result<()>;
+}
+
+/// The driver, and what waits to be handed to it.
+struct Session {
+    driver: Box<dyn Driver>,
+    graphs: Graphs,
+}
+
+impl Session {
+    fn take(&mut self, work: Work) -> Result<()> {
+        self.graphs.take(work, self.driver.as_mut())
+    }
+    fn flush(&mut self) -> Result<()> {
+        self.graphs.flush(self.driver.as_mut())
+    }
+    fn synchronize(&mut self) -> Result<()> {
+        self.flush()?;
+        self.driver.synchronize()
+    }
+    fn upload(&mut self, from: &[u8], to: u64) -> Result<()> {
+        let mut staged = self.driver.stage(from)?;
+        if staged.is_none() {
+            self.synchronize()?;
+            staged = self.driver.stage(from)?;
+        }
+        let staged = staged.ok_or_else(|| format!("an upload of {} MiB is too large", from.len() >> 20))?;
+        self.take(Work::Send { staged, bytes: from.len(), to })
+    }
 }
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
-static DRIVER: Mutex<Option<Box<dyn Driver>>> = Mutex::new(None);
+static DRIVER: Mutex<Option<Session>> = Mutex::new(None);
 static LAUNCHES: AtomicU64 = AtomicU64::new(0);
 static UPLOADS: AtomicU64 = AtomicU64::new(0);
 static DOWNLOADS: AtomicU64 = AtomicU64::new(0);
@@ -79,7 +125,7 @@ pub fn active() -> bool {
 pub fn activate(on: bool) -> Result<()> {
     let mut driver = DRIVER.lock().unwrap_or_else(|e| e.into_inner());
     if on && driver.is_none() {
-        *driver = Some(open()?);
+        *driver = Some(Session { driver: open()?, graphs: Graphs::default() });
     }
     ACTIVE.store(on, Relaxed);
     Ok(())
@@ -99,14 +145,14 @@ pub struct Pretended {
 /// Why work on the GPU failed, where it cannot be a `Result`: a panic of this type is told to the user as it stands.
 pub struct Failure(pub String);
 
-fn with<R>(work: impl FnOnce(&mut dyn Driver) -> Result<R>) -> Result<R> {
+fn with<R>(work: impl FnOnce(&mut Session) -> Result<R>) -> Result<R> {
     BUSY.store(true, Relaxed);
-    let mut driver = DRIVER.lock().unwrap_or_else(|e| e.into_inner());
-    work(driver.as_mut().ok_or("no GPU is in use")?.as_mut())
+    let mut session = DRIVER.lock().unwrap_or_else(|e| e.into_inner());
+    work(session.as_mut().ok_or("no GPU is in use")?)
 }
 
 /// As `with`, for places that return no `Result`.
-fn must<R>(work: impl FnOnce(&mut dyn Driver) -> Result<R>) -> R {
+fn must<R>(work: impl FnOnce(&mut Session) -> Result<R>) -> R {
     with(work).unwrap_or_else(|text| std::panic::panic_any(Failure(text)))
 }
 
@@ -145,7 +191,14 @@ pub fn launch(kernel: &str, grid: [usize; 3], threads: u32, shared: usize, args:
     if x > i32::MAX as usize || y > 65535 || z > 65535 {
         return Err(format!("{kernel}: a grid of {x} x {y} x {z} blocks is too large; use a smaller batch"));
     }
-    with(|d| d.launch(kernel, grid.map(|v| v as u32), threads, shared as u32, args))
+    let grid = grid.map(|v| v as u32);
+    with(|s| {
+        if !s.graphs.on {
+            return s.driver.launch(kernel, grid, threads, shared as u32, args);
+        }
+        let (kernel, args) = (kernel.to_string(), Args::copied(args));
+        s.take(Work::Launch { kernel, grid, threads, shared: shared as u32, args })
+    })
 }
 
 /// `launch!(name, grid, threads, shared bytes, arguments...)`.
@@ -181,7 +234,7 @@ fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
 /// A copy of small tables on the card.
 pub fn upload<T: Plain>(values: &[T]) -> Piece {
     let piece = Piece::take(size_of_val(values));
-    must(|d| d.upload(bytes_of(values), piece.at().0));
+    must(|s| s.upload(bytes_of(values), piece.at().0));
     piece
 }
 
@@ -190,27 +243,35 @@ pub fn scratch<T>(values: usize) -> Piece {
     Piece::take(values * size_of::<T>())
 }
 
+/// Overwrites values on the card.
+pub fn write<T: Plain>(values: &[T], to: At) {
+    upload_to(bytes_of(values), to);
+}
+
 pub(crate) fn upload_to(values: &[u8], to: At) {
     UPLOADS.fetch_add(1, Relaxed);
-    must(|d| d.upload(values, to.0));
+    must(|s| s.upload(values, to.0));
 }
 
 /// Copies to the host: one wait for all parts.
 pub(crate) fn download(parts: &mut [(u64, &mut [u8])]) {
     DOWNLOADS.fetch_add(parts.len() as u64, Relaxed);
     WAITS.fetch_add(1, Relaxed);
-    must(|d| d.download(parts));
+    must(|s| {
+        s.flush()?;
+        s.driver.download(parts)
+    });
     BUSY.store(false, Relaxed);
 }
 
 /// Copies between two places on the card.
 pub fn copy(from: At, to: At, bytes: usize) -> Result<()> {
-    with(|d| d.copy(from.0, to.0, bytes))
+    with(|s| s.take(Work::Copy { from: from.0, to: to.0, bytes }))
 }
 
 /// Fills with zeros.
 pub fn clear(at: At, bytes: usize) -> Result<()> {
-    with(|d| d.clear(at.0, bytes))
+    with(|s| s.take(Work::Clear { at: at.0, bytes }))
 }
 
 /// Waits for all work, where there is some; reports what failed in it.
@@ -219,7 +280,7 @@ pub fn synchronize() -> Result<()> {
         return Ok(());
     }
     WAITS.fetch_add(1, Relaxed);
-    with(|d| d.synchronize())?;
+    with(|s| s.synchronize())?;
     BUSY.store(false, Relaxed);
     Ok(())
 }
@@ -241,18 +302,21 @@ fn done<R: Default + Send + 'static>(work: impl FnOnce() -> Result<R> + Send + '
 
 /// The card in use.
 pub fn card() -> Card {
-    DRIVER.lock().unwrap_or_else(|e| e.into_inner()).as_ref().map(|d| d.card()).unwrap_or_default()
+    DRIVER.lock().unwrap_or_else(|e| e.into_inner()).as_ref().map(|s| s.driver.card()).unwrap_or_default()
 }
 
 /// What has happened since the last call, as JSON: card, launches, transfers, memory, and the ops that ran on the host.
 pub fn report() -> Result<String> {
     let card = card();
+    let mut session = DRIVER.lock().unwrap_or_else(|e| e.into_inner());
+    let graphs = session.as_mut().map_or(0, |s| std::mem::take(&mut s.graphs.replayed));
+    drop(session);
     let on_host = std::mem::take(&mut *ON_HOST.lock().unwrap());
     let on_host: Vec<String> = on_host.iter().map(|(op, n)| format!("{op:?}:{n}")).collect();
     let count = |n: &AtomicU64| n.swap(0, Relaxed);
     Ok(format!(
-        "{{\"card\":{:?},\"memory\":{},\"launches\":{},\"uploads\":{},\"downloads\":{},\"waits\":{},\"allocations\":{},\
-         \"live\":{},\"peak\":{},\"held\":{},\"on_host\":{{{}}}}}",
+        "{{\"card\":{:?},\"memory\":{},\"launches\":{},\"uploads\":{},\"downloads\":{},\"waits\":{},\"graphs\":{graphs},\
+         \"allocations\":{},\"live\":{},\"peak\":{},\"held\":{},\"on_host\":{{{}}}}}",
         card.name,
         card.memory,
         count(&LAUNCHES),
@@ -279,7 +343,7 @@ exports! {
     }
     /// Waits, then bytes of the card that can still be had: free, or held by us and not in use.
     fn vx_device_free_bytes() {
-        done(|| Ok(with(|d| d.available())? as f64 + arena::free_bytes() as f64))
+        done(|| Ok(with(|s| s.driver.available())? as f64 + arena::free_bytes() as f64))
     }
     /// Waits, then holds `bytes` of the card in one piece for what comes. 0: the card has less.
     fn vx_device_reserve(bytes: f64) { done(move || Ok(arena::reserve(bytes as usize) as u32 as f64)) }
@@ -291,12 +355,24 @@ exports! {
             pretend(emulated)?;
             empty();
             ACTIVE.store(false, Relaxed);
+            product::LIBRARY.store(false, Relaxed);
             *DRIVER.lock().unwrap_or_else(|e| e.into_inner()) = None;
             Ok(0.0)
         })
     }
+    /// Whether work that comes again is done as CUDA graphs from now on.
+    fn vx_device_graphs(on: bool) { done(move || with(|s| s.graphs.turn(on, s.driver.as_mut()))).map(|()| 0.0) }
+    /// Whether linear layers that follow are multiplied by cuBLASLt. 1: it is there for the GPU in use.
+    fn vx_device_products(on: bool) {
+        done(move || {
+            let probe = Product::new([64; 3], [true, false], [0; 3]);
+            let there = active() && with(|s| s.driver.multiplies(&probe))?;
+            product::LIBRARY.store(on && there, Relaxed);
+            Ok(there as u32 as f64)
+        })
+    }
     /// Notes a moment of the GPU's work (enqueued).
-    fn vx_device_mark() { crate::queue::enqueue(|| with(|d| d.mark())); Ok(0.0) }
+    fn vx_device_mark() { crate::queue::enqueue(|| with(|s| { s.flush()?; s.driver.mark() })); Ok(0.0) }
     /// Waits, then milliseconds of the GPU between the last two marks.
-    fn vx_device_milliseconds() { done(|| with(|d| { d.synchronize()?; d.milliseconds() })) }
+    fn vx_device_milliseconds() { done(|| with(|s| { s.synchronize()?; s.driver.milliseconds() })) }
 }

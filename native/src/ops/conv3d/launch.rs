@@ -5,7 +5,7 @@ use crate::abi::Result;
 use crate::gpu::{self, At, NULL, Piece, Value, one_each, typed};
 use crate::grid::Grid;
 use crate::launch;
-use crate::ops::conv3d_stacked;
+use crate::ops::{conv3d_stacked, conv3d_wide};
 use crate::tensor::Buffer;
 
 /// Rows of a tile, and voxels that its halo may have: of the convolution, of the weight gradient.
@@ -216,6 +216,9 @@ pub fn forward(s: &Shape, grid: &Grid, x: &Buffer, w: &Buffer, bias: Option<&Buf
     if conv3d_stacked::takes(s, channels, x.dtype) {
         return conv3d_stacked::convolve(s, grid, channels, false, x, w, bias, y);
     }
+    if conv3d_wide::takes(s, grid, channels, x.dtype) {
+        return conv3d_wide::convolve(s, grid, channels, false, x, w, bias, y);
+    }
     let access = Access::all(s.kernel, s.stride, s.kernel / 2);
     let plan = Plan::new(grid.blocks.len(), s.side, channels, &access, [s.taps(), 0], TILE);
     plan.convolve(x, grid.neighbours_on_card(), w.device(), place(bias), y)
@@ -226,6 +229,9 @@ pub fn grad_input(s: &Shape, grid: &Grid, dy: &Buffer, w: &Buffer, dx: &Buffer) 
     let channels = [s.c_out, s.c_in];
     if conv3d_stacked::takes(s, channels, dy.dtype) {
         return conv3d_stacked::convolve(s, grid, channels, true, dy, w, None, dx);
+    }
+    if conv3d_wide::takes(s, grid, channels, dy.dtype) {
+        return conv3d_wide::convolve(s, grid, channels, true, dy, w, None, dx);
     }
     let accesses = if s.stride == 1 { vec![Access::turned(s.kernel)] } else { (0..8).map(Access::reaching).collect() };
     accesses.iter().try_for_each(|access| {

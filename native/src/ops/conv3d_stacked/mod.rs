@@ -40,11 +40,16 @@ exports! {
     }
 }
 
+/// Whether convolutions may use wgmma.
+pub fn on() -> bool {
+    ON.load(Relaxed)
+}
+
 /// Whether the kernel computes a convolution from `c[0]` to `c[1]` channels.
 pub fn takes(s: &Shape, c: [usize; 2], dtype: Dtype) -> bool {
     let fits = s.side[1].is_multiple_of(TILE[0]) && s.side[2].is_multiple_of(TILE[1]);
     let few = matches!(c[0], 32 | 64) && c[1].is_multiple_of(2);
-    ON.load(Relaxed) && (s.kernel, s.stride) == (3, 1) && dtype == Dtype::Bf16 && fits && few
+    on() && (s.kernel, s.stride) == (3, 1) && dtype == Dtype::Bf16 && fits && few
 }
 
 /// y = conv(x) + bias; turned: the gradient of x, with the weights of the forward pass.

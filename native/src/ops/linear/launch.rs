@@ -1,4 +1,4 @@
-//! The kernels of `kernel.cu` as the contract asks for them. f32 rows are a convolution of one tap, rounded as they load.
+//! The kernels of `kernel.cu` as the contract asks for them, or cuBLASLt where that is turned on; rows of ours are its columns. f32 rows are a convolution of one tap, rounded as they load.
 
 use crate::abi::Result;
 use crate::element::Dtype;
@@ -55,7 +55,16 @@ pub fn forward(c: [usize; 2], x: &Buffer, weight: &Buffer, bias: Option<&Buffer>
         let (shape, grid) = voxels(rows, c)?;
         return conv3d::launch::forward(&shape, &grid, x, weight, bias, y);
     }
-    let (p, w, bias) = (Product::whole([rows, c[1], c[0]]), rounded(weight)?, conv3d::launch::place(bias));
+    let (p, w) = (Product::whole([rows, c[1], c[0]]), rounded(weight)?);
+    if gpu::by_library() {
+        let bias = bias.map(rounded).transpose()?;
+        let at = bias.as_ref().map_or(0, |b| b.at().0);
+        let (a, b, to) = (w.at().0, x.device().0, y.device_mut().0);
+        if gpu::product(gpu::Product::new([c[1], rows, c[0]], [true, false], [a, b, to]).with(at))? {
+            return Ok(());
+        }
+    }
+    let bias = conv3d::launch::place(bias);
     launch!("linear", tiles(rows, c[1]), 256, STAGES, p, x.device(), w.at(), bias, y.device_mut())
 }
 
@@ -67,6 +76,12 @@ pub fn grad_input(c: [usize; 2], dy: &Buffer, weight: &Buffer, dx: &Buffer) -> R
         return conv3d::launch::grad_input(&shape, &grid, dy, weight, dx);
     }
     let (p, w) = (Product::whole([rows, c[0], c[1]]), rounded(weight)?);
+    if gpu::by_library() {
+        let places = [w.at().0, dy.device().0, dx.device_mut().0];
+        if gpu::product(gpu::Product::new([c[0], rows, c[1]], [false, false], places))? {
+            return Ok(());
+        }
+    }
     launch!("linear_grad_input", tiles(rows, c[0]), 256, STAGES, p, dy.device(), w.at(), dx.device_mut())
 }
 
@@ -76,6 +91,12 @@ pub fn grad_weight(c: [usize; 2], x: &Buffer, dy: &Buffer, dw: &Buffer) -> Resul
     if x.dtype == Dtype::F32 {
         let (shape, grid) = voxels(rows, c)?;
         return conv3d::launch::grad_weight(&shape, &grid, x, dy, dw);
+    }
+    if gpu::by_library() {
+        let places = [x.device().0, dy.device().0, dw.device_mut().0];
+        if gpu::product(gpu::Product::new([c[0], c[1], rows], [false, true], places).single())? {
+            return Ok(());
+        }
     }
     let [columns, lines, _] = tiles(c[1], c[0]);
     let split = rows.div_ceil((BLOCKS / (columns * lines)).max(1)).next_multiple_of(32).max(256);

@@ -1,0 +1,80 @@
+/** Graphs and the library of products on the emulated card: the same steps, the same bits, the same products. */
+import { assert, assertEquals } from "@std/assert";
+import { Tape } from "../../lib/autograd.ts";
+import { deviceReport } from "../../lib/device.ts";
+import { noise } from "../../lib/gpu/parity.ts";
+import { method } from "../../lib/methods/registry.ts";
+import { native } from "../../lib/native/library.ts";
+import { linear } from "../../lib/ops/linear.ts";
+import { memory, scope, Tensor, wait } from "../../lib/tensor.ts";
+import { Trainer } from "../../lib/train/pretrain.ts";
+import { batch } from "../parity/batch.ts";
+import { families, tiny, tinyRun } from "../parity/tiny.ts";
+import { openEmulated } from "./library.ts";
+
+const ignore = !openEmulated();
+const primus = families().find((arch) => arch.kind === "token")!;
+
+for (const [name, arch] of [["mae", primus], ["s3d", tiny]] as const) {
+  Deno.test({
+    name: `emulated card: steps of ${name} on ${arch.name} as graphs have the bits of launches`,
+    ignore,
+    async fn() {
+      native().vx_device_use(true);
+      const chosen = method(name);
+      const config = tinyRun(chosen, arch, { precision: "bf16" });
+      const seen: number[][] = [];
+      const graphs: number[] = [];
+      for (const on of [false, true]) {
+        native().vx_device_graphs(on);
+        using trainer = new Trainer(arch, chosen, config);
+        const losses: number[] = [];
+        for (let step = 0; step < 4; step++) {
+          deviceReport();
+          losses.push(
+            (await trainer.step(step, batch(step, config.patch[0], config.batch, chosen.views)))!.loss,
+          );
+          if (on) graphs.push(deviceReport().graphs);
+        }
+        seen.push(losses);
+      }
+      native().vx_device_graphs(false);
+      assertEquals(seen[1], seen[0]);
+      if (arch === primus) assert(graphs[3] > 0, `chunks that came again: ${graphs}`);
+      await wait();
+      assertEquals(memory().bytes, 0);
+    },
+  });
+}
+
+Deno.test({
+  name: "emulated card: a linear layer by the library of products is that of our kernel, with its gradients",
+  ignore,
+  async fn() {
+    native().vx_device_use(true);
+    assertEquals(native().vx_device_products(false), 1);
+    const both: Float32Array[][] = [];
+    for (const on of [false, true]) {
+      native().vx_device_products(on);
+      both.push(
+        await scope(async () => {
+          const x = Tensor.from(noise(70 * 40, 1), 40, undefined, "bf16");
+          const [w, b] = [Tensor.from(noise(24 * 40, 2), 40), Tensor.from(noise(24, 3), 24)];
+          const { tape, result } = Tape.record([x, w, b], () => linear(x, w, b));
+          const gradients = tape.backward(
+            result,
+            undefined,
+            Tensor.from(noise(70 * 24, 4), 24, undefined, "bf16"),
+          );
+          await wait();
+          return [result, ...[x, w, b].map((t) => gradients.get(t)!)].map((t) => t.read());
+        }),
+      );
+    }
+    native().vx_device_products(false);
+    both[0].forEach((own, t) => {
+      const size = own.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
+      own.forEach((v, i) => assert(Math.abs(v - both[1][t][i]) <= 0.01 * size, `tensor ${t}, value ${i}`));
+    });
+  },
+});
