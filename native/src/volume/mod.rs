@@ -56,7 +56,7 @@ exports! {
         Ok(FILES.lock().unwrap().insert(Arc::new(file)) as f64)
     }
     /// Frees a decoded file.
-    fn vx_nifti_free(file: u32) { FILES.lock().unwrap().remove(file).map(|()| 0.0) }
+    fn vx_nifti_free(file: u32) { FILES.lock().unwrap().remove(file).map(|_| 0.0) }
     /// Prepares volume `channel` of a decoded file by a recipe (0 onemmiso, 1 amaes) and returns a volume handle.
     /// `limit` bounds the voxels of the result. `info` receives 35 values: shape z y x; affine, 16 by rows; of the
     /// source in RAS order: shape z y x, spacing z y x, the crop box low and high z y x; mean, std, minimum and
@@ -109,7 +109,7 @@ exports! {
         Ok(0.0)
     }
     /// Frees a volume.
-    fn vx_volume_free(volume: u32) { VOLUMES.lock().unwrap().remove(volume).map(|()| 0.0) }
+    fn vx_volume_free(volume: u32) { VOLUMES.lock().unwrap().remove(volume).map(|_| 0.0) }
     /// Number of decoded files and volumes alive.
     fn vx_live_volumes() { Ok((FILES.lock().unwrap().live() + VOLUMES.lock().unwrap().live()) as f64) }
 }
