@@ -71,6 +71,12 @@ export class Views implements Disposable {
     };
   }
 
+  /** Brings the parts to the device that will make the images, while it still computes something else. */
+  send(): void {
+    const handles = Uint32Array.from(this.#recipes, ({ region }) => region);
+    native().vx_tensors_send(handles, handles.length);
+  }
+
   /** Makes the images: `[n][z][y][x]`, one channel. */
   tensor(layout: Layout): Tensor {
     const out = Tensor.full(0, this.#recipes.length * volume(this.patch), 1, layout);

@@ -74,11 +74,17 @@ interface Job {
   elastic?: Elastic;
 }
 
+/** A batch that is being prepared; `made` when it is. */
+interface Coming {
+  batch: Promise<Batch>;
+  made?: Batch;
+}
+
 /** Prepares batches in order, `ahead` of the caller. Close it when done. */
 export class Loader {
   readonly #options: Required<Omit<LoaderOptions, "pairs">>;
   readonly #pairs?: AsyncIterator<Pair>;
-  readonly #queue: Promise<Batch>[] = [];
+  readonly #queue: Coming[] = [];
   #last: Promise<unknown> = Promise.resolve();
   #step: number;
   #read = 0;
@@ -113,7 +119,7 @@ export class Loader {
     while (this.#queue.length <= this.#options.ahead) this.#prepare();
     this.#given?.views?.[Symbol.dispose]();
     try {
-      return this.#given = await this.#queue.shift()!;
+      return this.#given = await this.#queue.shift()!.batch;
     } finally {
       this.#waited += (performance.now() - began) / 1000;
     }
@@ -123,19 +129,25 @@ export class Loader {
   async close(): Promise<void> {
     this.#closed = true;
     this.#given?.views?.[Symbol.dispose]();
-    const freed = this.#queue.map((batch) => batch.then(({ views }) => views?.[Symbol.dispose]()));
+    const freed = this.#queue.map(({ batch }) => batch.then(({ views }) => views?.[Symbol.dispose]()));
     const all = Promise.allSettled(freed);
     if (this.#pairs) this.#pairs.return?.()?.catch(() => {});
     else await all;
+  }
+
+  /** While a step computes: sends what the next batch needs to the device, if it is cut out by now. */
+  ahead(): void {
+    this.#queue[0]?.made?.views?.send();
   }
 
   /** Adds the next batch to the queue; batches are prepared one after the other. */
   #prepare(): void {
     const step = this.#step++;
     const batch = this.#last.then(() => this.#make(step));
-    batch.catch(() => {}); // reported when the caller comes to this batch
+    const entry: Coming = { batch };
+    batch.then((made) => entry.made = made, () => {}); // an error is reported when the caller comes to this batch
     this.#last = batch;
-    this.#queue.push(batch);
+    this.#queue.push(entry);
   }
 
   /** Pair `index` of the pipe: pairs before it are read and dropped. */

@@ -65,10 +65,10 @@ export async function loading(
     data: "",
   });
   const source = open();
-  for (let warm = 0; warm < 2; warm++) await trainer.step(warm, await source.next());
+  for (let warm = 0; warm < 2; warm++) await trainer.step(warm, await source.next(), () => source.ahead());
   const before = source.waited;
   began = performance.now();
-  for (let i = 0; i < batches; i++) await trainer.step(2 + i, await source.next());
+  for (let i = 0; i < batches; i++) await trainer.step(2 + i, await source.next(), () => source.ahead());
   const total = (performance.now() - began) / 1000;
   const waiting_percent = 100 * (source.waited - before) / total;
   await source.close();

@@ -2,8 +2,8 @@
 import { imagesOf } from "../data/images.ts";
 import { scale } from "../ops/elementwise.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
-import { Grid, type Side, Tensor, volume } from "../tensor.ts";
-import { blanked, cellOption, cellsOf, checkMask, drawMask, hiddenVoxels } from "./masking.ts";
+import { Grid, type Side, volume } from "../tensor.ts";
+import { blanked, cellOption, cellsOf, checkMask, drawMask, hiddenVoxels, hiddenWeights } from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
 /**
@@ -39,21 +39,22 @@ export const amaes = defineMethod({
         const samples = batch.ids.length;
         const layout = { grid: Grid.dense(samples), side: patch };
         const mask = drawMask(random, samples, patch, cell, share);
-        const hidden = hiddenVoxels(mask, samples, patch, cell);
         const target = imagesOf(batch, layout);
-        const output = network.decode(network.encode(blanked(batch, target, mask, hidden)));
-        const weight = voxels === "hidden" ? Tensor.from(hidden, 1, layout) : null;
+        const output = network.decode(network.encode(blanked(batch, target, mask)));
+        const weight = voxels === "hidden" ? hiddenWeights(mask, layout) : null;
         const reconstruction = reconstructionLoss(output, target, weight, "mse");
         // D19: the published loss on hidden voxels is a mean over all voxels.
         const published = weight && compat.has("amaes-hidden-mean");
         const loss = published
-          ? scale(reconstruction, hidden.reduce((a, b) => a + b) / hidden.length)
+          ? scale(reconstruction, mask.visible.filter((v) => !v).length / mask.visible.length)
           : reconstruction;
         return {
           loss,
           terms: { reconstruction: loss },
           output,
-          hidden,
+          get hidden() {
+            return hiddenVoxels(mask, samples, patch, cell);
+          },
           ...(weight ? {} : { whole: true as const }),
         };
       },

@@ -21,7 +21,7 @@ import type { Rng } from "../rng.ts";
 import { type Side, Tensor, volume } from "../tensor.ts";
 import { alignDefects, type Compat } from "./compat.ts";
 import { attentionPooling, type Head, type Predictor, predictor, projector, unseen } from "./heads.ts";
-import { cellOption, checkMask, encodeMasked, ratioOption } from "./masking.ts";
+import { cellOption, checkMask, encodeMasked, hiddenVoxels, hiddenWeights, ratioOption } from "./masking.ts";
 import type { Context, Learner, Method } from "./method.ts";
 import type { Option, OptionValue, Schema, Values } from "./options.ts";
 
@@ -264,10 +264,10 @@ function bind(context: Context<Family>): Learner {
     afterStep: () => teacher.follow(o.momentum),
     loss({ batch, random }) {
       const { overlap } = batch;
-      const { pyramid, image, hidden } = encodeMasked(network, batch, patch, o.cell, o.ratio, random);
+      const { pyramid, image, mask } = encodeMasked(network, batch, patch, o.cell, o.ratio, random);
       const maps: Tensor[] = [];
       const output = network.decode(pyramid, random, maps);
-      const reconstruction = reconstructionLoss(output, image, Tensor.from(hidden, 1, image.layout), o.loss);
+      const reconstruction = reconstructionLoss(output, image, hiddenWeights(mask, image.space), o.loss);
       const seen = features(pyramid, random);
       const target = teacher.look(image, overlap);
       const terms: Record<string, Tensor> = { reconstruction };
@@ -286,7 +286,14 @@ function bind(context: Context<Family>): Learner {
         const more = { contrastive_accuracy: found.accuracy, image_spread: spread(target.image) };
         Object.assign(terms, { contrastive: found.loss }, more);
       }
-      return { loss, terms, output, hidden };
+      return {
+        loss,
+        terms,
+        output,
+        get hidden() {
+          return hiddenVoxels(mask, batch.ids.length, patch, network.token ?? o.cell);
+        },
+      };
     },
   };
 }

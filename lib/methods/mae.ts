@@ -1,8 +1,15 @@
 /** Masked autoencoding: hide random cubes of the input, reconstruct their voxels with the whole network. */
 import { UserError } from "../errors.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
-import { Tensor } from "../tensor.ts";
-import { cellOption, checkMask, encodeMasked, exchanged, hiddenVoxels, ratioOption } from "./masking.ts";
+import {
+  cellOption,
+  checkMask,
+  encodeMasked,
+  exchanged,
+  hiddenVoxels,
+  hiddenWeights,
+  ratioOption,
+} from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
 /**
@@ -37,10 +44,17 @@ export const mae = defineMethod({
         const masked = encodeMasked(network, batch, patch, cell, ratio, random);
         const { pyramid, image, mask } = masked;
         const samples = batch.ids.length;
-        const hidden = exchanges ? hiddenVoxels(exchanged(mask), samples, patch, side) : masked.hidden;
+        const lost = exchanges ? exchanged(mask) : mask;
         const output = network.decode(pyramid, random);
-        const loss = reconstructionLoss(output, image, Tensor.from(hidden, 1, image.layout), kind);
-        return { loss, terms: { reconstruction: loss }, output, hidden };
+        const loss = reconstructionLoss(output, image, hiddenWeights(lost, image.space), kind);
+        return {
+          loss,
+          terms: { reconstruction: loss },
+          output,
+          get hidden() {
+            return hiddenVoxels(lost, samples, patch, side);
+          },
+        };
       },
     };
   },

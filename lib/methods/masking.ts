@@ -5,7 +5,7 @@ import type { Rng } from "../rng.ts";
 import { imagesOf } from "../data/images.ts";
 import type { Batch } from "../data/loader.ts";
 import { densify, gatherBlocks } from "../ops/densify.ts";
-import { Grid, type Side, Tensor, volume } from "../tensor.ts";
+import { alone, Grid, type Layout, type Side, Tensor, volume } from "../tensor.ts";
 
 /** Block masks of a batch. Visible = 1. */
 export interface Mask {
@@ -91,12 +91,21 @@ export function hiddenVoxels(mask: Mask, samples: number, patch: Side, cell: num
   return out;
 }
 
-/** What a masked network made of a batch: its pyramid, the images, and the hidden voxels as weights of the loss. */
+/** The same as a tensor on `layout`, made where the step is: weights of the reconstruction loss. */
+export function hiddenWeights({ dims, visible }: Mask, { grid, side }: Layout): Tensor {
+  const cells = new Grid(grid.samples, dims, visible.map((v) => 1 - v));
+  const cell = side.map((s, d) => s / dims[d]) as unknown as Side;
+  return alone(() =>
+    densify(Tensor.full(1, cells.blocks * volume(cell), 1, { grid: cells, side: cell }), null, grid)
+  );
+}
+
+/** What a masked network made of a batch: its pyramid, the images, and what was hidden, by voxel where somebody asks. */
 export interface Masked {
   pyramid: Tensor[];
   image: Tensor;
-  hidden: Float32Array;
   mask: Mask;
+  readonly hidden: Float32Array;
 }
 
 /** The mask with its first two axes exchanged: the loss map of the published MAE on tokens (D05), cubes only. */
@@ -129,18 +138,26 @@ export function encodeMasked(
   const layout = { grid: Grid.dense(samples), side: patch };
   const side = network.token ?? cell;
   const mask = drawMask(random, samples, patch, side, ratio);
-  const hidden = hiddenVoxels(mask, samples, patch, side);
   const image = imagesOf(batch, layout);
   const pyramid = network.token
     ? network.encode(image, mask.visible, random)
-    : network.encode(blanked(batch, image, mask, hidden), undefined, random);
-  return { pyramid, image, hidden, mask };
+    : network.encode(blanked(batch, image, mask), undefined, random);
+  return {
+    pyramid,
+    image,
+    mask,
+    get hidden() {
+      return hiddenVoxels(mask, samples, patch, side);
+    },
+  };
 }
 
 /** What the network gets of `image`, the images of `batch`, with hidden voxels set to 0, the mean intensity after z-scoring. */
-export function blanked(batch: Batch, image: Tensor, mask: Mask, hidden: Float32Array): Tensor {
+export function blanked(batch: Batch, image: Tensor, mask: Mask): Tensor {
   if (!batch.views) {
     const { images, inputs = images } = batch;
+    const { side } = image.space;
+    const hidden = hiddenVoxels(mask, batch.ids.length, side, side[0] / mask.dims[0]);
     return Tensor.from(inputs.map((v, i) => hidden[i] ? 0 : v), 1, image.layout);
   }
   const { grid, side } = image.space;

@@ -10,7 +10,7 @@ import { instanceNorm } from "../ops/norm.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
 import type { Rng } from "../rng.ts";
 import { Grid, type Side, Tensor, volume } from "../tensor.ts";
-import { blanked, cellOption, cellsOf, drawMask, hiddenVoxels } from "./masking.ts";
+import { blanked, cellOption, cellsOf, drawMask, hiddenVoxels, hiddenWeights } from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
 /** Normal with standard deviation 0.02, cut at 0.02 on both sides. */
@@ -78,14 +78,13 @@ export const s3d = defineMethod({
           high,
         );
         const mask = drawMask(random, samples, patch, cell, ratio);
-        const hidden = hiddenVoxels(mask, samples, patch, cell);
         const dense = Grid.dense(samples);
         const image = imagesOf(batch, { grid: dense, side: patch });
         const visible = new Grid(samples, mask.dims, mask.visible);
         const blocks = (x: Tensor) =>
           gatherBlocks(x, visible, x.space.side.map((s, d) => s / mask.dims[d]) as unknown as Side);
         const pyramid = leaks ? network.encode(image, undefined, random, blocks) : network.encode(
-          options.sparse ? blocks(image) : blanked(batch, image, mask, hidden),
+          options.sparse ? blocks(image) : blanked(batch, image, mask),
           undefined,
           random,
         );
@@ -99,9 +98,16 @@ export const s3d = defineMethod({
           return projections[i] ? conv3d(full, projections[i].weight, projections[i].bias) : full;
         });
         const output = network.decode(filled);
-        const weight = Tensor.from(hidden, 1, { grid: dense, side: patch });
+        const weight = hiddenWeights(mask, image.space);
         const loss = reconstructionLoss(output, image, weight, "mse");
-        return { loss, terms: { reconstruction: loss }, output, hidden };
+        return {
+          loss,
+          terms: { reconstruction: loss },
+          output,
+          get hidden() {
+            return hiddenVoxels(mask, samples, patch, cell);
+          },
+        };
       },
     };
   },

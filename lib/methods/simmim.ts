@@ -1,8 +1,8 @@
 /** SimMIM: hidden tokens are swapped for a mask token before the trunk, voxels come straight from its output. */
 import { imagesOf } from "../data/images.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
-import { Grid, Tensor } from "../tensor.ts";
-import { checkMask, drawMask, hiddenVoxels, ratioOption } from "./masking.ts";
+import { Grid } from "../tensor.ts";
+import { checkMask, drawMask, hiddenVoxels, hiddenWeights, ratioOption } from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
 /** 75 % of the 8^3 tokens hidden, mean squared error on hidden voxels (methods.md section 2.6). */
@@ -22,11 +22,17 @@ export const simmim = defineMethod({
         const samples = batch.ids.length;
         const layout = { grid: Grid.dense(samples), side: patch };
         const mask = drawMask(random, samples, patch, cell, ratio);
-        const hidden = hiddenVoxels(mask, samples, patch, cell);
         const image = imagesOf(batch, layout);
         const output = network.decode(network.encode(image, mask.visible, random), random);
-        const loss = reconstructionLoss(output, image, Tensor.from(hidden, 1, layout), "mse");
-        return { loss, terms: { reconstruction: loss }, output, hidden };
+        const loss = reconstructionLoss(output, image, hiddenWeights(mask, layout), "mse");
+        return {
+          loss,
+          terms: { reconstruction: loss },
+          output,
+          get hidden() {
+            return hiddenVoxels(mask, samples, patch, cell);
+          },
+        };
       },
     };
   },

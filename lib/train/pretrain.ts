@@ -115,8 +115,11 @@ export class Trainer implements Disposable {
     }
   }
 
-  /** One training step (from 0). Undefined when it was cancelled, and then nothing has changed. */
-  async step(step: number, batch: Batch): Promise<Metric | undefined> {
+  /**
+   * One training step (from 0). Undefined when it was cancelled, and then nothing has changed.
+   * @param ahead called when all work of the step is enqueued, before it is waited for
+   */
+  async step(step: number, batch: Batch, ahead?: () => void): Promise<Metric | undefined> {
     const begin = performance.now();
     const random = new Rng(this.config.seed, "mask", step);
     return await scope(async () => {
@@ -127,10 +130,12 @@ export class Trainer implements Disposable {
           () => this.learner.loss({ batch, random }),
           this.config.recompute,
         );
-        return { ...result, gradients: tape.backward(result.loss, Object.values(result.terms)) };
+        const { loss, terms } = result;
+        return { loss, terms, gradients: tape.backward(loss, Object.values(terms)) };
       });
       const norm = this.#optimizer.step(gradients, lr, this.#preset.clip);
       this.learner.afterStep?.();
+      ahead?.();
       fetch([loss, norm, ...Object.values(terms)]);
       const whole = await wait().catch((error) => {
         throw error instanceof UserError ? new StepFailure(`step ${step + 1}: ${error.message}`) : error;
@@ -164,8 +169,16 @@ export class Trainer implements Disposable {
   }
 }
 
-/** Trains from the folder's step to the end, or until a signal. Returns the steps done in all. */
-export async function train(trainer: Trainer, run: RunFolder, next: () => Promise<Batch>): Promise<number> {
+/**
+ * Trains from the folder's step to the end, or until a signal. Returns the steps done in all.
+ * @param ahead as of `Trainer.step`
+ */
+export async function train(
+  trainer: Trainer,
+  run: RunFolder,
+  next: () => Promise<Batch>,
+  ahead?: () => void,
+): Promise<number> {
   const { steps } = trainer.config;
   let stop = false;
   const { promise: stopped, resolve } = Promise.withResolvers<undefined>();
@@ -186,7 +199,7 @@ export async function train(trainer: Trainer, run: RunFolder, next: () => Promis
         if (done > saved) await run.save(done, trainer.parameters, trainer.state());
         throw error;
       });
-      const metric = batch && await trainer.step(step, batch).catch((error) => {
+      const metric = batch && await trainer.step(step, batch, ahead).catch((error) => {
         if (!(error instanceof StepFailure)) throw error;
         const kept = saved ? `the checkpoint of step ${saved} is whole` : "there is no checkpoint yet";
         throw new UserError(`${error.message}; ${kept}, go on with --resume`);
@@ -212,10 +225,14 @@ export async function train(trainer: Trainer, run: RunFolder, next: () => Promis
 }
 
 /** Median seconds of 20 steps (after one that warms up). Changes the trainer: for `--estimate` only. */
-export async function estimate(trainer: Trainer, next: () => Promise<Batch>): Promise<number> {
+export async function estimate(
+  trainer: Trainer,
+  next: () => Promise<Batch>,
+  ahead?: () => void,
+): Promise<number> {
   const times: number[] = [];
   for (let step = 0; step <= 20; step++) {
-    const metric = await trainer.step(Math.min(step, trainer.config.steps - 1), await next());
+    const metric = await trainer.step(Math.min(step, trainer.config.steps - 1), await next(), ahead);
     if (metric && step) times.push(metric.seconds);
   }
   return times.sort((a, b) => a - b)[times.length >> 1];

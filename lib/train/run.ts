@@ -75,7 +75,7 @@ export async function estimateRun(plan: Plan): Promise<{ seconds: number } & Rec
   using trainer = new Trainer(plan.arch, plan.method, plan.config);
   const planned_memory_bytes = await announce(trainer);
   const source = loaderOf(plan, 0);
-  const seconds = await estimate(trainer, () => source.next());
+  const seconds = await estimate(trainer, () => source.next(), () => source.ahead());
   await source.close();
   const { steps } = plan.config;
   const peak_memory_bytes = memory().peakBytes;
@@ -117,7 +117,7 @@ export async function pretrain(
     if (config.compat?.includes("nnssl-teacher-restart")) trainer.learner.start?.();
     const planned_memory_bytes = await announce(trainer);
     const source = loaderOf(plan, folder.step, plan.pairs);
-    const steps = await train(trainer, folder, () => source.next());
+    const steps = await train(trainer, folder, () => source.next(), () => source.ahead());
     // A stopped run ends at once: its report comes with its last step.
     if (steps === config.steps) {
       await writeReport(folder, trainer, loaderOf(plan, 0), source.waited, plan.store);

@@ -267,6 +267,15 @@ exports! {
         queue::enqueue(move || { Buffer::fetch(&tensors); Ok(()) });
         Ok(0.0)
     }
+    /// Brings the values of tensors to the card, where one is in use, behind the work so far (enqueued).
+    fn vx_tensors_send(tensors: slice[u32]) {
+        let tensors = tensors.iter().map(|&t| any(t)).collect::<Result<Vec<_>>>()?;
+        queue::enqueue(move || {
+            tensors.iter().filter(|_| gpu::active()).for_each(|t| { t.device(); });
+            Ok(())
+        });
+        Ok(0.0)
+    }
     /// Waits, then copies a tensor's values out.
     fn vx_tensor_read(tensor: u32, values: slice_mut[f32]) {
         let tensor = either(tensor, values.len(), "tensor")?;
