@@ -84,6 +84,14 @@ impl Buffer {
         }
         at
     }
+    /// Brings values that lie on the host alone to the card, for a later step.
+    fn send(&self) {
+        let (memory, device) = unsafe { (&*self.memory.get(), &mut *self.device.get()) };
+        if let (None, Some(memory)) = (&device, memory) {
+            let piece = device.insert(Piece::behind(self.bytes()));
+            gpu::upload_to(unsafe { std::slice::from_raw_parts(memory.at(), self.bytes()) }, piece.at());
+        }
+    }
     /// Where the values lie on the card, for writing, on the worker thread. Fresh memory may hold old content.
     pub fn device_mut(&self) -> At {
         let at = self.device();
@@ -271,7 +279,7 @@ exports! {
     fn vx_tensors_send(tensors: slice[u32]) {
         let tensors = tensors.iter().map(|&t| any(t)).collect::<Result<Vec<_>>>()?;
         queue::enqueue(move || {
-            tensors.iter().filter(|_| gpu::active()).for_each(|t| { t.device(); });
+            tensors.iter().filter(|_| gpu::active()).for_each(|t| t.send());
             Ok(())
         });
         Ok(0.0)

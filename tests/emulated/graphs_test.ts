@@ -1,6 +1,7 @@
 /** Graphs and the library of products on the emulated card: the same steps, the same bits, the same products. */
 import { assert, assertEquals } from "@std/assert";
 import { Tape } from "../../lib/autograd.ts";
+import { Loader } from "../../lib/data/loader.ts";
 import { deviceReport } from "../../lib/device.ts";
 import { noise } from "../../lib/gpu/parity.ts";
 import { method } from "../../lib/methods/registry.ts";
@@ -46,6 +47,37 @@ for (const [name, arch] of [["mae", primus], ["s3d", tiny]] as const) {
     },
   });
 }
+
+Deno.test({
+  name:
+    "emulated card: parts of views that go to the card ahead of their step change no bit, and waits stay one",
+  ignore,
+  async fn() {
+    native().vx_device_use(true);
+    const chosen = method("mae");
+    const config = tinyRun(chosen, primus, { precision: "bf16" });
+    const volume = { id: "noise", shape: [40, 36, 44] as [number, number, number] };
+    const values = noise(40 * 36 * 44, 5);
+    const store = { volumes: [volume], get: () => volume, read: () => Promise.resolve(values) };
+    const seen: number[][] = [];
+    for (const early of [false, true]) {
+      const source = new Loader({ store, patch: config.patch, batch: 2, seed: 0, views: 1, later: true });
+      using trainer = new Trainer(primus, chosen, config);
+      const losses: number[] = [];
+      for (let step = 0; step < 3; step++) {
+        const data = await source.next();
+        deviceReport();
+        losses.push((await trainer.step(step, data, early ? () => source.ahead() : undefined))!.loss);
+        assertEquals(deviceReport().waits, 1);
+      }
+      seen.push(losses);
+      await source.close();
+    }
+    assertEquals(seen[1], seen[0]);
+    await wait();
+    assertEquals(memory().bytes, 0);
+  },
+});
 
 Deno.test({
   name: "emulated card: a linear layer by the library of products is that of our kernel, with its gradients",

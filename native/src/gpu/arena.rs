@@ -33,6 +33,15 @@ impl Arena {
         }
         Some(at)
     }
+    /// Cuts `bytes` from the end of the largest free place: what comes next is cut from where it would have been.
+    fn take_behind(&mut self, bytes: usize) -> Option<u64> {
+        let (&at, &free) = self.free.iter().max_by_key(|&(_, &free)| free).filter(|&(_, &free)| free >= bytes)?;
+        self.free.remove(&at);
+        if free > bytes {
+            self.free.insert(at, free - bytes);
+        }
+        Some(at + (free - bytes) as u64)
+    }
     /// Takes a place back, joined with its free neighbours of the same slab.
     fn give(&mut self, mut at: u64, mut bytes: usize) {
         let next = at + bytes as u64;
@@ -76,11 +85,18 @@ fn rounded(bytes: usize) -> usize {
 impl Piece {
     /// On the worker thread. Fails when the card has no more memory, after every unused slab is given back.
     pub fn take(bytes: usize) -> Piece {
+        Piece::taken(bytes, Arena::take)
+    }
+    /// The same for what a later step needs: its size changes no address of the steps before it.
+    pub fn behind(bytes: usize) -> Piece {
+        Piece::taken(bytes, Arena::take_behind)
+    }
+    fn taken(bytes: usize, take: fn(&mut Arena, usize) -> Option<u64>) -> Piece {
         let size = rounded(bytes);
-        let taken = arena().take(size);
+        let taken = take(&mut arena(), size);
         let at = taken.unwrap_or_else(|| {
             grow(size);
-            arena().take(size).expect("the new slab holds it")
+            take(&mut arena(), size).expect("the new slab holds it")
         });
         let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
         PEAK.fetch_max(live, Relaxed);
@@ -191,6 +207,8 @@ mod tests {
         arena.give(c, 20);
         assert_eq!(arena.free, BTreeMap::from([(1000, 100), (1140, 10)]));
         assert_eq!(arena.unused(), [1000]);
+        assert_eq!(arena.take_behind(10), Some(1140));
+        arena.give(1140, 10);
         arena.give(a, 40);
         assert_eq!(arena.unused(), [1100]);
         assert!(arena.slabs.is_empty() && arena.free.is_empty());
