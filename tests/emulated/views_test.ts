@@ -72,6 +72,7 @@ Deno.test({
         assert(error < 5e-5, `${kind}: ${error}`);
       }
     }
+    await wait();
     assertEquals(memory().bytes, 0);
   },
 });
