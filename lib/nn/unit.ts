@@ -24,7 +24,7 @@ export function unit(
   const beta = p.add(`${name}.norm.bias`, [cOut], () => 0);
   return (x, residual, gather = (y) => y) =>
     instanceNorm(
-      gather(conv3d(x, conv.weight, conv.bias, stride)),
+      gather(conv3d(x, conv.weight, conv.bias, stride, true)),
       gamma,
       beta,
       plain ? {} : { residual, slope: SLOPE },

@@ -13,9 +13,16 @@ import { type Side, Tensor } from "../tensor.ts";
  * @param x `[block][z][y][x][c_in]`
  * @param weight `[c_out, c_in, k, k, k]` as rows c_out, channels c_in * k^3
  * @param bias `[c_out]` or null
+ * @param centred a norm follows that takes the mean away: the gradient of the bias is zero, and is not summed to rounding
  * @returns `[block][z/s][y/s][x/s][c_out]`
  */
-export function conv3d(x: Tensor, weight: Tensor, bias: Tensor | null, stride: 1 | 2 = 1): Tensor {
+export function conv3d(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  stride: 1 | 2 = 1,
+  centred = false,
+): Tensor {
   const { grid, side } = x.space;
   const [cIn, cOut] = [x.channels, weight.rows];
   const kernel = Math.round(Math.cbrt(weight.channels / cIn));
@@ -44,7 +51,8 @@ export function conv3d(x: Tensor, weight: Tensor, bias: Tensor | null, stride: 1
       ? new Tensor(n.vx_conv3d_grad_input(dy.handle, weight.handle, ...shape), x.rows, cIn, x.layout)
       : null,
     new Tensor(n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape), cOut, weight.channels),
-    bias && new Tensor(n.vx_sum_rows(dy.handle, dy.rows, cOut), 1, cOut),
+    bias &&
+    (centred ? Tensor.full(0, 1, cOut) : new Tensor(n.vx_sum_rows(dy.handle, dy.rows, cOut), 1, cOut)),
   ]);
 }
 

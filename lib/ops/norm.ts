@@ -39,13 +39,13 @@ export function normalise(
   const c = x.channels;
   const samples = x.layout?.grid.samples ?? 1;
   const tail = [...rowsOf, c] as const;
+  const affine = [gamma?.handle ?? 0, beta?.handle ?? 0] as const;
   const statistics = new Tensor(n.vx_norm_statistics(x.handle, ...tail, eps), 2 * samples, c);
   const y = new Tensor(
     n.vx_norm(
       x.handle,
       statistics.handle,
-      gamma?.handle ?? 0,
-      beta?.handle ?? 0,
+      ...affine,
       residual?.handle ?? 0,
       ...tail,
       slope,
@@ -56,26 +56,18 @@ export function normalise(
   );
   const wants = [x, gamma, beta, residual].map(needsGradient);
   return record(y, [x, gamma, beta, residual], (dy) => {
-    // With a residual, the gradient before the activation is wanted for itself: the other sums then read that.
-    const inner = wants[3] && slope !== 1
+    // With a residual, the gradient before the activation is one of its own: the other sums then read that.
+    const inner = residual && slope !== 1
       ? new Tensor(n.vx_leaky_grad(y.handle, dy.handle, y.length, slope), x.rows, c, x.layout)
       : dy;
     const rest = inner === dy ? slope : 1;
     const head = [x.handle, y.handle, inner.handle, statistics.handle] as const;
-    using sums = new Tensor(n.vx_norm_grad_sums(...head, ...tail, rest), 2 * samples, c);
-    const affine = (half: number) => new Tensor(n.vx_norm_grad_affine(sums.handle, half, samples, c), 1, c);
-    return [
-      wants[0]
-        ? new Tensor(
-          n.vx_norm_grad_input(...head, sums.handle, gamma?.handle ?? 0, ...tail, rest),
-          x.rows,
-          c,
-          x.layout,
-        )
-        : null,
-      wants[1] ? affine(1) : null,
-      wants[2] ? affine(0) : null,
-      wants[3] ? inner : null,
-    ];
+    using sums = new Tensor(n.vx_norm_grad_sums(...head, ...affine, ...tail, rest), 2 * samples, c);
+    const part = (half: 0 | 1) => new Tensor(n.vx_norm_grad_affine(sums.handle, half, samples, c), 1, c);
+    const dx = wants[0]
+      ? new Tensor(n.vx_norm_grad_input(...head, sums.handle, ...affine, ...tail, rest), x.rows, c, x.layout)
+      : null;
+    if (inner !== dy && !wants[3]) inner[Symbol.dispose]();
+    return [dx, wants[1] ? part(1) : null, wants[2] ? part(0) : null, wants[3] ? inner : null];
   });
 }

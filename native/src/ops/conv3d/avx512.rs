@@ -64,16 +64,17 @@ pub unsafe fn outer(a: *const f32, bases: &[u32], n: usize, rows: *const f32, wi
         unsafe {
             let (rows, out) = (rows.add(j), out.add(j));
             match (n, m > 16) {
-                (8, true) => strip::<8, 2>(a, bases, rows, width, m, out),
-                (8, false) => strip::<8, 1>(a, bases, rows, width, m, out),
-                _ => (0..n).for_each(|i| strip::<1, 2>(a.add(i), bases, rows, width, m, out.add(i * width))),
+                (8, true) => strip::<8, 2, 1>(a, bases, rows, width, m, out),
+                (8, false) => strip::<8, 1, 1>(a, bases, rows, width, m, out),
+                _ => (0..n).for_each(|i| strip::<1, 2, 4>(a.add(i), bases, rows, width, m, out.add(i * width))),
             }
         }
     }
 }
 
+/// `U` voxels add to sums of their own: one row alone would wait for each multiplication.
 #[target_feature(enable = "avx512f")]
-unsafe fn strip<const R: usize, const V: usize>(
+unsafe fn strip<const R: usize, const V: usize, const U: usize>(
     a: *const f32,
     bases: &[u32],
     rows: *const f32,
@@ -84,23 +85,31 @@ unsafe fn strip<const R: usize, const V: usize>(
     let masks: [u16; 2] =
         [(0xffffu32 >> (16 - m.min(16))) as u16, if m > 16 { (0xffffu32 >> (32 - m)) as u16 } else { 0 }];
     unsafe {
-        let mut acc = [[_mm512_setzero_ps(); V]; R];
-        for (v, &base) in bases.iter().enumerate() {
+        let mut acc = [[[_mm512_setzero_ps(); V]; R]; U];
+        let step = |acc: &mut [[__m512; V]; R], v: usize| {
             let row = rows.add(v * width);
             let columns: [__m512; V] =
                 std::array::from_fn(|j| _mm512_maskz_loadu_ps(masks[j], row.wrapping_add(16 * j)));
-            let p = a.add(base as usize);
+            let p = a.add(bases[v] as usize);
             for (i, sums) in acc.iter_mut().enumerate() {
                 let value = _mm512_set1_ps(*p.add(i));
                 for j in 0..V {
                     sums[j] = _mm512_fmadd_ps(value, columns[j], sums[j]);
                 }
             }
+        };
+        let whole = bases.len() / U * U;
+        for v in (0..whole).step_by(U) {
+            for (u, acc) in acc.iter_mut().enumerate() {
+                step(acc, v + u);
+            }
         }
-        for (i, sums) in acc.iter().enumerate() {
+        (whole..bases.len()).for_each(|v| step(&mut acc[0], v));
+        for i in 0..R {
             for j in 0..V {
                 let at = out.wrapping_add(i * width + 16 * j);
-                let sum = _mm512_add_ps(_mm512_maskz_loadu_ps(masks[j], at), sums[j]);
+                let sums = acc[1..].iter().fold(acc[0][i][j], |sum, acc| _mm512_add_ps(sum, acc[i][j]));
+                let sum = _mm512_add_ps(_mm512_maskz_loadu_ps(masks[j], at), sums);
                 _mm512_mask_storeu_ps(at, masks[j], sum);
             }
         }

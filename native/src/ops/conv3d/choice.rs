@@ -4,17 +4,17 @@
 //!
 //! | 3x3x3, stride 1 | way |
 //! |---|---|
-//! | 128 output voxels or fewer (weight gradient: 8 tiles), c_in a multiple of 16, c_out of 32, AVX-512 | on the weights as they lie (`few`) |
+//! | 128 output voxels or fewer, in fewer than 27 tiles (weight gradient: 8), c_in a multiple of 16, c_out of 32, AVX-512 | on the weights as they lie (`few`) |
 //! | even sides, f32 with 8 channels or more, bf16 with multiples of 16; 24 tiles or more, 4 for the weight gradient | Winograd |
+//! | the same of whole volumes with odd sides of 3 or more | Winograd on sides rounded up (`rounded`) |
 //! | bf16, c_in and c_out multiples of 32, AMX (by the reference's measurements, `amx`: not measured here) | directly |
 //! | everything else, and strides, 1x1x1 and transposed convolutions | directly |
 
 use super::Shape;
-use super::amx;
-use super::few;
 use super::isa::{isa, tiles as registers};
 use super::kernels::in_pairs;
 use super::winograd::{self, Path};
+use super::{amx, few, rounded};
 use crate::element::{Dtype, Element};
 use crate::grid::Grid;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -32,6 +32,8 @@ pub enum Way {
     Direct,
     Few,
     Winograd(Path),
+    /// Winograd on sides rounded up to even ones.
+    Rounded(Path),
 }
 
 /// Choices of `vx_conv3d_algorithm`.
@@ -65,8 +67,10 @@ pub fn way<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Way {
     let choice = CHOICE.load(Relaxed);
     let free = choice == RULE || choice == RULE_F32;
     let weight = direction == Direction::GradWeight;
-    let tiles = grid.blocks.len() * s.out_voxels() / 8;
-    if free && few::wins(s, grid) && !(weight && winograd::applies(s) && tiles >= 8) {
+    let even = winograd::applies(s);
+    let possible = even || rounded::applies(s, grid);
+    let tiles = grid.blocks.len() * rounded::even(s).out_voxels() / 8;
+    if free && few::wins(s, grid) && !(possible && tiles >= if weight { 8 } else { 27 }) {
         return Way::Few;
     }
     if choice == RULE && in_pairs::<E>() && registers().is_some() && amx::takes(s.c_in, s.c_out) {
@@ -79,9 +83,10 @@ pub fn way<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Way {
             // Rows of bf16 that end inside a vector are slow.
             Dtype::Bf16 => s.c_in.is_multiple_of(16) && s.c_out.is_multiple_of(16),
         };
-    if choice == DIRECT || free && !pays || !winograd::applies(s) {
+    if choice == DIRECT || free && !pays || !possible {
         return Way::Direct;
     }
     let pairs = matches!(choice, RULE | WINOGRAD_PAIRS) || choice == RULE_F32 && weight;
-    Way::Winograd(Path::new(isa(), pairs && E::DTYPE == Dtype::Bf16))
+    let path = Path::new(isa(), pairs && E::DTYPE == Dtype::Bf16);
+    if even { Way::Winograd(path) } else { Way::Rounded(path) }
 }

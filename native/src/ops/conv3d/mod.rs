@@ -22,6 +22,7 @@ pub mod kernels;
 pub mod launch;
 pub mod portable;
 pub mod reference;
+pub mod rounded;
 #[cfg(test)]
 mod tests;
 pub mod up;

@@ -1,4 +1,5 @@
-//! The CPU path: one pass for the statistics, one for y, one for the sums of the gradient, one for dx.
+//! The CPU path: one pass for the statistics, one for y, one for the sums of the gradient, one for dx. The passes wait for
+//! memory, so the backward pass reads x and dy only.
 
 use super::Shape;
 use crate::element::Element;
@@ -11,42 +12,43 @@ fn part<'a, E>(values: &'a [E], piece: &Piece, c: usize) -> &'a [E] {
     &values[piece.rows.start * c..piece.rows.end * c]
 }
 
-/// Channels whose sums stay in registers over all rows of a piece.
-const STRIP: usize = 16;
-
-/// Channels `first` to `first + STRIP` of a row.
+/// Channels `first` to `first + W` of a row.
 #[inline(always)]
-fn strip<T>(row: &[T], first: usize) -> &[T; STRIP] {
-    row[first..first + STRIP].try_into().expect("STRIP channels")
+fn strip<T, const W: usize>(row: &[T], first: usize) -> &[T; W] {
+    row[first..first + W].try_into().expect("W channels")
+}
+
+/// Adds rows and their squares, from channel `first` on, in strips of `W` channels whose sums stay in registers: whole
+/// cache lines where the channels allow. Returns the first channel left.
+#[inline(always)]
+fn squares<E: Element, const W: usize>(mut first: usize, x: &[E], sum: &mut [f64], square: &mut [f64]) -> usize {
+    let c = sum.len();
+    while first + W <= c {
+        let (mut sums, mut squares) = ([0f64; W], [0f64; W]);
+        for row in x.chunks_exact(c) {
+            let row: &[E; W] = strip(row, first);
+            for i in 0..W {
+                let x = row[i].to_f32() as f64;
+                sums[i] += x;
+                squares[i] += x * x;
+            }
+        }
+        for i in 0..W {
+            sum[first + i] += sums[i];
+            square[first + i] += squares[i];
+        }
+        first += W;
+    }
+    first
 }
 
 wide! {
     /// Adds rows and their squares.
     fn add_squares<E: Element>(x: &[E], sum: &mut [f64], square: &mut [f64]) {
-        let c = sum.len();
-        let whole = c / STRIP * STRIP;
-        for first in (0..whole).step_by(STRIP) {
-            let (mut sums, mut squares) = ([0f64; STRIP], [0f64; STRIP]);
-            for row in x.chunks_exact(c) {
-                let row = strip(row, first);
-                for i in 0..STRIP {
-                    let x = row[i].to_f32() as f64;
-                    sums[i] += x;
-                    squares[i] += x * x;
-                }
-            }
-            for i in 0..STRIP {
-                sum[first + i] += sums[i];
-                square[first + i] += squares[i];
-            }
-        }
-        for row in x.chunks_exact(c) {
-            for i in whole..c {
-                let x = row[i].to_f32() as f64;
-                sum[i] += x;
-                square[i] += x * x;
-            }
-        }
+        let first = squares::<E, 32>(0, x, sum, square);
+        let first = squares::<E, 16>(first, x, sum, square);
+        let first = squares::<E, 8>(first, x, sum, square);
+        squares::<E, 1>(first, x, sum, square);
     }
 }
 
@@ -76,59 +78,69 @@ wide! {
     }
 }
 
-/// (g, g * (x - mean)); y is read only where slope is not 1.
+/// g, and x - mean. The sign of y is that of what `affine` applied the activation to: computed again, cheaper than read.
 #[inline(always)]
-fn gradient<E: Element>(x: E, y: E, dy: E, mean: f32, slope: f32) -> (f64, f64) {
-    let dy = dy.to_f32();
-    let g = (if slope == 1.0 || y.to_f32() > 0.0 { dy } else { slope * dy }) as f64;
-    (g, g * (x.to_f32() - mean) as f64)
+fn gradient<E: Element>(x: E, dy: E, mean: f32, factor: f32, beta: f32, slope: f32) -> (f32, f32) {
+    let (dy, centred) = (dy.to_f32(), x.to_f32() - mean);
+    (if centred * factor + beta > 0.0 { dy } else { slope * dy }, centred)
+}
+
+/// As `squares`, of g and g * (x - mean).
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn gradients<E: Element, const W: usize>(
+    mut first: usize,
+    x: &[E],
+    dy: &[E],
+    [mean, factor, beta]: [&[f32]; 3],
+    slope: f32,
+    sum: &mut [f64],
+    product: &mut [f64],
+) -> usize {
+    let c = mean.len();
+    while first + W <= c {
+        let (mut sums, mut products) = ([0f64; W], [0f64; W]);
+        let [mean, factor, beta] = [mean, factor, beta].map(|v| strip::<f32, W>(v, first));
+        for (x, dy) in x.chunks_exact(c).zip(dy.chunks_exact(c)) {
+            let (x, dy): (&[E; W], &[E; W]) = (strip(x, first), strip(dy, first));
+            for i in 0..W {
+                let (g, centred) = gradient(x[i], dy[i], mean[i], factor[i], beta[i], slope);
+                sums[i] += g as f64;
+                products[i] += g as f64 * centred as f64;
+            }
+        }
+        for i in 0..W {
+            sum[first + i] += sums[i];
+            product[first + i] += products[i];
+        }
+        first += W;
+    }
+    first
 }
 
 wide! {
     /// Adds g and g * (x - mean), row by row.
     fn add_gradients<E: Element>(
-        x: &[E], y: &[E], dy: &[E], mean: &[f32], slope: f32, sum: &mut [f64], product: &mut [f64],
+        x: &[E], dy: &[E], of: [&[f32]; 3], slope: f32, sum: &mut [f64], product: &mut [f64],
     ) {
-        let c = mean.len();
-        let whole = c / STRIP * STRIP;
-        for first in (0..whole).step_by(STRIP) {
-            let (mut sums, mut products, mean) = ([0f64; STRIP], [0f64; STRIP], strip(mean, first));
-            for ((x, dy), y) in x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(y.chunks_exact(c)) {
-                let (x, dy, y) = (strip(x, first), strip(dy, first), strip(y, first));
-                for i in 0..STRIP {
-                    let (g, p) = gradient(x[i], y[i], dy[i], mean[i], slope);
-                    sums[i] += g;
-                    products[i] += p;
-                }
-            }
-            for i in 0..STRIP {
-                sum[first + i] += sums[i];
-                product[first + i] += products[i];
-            }
-        }
-        for ((x, dy), y) in x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(y.chunks_exact(c)) {
-            for i in whole..c {
-                let (g, p) = gradient(x[i], y[i], dy[i], mean[i], slope);
-                sum[i] += g;
-                product[i] += p;
-            }
-        }
+        let first = gradients::<E, 32>(0, x, dy, of, slope, sum, product);
+        let first = gradients::<E, 16>(first, x, dy, of, slope, sum, product);
+        let first = gradients::<E, 8>(first, x, dy, of, slope, sum, product);
+        gradients::<E, 1>(first, x, dy, of, slope, sum, product);
     }
 }
 
 wide! {
-    /// dx = factor * (g - mean_g - (x - mean) * slant), row by row; y is read only where slope is not 1.
+    /// dx = factor * (g - mean_g - (x - mean) * slant), row by row.
     fn centred<E: Element>(
-        x: &[E], y: &[E], dy: &[E], mean: &[f32], factor: &[f32], mean_g: &[f32], slant: &[f32], slope: f32, dx: &mut [E],
+        x: &[E], dy: &[E], mean: &[f32], factor: &[f32], beta: &[f32], mean_g: &[f32], slant: &[f32], slope: f32, dx: &mut [E],
     ) {
         let c = mean.len();
-        let (factor, mean_g, slant) = (&factor[..c], &mean_g[..c], &slant[..c]);
-        let rows = x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(y.chunks_exact(c));
-        for (dx, ((x, dy), y)) in dx.chunks_exact_mut(c).zip(rows) {
+        let (factor, beta, mean_g, slant) = (&factor[..c], &beta[..c], &mean_g[..c], &slant[..c]);
+        let rows = x.chunks_exact(c).zip(dy.chunks_exact(c));
+        for (dx, (x, dy)) in dx.chunks_exact_mut(c).zip(rows) {
             for i in 0..c {
-                let dy = dy[i].to_f32();
-                let g = if slope == 1.0 || y[i].to_f32() > 0.0 { dy } else { slope * dy };
-                let centred = x[i].to_f32() - mean[i];
+                let (g, centred) = gradient(x[i], dy[i], mean[i], factor[i], beta[i], slope);
                 dx[i] = E::from_f32(factor[i] * (g - mean_g[i] - centred * slant[i]));
             }
         }
@@ -162,26 +174,31 @@ fn of_sample<'a>(s: &Shape, statistics: &'a [f32], sample: usize) -> (&'a [f32],
     (&means[sample * s.c..][..s.c], &rstds[sample * s.c..][..s.c])
 }
 
+/// gamma and beta; None: 1 and 0.
+pub type Affine<'a> = [Option<&'a [f32]>; 2];
+
+/// Per sample gamma * rstd, and beta.
+fn terms(s: &Shape, statistics: &[f32], [gamma, beta]: Affine) -> (Vec<Vec<f32>>, Vec<f32>) {
+    let factors = (0..s.samples()).map(|n| factor(of_sample(s, statistics, n).1, gamma)).collect();
+    (factors, beta.map_or(vec![0f32; s.c], |beta| beta.to_vec()))
+}
+
 /// y = act(gamma * xhat + beta + residual).
-#[allow(clippy::too_many_arguments)]
 pub fn forward<E: Element>(
     s: &Shape,
     x: &[E],
     statistics: &[f32],
-    gamma: Option<&[f32]>,
-    beta: Option<&[f32]>,
+    of: Affine,
     residual: Option<&[E]>,
     slope: f32,
     y: &mut [E],
 ) {
     let c = s.c;
-    let zeros = vec![0f32; c];
-    let beta = beta.unwrap_or(&zeros);
-    let factors: Vec<Vec<f32>> = (0..s.samples()).map(|n| factor(of_sample(s, statistics, n).1, gamma)).collect();
+    let (factors, beta) = terms(s, statistics, of);
     rows::fill(&rows::pieces(&s.starts, c), c, y, |piece, y| {
         let (mean, _) = of_sample(s, statistics, piece.sample);
         let residual = residual.map(|r| part(r, piece, c));
-        affine(part(x, piece, c), residual, mean, &factors[piece.sample], beta, slope, y);
+        affine(part(x, piece, c), residual, mean, &factors[piece.sample], &beta, slope, y);
     });
 }
 
@@ -194,12 +211,22 @@ fn factor(rstd: &[f32], gamma: Option<&[f32]>) -> Vec<f32> {
 }
 
 /// `[2][samples][c]`: sums of g and of g * xhat.
-pub fn grad_sums<E: Element>(s: &Shape, x: &[E], y: &[E], dy: &[E], statistics: &[f32], slope: f32, out: &mut [f32]) {
+pub fn grad_sums<E: Element>(
+    s: &Shape,
+    x: &[E],
+    dy: &[E],
+    statistics: &[f32],
+    of: Affine,
+    slope: f32,
+    out: &mut [f32],
+) {
     let c = s.c;
+    let (factors, beta) = terms(s, statistics, of);
     let sums = rows::sums(&rows::pieces(&s.starts, c), s.samples(), 2 * c, |piece, sums| {
         let (mean, _) = of_sample(s, statistics, piece.sample);
         let (sum, product) = sums.split_at_mut(c);
-        add_gradients(part(x, piece, c), part(y, piece, c), part(dy, piece, c), mean, slope, sum, product);
+        let of = [mean, &factors[piece.sample], &beta];
+        add_gradients(part(x, piece, c), part(dy, piece, c), of, slope, sum, product);
     });
     let (sum, product) = out.split_at_mut(s.samples() * c);
     for n in 0..s.samples() {
@@ -216,30 +243,28 @@ pub fn grad_sums<E: Element>(s: &Shape, x: &[E], y: &[E], dy: &[E], statistics: 
 pub fn grad_input<E: Element>(
     s: &Shape,
     x: &[E],
-    y: &[E],
     dy: &[E],
     statistics: &[f32],
     sums: &[f32],
-    gamma: Option<&[f32]>,
+    of: Affine,
     slope: f32,
     dx: &mut [E],
 ) {
     let c = s.c;
-    // Per sample: the factor of g, the mean of g, and what (x - mean) is weighed with.
-    let terms: Vec<(Vec<f32>, Vec<f32>, Vec<f32>)> = (0..s.samples())
+    let (factors, beta) = terms(s, statistics, of);
+    // Per sample: the mean of g, and what (x - mean) is weighed with.
+    let means: Vec<(Vec<f32>, Vec<f32>)> = (0..s.samples())
         .map(|n| {
             let count = (s.starts[n + 1] - s.starts[n]) as f32;
             let (_, rstd) = of_sample(s, statistics, n);
             let (sum, product) = of_sample(s, sums, n);
             let mean = sum.iter().map(|v| v / count).collect();
-            let slant = product.iter().zip(rstd).map(|(v, r)| v * r / count).collect();
-            (factor(rstd, gamma), mean, slant)
+            (mean, product.iter().zip(rstd).map(|(v, r)| v * r / count).collect())
         })
         .collect();
     rows::fill(&rows::pieces(&s.starts, c), c, dx, |piece, dx| {
         let (mean, _) = of_sample(s, statistics, piece.sample);
-        let (factor, mean_g, slant) = &terms[piece.sample];
-        let (x, y, dy) = (part(x, piece, c), part(y, piece, c), part(dy, piece, c));
-        centred(x, y, dy, mean, factor, mean_g, slant, slope, dx);
+        let (factor, (mean_g, slant)) = (&factors[piece.sample], &means[piece.sample]);
+        centred(part(x, piece, c), part(dy, piece, c), mean, factor, &beta, mean_g, slant, slope, dx);
     });
 }

@@ -88,37 +88,40 @@ exports! {
             if gpu::active() {
                 return launch::forward(&s, &x, &statistics, [&gamma, &beta, &residual], slope, &y);
             }
-            let [gamma, beta] = [&gamma, &beta].map(|t| t.as_ref().map(|t| t.values()));
+            let affine = [&gamma, &beta].map(|t| t.as_ref().map(|t| t.values()));
             by_dtype!(x.dtype, E => {
                 let residual = residual.as_ref().map(|t| t.of::<E>());
-                cpu::forward(&s, x.of::<E>(), statistics.values(), gamma, beta, residual, slope, y.of_mut())
+                cpu::forward(&s, x.of::<E>(), statistics.values(), affine, residual, slope, y.of_mut())
             });
             Ok(())
         });
         Ok(handle)
     }
-    /// Sums of g and of g * xhat per sample and channel: `[2][samples][c]`. y is read only where slope is not 1.
-    fn vx_norm_grad_sums(x: u32, y: u32, dy: u32, statistics: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
+    /// Sums of g and of g * xhat per sample and channel: `[2][samples][c]`. Where slope is not 1, there was no residual; y is
+    /// what the GPU has its sign from.
+    fn vx_norm_grad_sums(x: u32, y: u32, dy: u32, statistics: u32, gamma: u32, beta: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
         let s = Shape::new(grid, voxels, c)?;
         let x = tensor::either(x, s.len(), "norm input")?;
         let y = tensor::get_as(y, s.len(), "norm output", x.dtype)?;
         let dy = tensor::get_as(dy, s.len(), "norm output gradient", x.dtype)?;
         let statistics = tensor::get(statistics, s.statistics_len(), "norm statistics")?;
+        let gamma = optional(gamma, s.c, "norm weight", Dtype::F32)?;
+        let beta = optional(beta, s.c, "norm bias", Dtype::F32)?;
         let (out, handle) = tensor::make(s.statistics_len());
         queue::enqueue(move || {
             if gpu::active() {
                 return launch::grad_sums(&s, [&x, &y, &dy], &statistics, slope, &out);
             }
+            let affine = [&gamma, &beta].map(|t| t.as_ref().map(|t| t.values()));
             by_dtype!(x.dtype, E => {
-                let (x, y, dy) = (x.of::<E>(), y.of(), dy.of());
-                cpu::grad_sums(&s, x, y, dy, statistics.values(), slope, out.values_mut())
+                cpu::grad_sums(&s, x.of::<E>(), dy.of(), statistics.values(), affine, slope, out.values_mut())
             });
             Ok(())
         });
         Ok(handle)
     }
     /// Gradient of x from the sums of `vx_norm_grad_sums`.
-    fn vx_norm_grad_input(x: u32, y: u32, dy: u32, statistics: u32, sums: u32, gamma: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
+    fn vx_norm_grad_input(x: u32, y: u32, dy: u32, statistics: u32, sums: u32, gamma: u32, beta: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
         let s = Shape::new(grid, voxels, c)?;
         let x = tensor::either(x, s.len(), "norm input")?;
         let y = tensor::get_as(y, s.len(), "norm output", x.dtype)?;
@@ -126,16 +129,16 @@ exports! {
         let statistics = tensor::get(statistics, s.statistics_len(), "norm statistics")?;
         let sums = tensor::get(sums, s.statistics_len(), "norm gradient sums")?;
         let gamma = optional(gamma, s.c, "norm weight", Dtype::F32)?;
+        let beta = optional(beta, s.c, "norm bias", Dtype::F32)?;
         let (dx, handle) = tensor::make_as(s.len(), x.dtype);
         queue::enqueue(move || {
             if gpu::active() {
                 return launch::grad_input(&s, [&x, &y, &dy], &statistics, &sums, &gamma, slope, &dx);
             }
-            let gamma = gamma.as_ref().map(|t| t.values());
+            let affine = [&gamma, &beta].map(|t| t.as_ref().map(|t| t.values()));
             let (statistics, sums) = (statistics.values(), sums.values());
             by_dtype!(x.dtype, E => {
-                let (x, y, dy) = (x.of::<E>(), y.of(), dy.of());
-                cpu::grad_input(&s, x, y, dy, statistics, sums, gamma, slope, dx.of_mut())
+                cpu::grad_input(&s, x.of::<E>(), dy.of(), statistics, sums, affine, slope, dx.of_mut())
             });
             Ok(())
         });
@@ -171,19 +174,24 @@ mod tests {
             let wave = |a: f32, b: f32, n: usize| -> Vec<f32> { (0..n).map(|i| (a * i as f32 + b).sin()).collect() };
             let (x, r, dy) = (wave(0.7, 3.0, s.len()), wave(0.3, 1.0, s.len()), wave(1.1, 0.2, s.len()));
             let (gamma, beta) = (wave(0.9, 1.0, c), wave(0.4, 0.0, c));
-            let want = reference::all(&s, &x, &gamma, &beta, &r, &dy, 1e-5, 0.01);
+            let affine = [Some(&gamma[..]), Some(&beta[..])];
             let mut statistics = vec![0.0; 2 * s.samples() * c];
             cpu::statistics(&s, &x, 1e-5, &mut statistics);
-            let mut y = vec![0.0; s.len()];
-            cpu::forward(&s, &x, &statistics, Some(&gamma), Some(&beta), Some(&r), 0.01, &mut y);
-            let mut sums = vec![0.0; statistics.len()];
-            cpu::grad_sums(&s, &x, &y, &dy, &statistics, 0.01, &mut sums);
-            let mut dx = vec![0.0; s.len()];
-            cpu::grad_input(&s, &x, &y, &dy, &statistics, &sums, Some(&gamma), 0.01, &mut dx);
-            for (got, want) in [(y, want.0), (dx, want.1)] {
-                let scale = want.iter().fold(0f64, |m, v| m.max(v.abs()));
-                for (i, (g, w)) in got.iter().zip(&want).enumerate() {
-                    assert!((*g as f64 - w).abs() < 1e-5 * scale, "value {i}: {g} against {w}, scale {scale}");
+            // With a residual the gradient comes from before the activation.
+            for (residual, slope) in [(None, 0.01), (Some(&r), 1.0), (None, 1.0)] {
+                let zeros = vec![0.0; s.len()];
+                let want = reference::all(&s, &x, &gamma, &beta, residual.unwrap_or(&zeros), &dy, 1e-5, slope as f64);
+                let mut y = vec![0.0; s.len()];
+                cpu::forward(&s, &x, &statistics, affine, residual.map(|r| &r[..]), slope, &mut y);
+                let mut sums = vec![0.0; statistics.len()];
+                cpu::grad_sums(&s, &x, &dy, &statistics, affine, slope, &mut sums);
+                let mut dx = vec![0.0; s.len()];
+                cpu::grad_input(&s, &x, &dy, &statistics, &sums, affine, slope, &mut dx);
+                for (got, want) in [(y, want.0), (dx, want.1)] {
+                    let scale = want.iter().fold(0f64, |m, v| m.max(v.abs()));
+                    for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+                        assert!((*g as f64 - w).abs() < 1e-5 * scale, "value {i}: {g} against {w}, scale {scale}");
+                    }
                 }
             }
         }

@@ -25,8 +25,9 @@ pub fn weights_len(c_in: usize, c_out: usize, operands: Operands) -> usize {
 /// Input channels whose weights are transformed together: their taps share cache lines.
 pub const STRIP: usize = 8;
 
-/// G applied to all weights; item `index` is `STRIP` input channels. Strides are in values of `w`.
-pub struct Weights<'a> {
+/// Weights as they are given. Strides are in values of `w`.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
     pub w: &'a [f32],
     pub c_in: usize,
     pub c_out: usize,
@@ -34,6 +35,45 @@ pub struct Weights<'a> {
     pub stride: (usize, usize),
     /// Mirrors the taps, for the data gradient.
     pub flip: bool,
+}
+
+impl Given<'_> {
+    /// G applied to the input channels of one word and a panel of output channels: 64 rows of 32 words, where `row` says.
+    /// What lies `next` values on is asked for.
+    #[inline(always)]
+    pub unsafe fn put<V: Vector, O: Operand<V>>(
+        &self,
+        (panel, word): (usize, usize),
+        next: usize,
+        row: impl Fn(usize) -> *mut f32,
+    ) {
+        for j in (0..PANEL).step_by(V::LANES) {
+            let first = panel * PANEL + j;
+            let mut values = [[unsafe { V::splat(0.0) }; 64]; 2];
+            for (half, values) in values.iter_mut().enumerate().take(O::PER_WORD) {
+                let c = word * O::PER_WORD + half;
+                if c < self.c_in && first < self.c_out {
+                    let from = self.w[c * self.stride.0 + first * self.stride.1..].as_ptr();
+                    let n = self.c_out - first;
+                    for i in 0..V::LANES {
+                        let next = from.wrapping_add(next + i * self.stride.1);
+                        [0, 16, 26].into_iter().for_each(|t| soon(next.wrapping_add(t)));
+                    }
+                    unsafe { transform::<V>(from, self.stride.1, n, self.flip, values) };
+                }
+            }
+            for m in 0..64 {
+                let to = row(m).wrapping_add(j);
+                unsafe { O::put_words([values[0][m], values[1][m]], to) };
+                claim(to.wrapping_add(PANEL));
+            }
+        }
+    }
+}
+
+/// G applied to all weights; item `index` is `STRIP` input channels.
+pub struct Weights<'a> {
+    pub given: Given<'a>,
     pub to: *mut f32,
 }
 unsafe impl Sync for Weights<'_> {}
@@ -41,34 +81,14 @@ unsafe impl Sync for Weights<'_> {}
 impl Kernel for Weights<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
-        let panels = self.c_out.div_ceil(PANEL);
-        let matrix = matrix_len(self.c_in, O::PER_WORD);
-        let words = self.c_in.div_ceil(O::PER_WORD);
-        let strip = STRIP / O::PER_WORD;
+        let Given { c_in, c_out, .. } = self.given;
+        let (panels, matrix) = (c_out.div_ceil(PANEL), matrix_len(c_in, O::PER_WORD));
+        let (strip, next) = (STRIP / O::PER_WORD, PANEL * self.given.stride.1);
         for panel in 0..panels {
-            for word in index * strip..((index + 1) * strip).min(words) {
-                for j in (0..PANEL).step_by(V::LANES) {
-                    let first = panel * PANEL + j;
-                    let mut values = [[unsafe { V::splat(0.0) }; 64]; 2];
-                    for (half, values) in values.iter_mut().enumerate().take(O::PER_WORD) {
-                        let c = word * O::PER_WORD + half;
-                        if c < self.c_in && first < self.c_out {
-                            let from = self.w[c * self.stride.0 + first * self.stride.1..].as_ptr();
-                            let n = self.c_out - first;
-                            for i in PANEL..PANEL + V::LANES {
-                                let next = from.wrapping_add(i * self.stride.1);
-                                [0, 16, 26].into_iter().for_each(|t| soon(next.wrapping_add(t)));
-                            }
-                            unsafe { transform::<V>(from, self.stride.1, n, self.flip, values) };
-                        }
-                    }
-                    let to = self.to.wrapping_add(panel * 16 * matrix + word * PANEL + j);
-                    for m in 0..64 {
-                        let to = to.wrapping_add((m / 16 * panels * 16 + m % 16) * matrix);
-                        unsafe { O::put_words([values[0][m], values[1][m]], to) };
-                        claim(to.wrapping_add(PANEL));
-                    }
-                }
+            for word in index * strip..((index + 1) * strip).min(c_in.div_ceil(O::PER_WORD)) {
+                let to = self.to.wrapping_add(panel * 16 * matrix + word * PANEL);
+                let row = |m: usize| to.wrapping_add((m / 16 * panels * 16 + m % 16) * matrix);
+                unsafe { self.given.put::<V, O>((panel, word), next, row) };
             }
         }
     }
@@ -184,6 +204,7 @@ impl<E: Element> Forward<'_, E> {
         let input = group.input;
         let panels = self.c_out.div_ceil(PANEL);
         let depth = self.c_in.div_ceil(O::PER_WORD);
+        let (_, sy, sz) = self.output_strides();
         unsafe {
             for (i, row) in rows.iter().enumerate() {
                 let tiles = i * per_row..(i + 1) * per_row;
@@ -205,6 +226,15 @@ impl<E: Element> Forward<'_, E> {
                 for first in (0..group.tiles).step_by(ROWS) {
                     for m in 0..16 {
                         ahead.fetch();
+                        let tile = first + m / 2;
+                        if Z >= 2 && tile < group.tiles {
+                            let voxel = rows[tile / per_row].voxel + 2 * (tile % per_row);
+                            let at = voxel * self.c_out + panel * PANEL + (Z - 2) * sz + m % 2 * sy;
+                            for x in 0..2 {
+                                let to = self.y.add(at + x * self.c_out) as *const f32;
+                                (0..columns * size_of::<E>()).step_by(64).for_each(|b| claim(to.byte_add(b)));
+                            }
+                        }
                         product::<V, O, false>(
                             input.at.add(m * input.matrix + first * input.tile),
                             (input.tile, 1),

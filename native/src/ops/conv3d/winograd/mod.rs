@@ -30,6 +30,7 @@
 #![allow(clippy::needless_range_loop)]
 
 mod forward;
+mod forward_few;
 mod product;
 mod taps;
 mod tiles;
@@ -44,6 +45,7 @@ use super::Shape;
 use crate::element::Element;
 use crate::grid::Grid;
 use crate::memory::Scratch;
+use forward::Given;
 use rayon::prelude::*;
 use tiles::Tiles;
 pub use vector::{Operands, Path};
@@ -68,30 +70,29 @@ pub fn grad_input<E: Element>(path: Path, s: &Shape, grid: &Grid, volumes: bool,
     run(path, Tiles { grid, side: s.side, volumes }, dy, &weights, None, dx);
 }
 
-/// Weights as they are given; see `forward::Weights`.
-struct Given<'a> {
-    w: &'a [f32],
-    c_in: usize,
-    c_out: usize,
-    stride: (usize, usize),
-    flip: bool,
-}
-
 fn run<E: Element>(path: Path, tiles: Tiles, x: &[E], given: &Given, bias: Option<&[f32]>, y: &mut [E]) {
-    let &Given { w, c_in, c_out, stride, flip } = given;
+    let &Given { c_in, c_out, .. } = given;
     assert!(x.len() == tiles.input_voxels() * c_in && y.len() == tiles.count() * 8 * c_out);
-    let mut memory = Scratch::<f32>::new(forward::weights_len(c_in, c_out, path.operands));
-    let to = memory.as_mut_ptr();
-    let weights = forward::Weights { w, c_in, c_out, stride, flip, to };
-    (0..c_in.div_ceil(forward::STRIP)).into_par_iter().for_each(|index| vector::dispatch(&weights, path, index));
     let mut padded = vec![0f32; c_out.next_multiple_of(product::PANEL)];
     if let Some(bias) = bias {
         padded[..c_out].copy_from_slice(bias);
     }
     let zeros = Scratch::<E>::zeros(tiles.side[2] * c_in);
+    let (x, y) = (x.as_ptr(), y.as_mut_ptr());
+    if tiles.count() <= forward_few::TILES && c_out > product::PANEL {
+        let mut memory = Scratch::<f32>::new(forward_few::input_len(tiles.count(), c_in, path.operands));
+        let input = forward_few::Input { tiles, x, c_in, zeros: &zeros, to: memory.as_mut_ptr() };
+        (0..4 * tiles.rows()).into_par_iter().for_each(|index| vector::dispatch(&input, path, index));
+        let work = forward_few::Panel { tiles, input: memory.as_ptr(), given: *given, bias: &padded, y };
+        let panels = c_out.div_ceil(product::PANEL);
+        return (0..panels).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&work, path, index));
+    }
+    let mut memory = Scratch::<f32>::new(forward::weights_len(c_in, c_out, path.operands));
+    let to = memory.as_mut_ptr();
+    let weights = forward::Weights { given: *given, to };
+    (0..c_in.div_ceil(forward::STRIP)).into_par_iter().for_each(|index| vector::dispatch(&weights, path, index));
     let rows = forward_rows(&tiles, c_in);
     let count = tiles.rows().div_ceil(rows);
-    let (x, y) = (x.as_ptr(), y.as_mut_ptr());
     let work = forward::Forward { tiles, x, y, c_in, c_out, weights: to, bias: &padded, zeros: &zeros, rows };
     (0..count).into_par_iter().for_each(|index| vector::dispatch(&work, path, index));
 }
@@ -237,6 +238,7 @@ mod tests {
         judge::<E>(path, [2, 2, 300], (5, 5), &dense);
         judge::<E>(path, [2, 6, 2], (75, 21), &dense);
         judge::<E>(path, [2, 2, 6], (80, 37), &masked);
+        judge::<E>(path, [2, 2, 2], (33, 70), &masked);
     }
 
     #[test]
@@ -256,19 +258,21 @@ mod tests {
 
     #[test]
     fn bits_do_not_depend_on_the_number_of_threads() {
-        let s = Shape { side: [32, 16, 32], c_in: 18, c_out: 70, kernel: 3, stride: 1 };
-        let grid = Grid::new(1, [1, 1, 1], &[1]).unwrap();
-        let n = s.out_voxels();
-        let (x, w, dy) = (noise(n * s.c_in, 1), noise(s.weight_len(), 2), noise(n * s.c_out, 3));
-        let path = Path::new(isa::isa(), false);
-        let run = |threads: usize| {
-            let (mut y, mut dw) = (vec![0.0; n * s.c_out], vec![0.0; w.len()]);
-            rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-                super::forward(path, &s, &grid, &x, &w, None, &mut y);
-                super::grad_weight(path, &s, &grid, &x, &dy, &mut dw);
-            });
-            (y, dw)
-        };
-        assert!(run(1) == run(13));
+        for (side, c_in, c_out) in [([32, 16, 32], 18, 70), ([4, 6, 4], 40, 130)] {
+            let s = Shape { side, c_in, c_out, kernel: 3, stride: 1 };
+            let grid = Grid::new(1, [1, 1, 1], &[1]).unwrap();
+            let n = s.out_voxels();
+            let (x, w, dy) = (noise(n * s.c_in, 1), noise(s.weight_len(), 2), noise(n * s.c_out, 3));
+            let path = Path::new(isa::isa(), false);
+            let run = |threads: usize| {
+                let (mut y, mut dw) = (vec![0.0; n * s.c_out], vec![0.0; w.len()]);
+                rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+                    super::forward(path, &s, &grid, &x, &w, None, &mut y);
+                    super::grad_weight(path, &s, &grid, &x, &dy, &mut dw);
+                });
+                (y, dw)
+            };
+            assert!(run(1) == run(13));
+        }
     }
 }

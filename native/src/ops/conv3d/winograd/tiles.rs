@@ -97,11 +97,10 @@ fn locate(p: usize, side: usize) -> (usize, usize) {
 
 /// Rows to fetch into the L2 cache while products run. Tile rows are short and jump between planes, so the processor
 /// finds their pattern too late; worth a tenth where tensors exceed the caches.
-#[derive(Default)]
 pub struct Ahead {
     lines: Vec<*const u8>,
     next: usize,
-    step: usize,
+    calls: usize,
 }
 
 impl Ahead {
@@ -112,12 +111,19 @@ impl Ahead {
         for row in planes.flat_map(|plane| &plane[1..3]).filter(|row| row.own != zeros) {
             lines.extend((0..values * size_of::<E>()).step_by(64).map(|b| (row.own as *const u8).wrapping_add(b)));
         }
-        let step = lines.len().div_ceil(calls.max(1));
-        Ahead { lines, next: 0, step }
+        Ahead { lines, next: 0, calls: calls.max(1) }
+    }
+    /// `n` runs of `values` values, `stride` apart, as well.
+    pub fn and<E>(&mut self, from: *const E, n: usize, values: usize, stride: usize) {
+        for i in 0..n {
+            let row = from.wrapping_add(i * stride) as *const u8;
+            self.lines.extend((0..values * size_of::<E>()).step_by(64).map(|b| row.wrapping_add(b)));
+        }
     }
     #[inline(always)]
     pub fn fetch(&mut self) {
-        let end = (self.next + self.step).min(self.lines.len());
+        let step = self.lines.len().div_ceil(self.calls);
+        let end = (self.next + step).min(self.lines.len());
         for &line in &self.lines[self.next..end] {
             #[cfg(target_arch = "x86_64")]
             unsafe {

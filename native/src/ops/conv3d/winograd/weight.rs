@@ -88,7 +88,14 @@ impl<E: Element> Kernel for Sums<'_, E> {
                     (false, z) => &[PLANES[z].0, PLANES[z].1],
                 };
                 let values = self.tiles.side[2] * self.c_in;
-                let ahead = Ahead::new(&next, planes, values, self.zeros.as_ptr(), calls);
+                let mut ahead = Ahead::new(&next, planes, values, self.zeros.as_ptr(), calls);
+                if !self.together || z == 2 {
+                    for row in &next {
+                        self.gradient_rows(row.voxel, &task.share, |from, n, values| {
+                            ahead.and(from, n, values, self.c_out)
+                        });
+                    }
+                }
                 unsafe {
                     let to = self.to.add((stretch * 4 + z) * per_z);
                     match z {
@@ -104,6 +111,15 @@ impl<E: Element> Kernel for Sums<'_, E> {
 }
 
 impl<E: Element> Sums<'_, E> {
+    /// The four rows of dy of a tile row: its first value, voxels, and values of each that a task reads.
+    fn gradient_rows(&self, voxel: usize, share: &Range<usize>, mut each: impl FnMut(*const E, usize, usize)) {
+        let [_, sy, sx] = self.tiles.side;
+        let (first, end) = (share.start * PANEL, self.c_out.min(share.end * PANEL));
+        for row in [0, sx, sy * sx, sy * sx + sx] {
+            each(self.dy.wrapping_add((voxel + row) * self.c_out + first), sx, end - first);
+        }
+    }
+
     /// z index `Z` of one group.
     #[inline(always)]
     unsafe fn group<V: Vector, O: Operand<V>, const Z: usize>(

@@ -1,0 +1,164 @@
+//! Forward and data gradient of few tiles and many channels, where the weights are larger than the input: B^T d of all
+//! tiles first, then per panel of outputs the weights, transformed strip by strip of input channels and used at once,
+//! so that they never leave the L2 cache.
+
+use super::forward::Given;
+use super::product::{PANEL, ROWS, product};
+use super::tiles::Tiles;
+use super::transform::{Place, input_row, outputs};
+use super::vector::{Kernel, Operand, Operands, Vector, store};
+use crate::element::Element;
+use crate::memory::Scratch;
+
+/// Most tiles for which this way is taken: their sums and a strip of weights fill the L2 cache.
+pub const TILES: usize = 64;
+/// Words of input channels that are transformed and multiplied together.
+const STRIP: usize = 32;
+
+/// Input channels ahead whose weights are asked for.
+const AHEAD: usize = 8;
+
+/// Words of one matrix `[tile][STRIP]`; one line more, or all 64 would share cache sets.
+fn matrix_len(tiles: usize) -> usize {
+    tiles.next_multiple_of(ROWS) * STRIP + 16
+}
+
+/// Words of B^T d, `[strip][z y x 64][tile][STRIP]`.
+pub fn input_len(tiles: usize, c_in: usize, operands: Operands) -> usize {
+    c_in.div_ceil(STRIP * operands.per_word()) * 64 * matrix_len(tiles)
+}
+
+/// B^T d of all tiles; item `index` is (tile row, z index), the z index counting fastest.
+pub struct Input<'a, E> {
+    pub tiles: Tiles<'a>,
+    pub x: *const E,
+    pub c_in: usize,
+    pub zeros: &'a [E],
+    pub to: *mut f32,
+}
+unsafe impl<E> Sync for Input<'_, E> {}
+
+impl<E: Element> Kernel for Input<'_, E> {
+    #[inline(always)]
+    unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
+        unsafe {
+            match index % 4 {
+                0 => self.row::<V, O, 0>(index / 4),
+                1 => self.row::<V, O, 1>(index / 4),
+                2 => self.row::<V, O, 2>(index / 4),
+                _ => self.row::<V, O, 3>(index / 4),
+            }
+        }
+    }
+}
+
+impl<E: Element> Input<'_, E> {
+    #[inline(always)]
+    unsafe fn row<V: Vector, O: Operand<V>, const Z: usize>(&self, index: usize) {
+        let (c_in, per_row) = (self.c_in, self.tiles.per_row());
+        let matrix = matrix_len(self.tiles.count());
+        let row = self.tiles.row(self.x, c_in, self.zeros.as_ptr(), index);
+        for c in (0..c_in).step_by(V::LANES) {
+            let word = c / O::PER_WORD;
+            let at = self.to.wrapping_add((word / STRIP * 64 + Z * 16) * matrix + word % STRIP);
+            let to = Place { at, matrix, tile: STRIP, tiles_share: false };
+            let (tiles, n) = (index * per_row..(index + 1) * per_row, c_in - c);
+            unsafe {
+                if n >= V::LANES {
+                    input_row::<V, O, E, Z, true>(&row.rows, (c, n), c_in, tiles, to);
+                } else {
+                    input_row::<V, O, E, Z, false>(&row.rows, (c, n), c_in, tiles, to);
+                }
+            }
+        }
+    }
+}
+
+/// y of one panel of output channels.
+pub struct Panel<'a, E> {
+    pub tiles: Tiles<'a>,
+    /// From `Input`.
+    pub input: *const f32,
+    pub given: Given<'a>,
+    /// One value per output channel, zero padded to whole panels.
+    pub bias: &'a [f32],
+    pub y: *mut E,
+}
+unsafe impl<E> Sync for Panel<'_, E> {}
+
+impl<E: Element> Kernel for Panel<'_, E> {
+    #[inline(always)]
+    unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
+        let Given { c_in, c_out, .. } = self.given;
+        let tiles = self.tiles.count().next_multiple_of(ROWS);
+        let matrix = matrix_len(self.tiles.count());
+        let columns = PANEL.min(c_out - index * PANEL);
+        let width = if columns > 16 { 32 } else { 16 };
+        let (strip_len, sums_len) = (STRIP * PANEL + 16, tiles * PANEL + 16);
+        let next = AHEAD * self.given.stride.0;
+        let mut memory = Scratch::<f32>::new(64 * (strip_len + sums_len));
+        let weights = memory.as_mut_ptr();
+        let sums = weights.wrapping_add(64 * strip_len);
+        let words = c_in.div_ceil(O::PER_WORD);
+        unsafe {
+            for first in (0..words).step_by(STRIP) {
+                let strip = STRIP.min(words - first);
+                for word in 0..strip {
+                    let row = |m: usize| weights.wrapping_add(m * strip_len + word * PANEL);
+                    self.given.put::<V, O>((index, first + word), next, row);
+                }
+                let input = self.input.add(first / STRIP * 64 * matrix);
+                for m in 0..64 {
+                    for t in (0..tiles).step_by(ROWS) {
+                        let left = input.add(m * matrix + t * STRIP);
+                        let (right, to) = (weights.add(m * strip_len), sums.add(m * sums_len + t * PANEL));
+                        if first == 0 {
+                            product::<V, O, false>(left, (STRIP, 1), strip, right, to, width);
+                        } else {
+                            product::<V, O, true>(left, (STRIP, 1), strip, right, to, width);
+                        }
+                    }
+                }
+            }
+            let per_row = self.tiles.per_row();
+            for t in 0..self.tiles.count() {
+                let voxel = self.tiles.voxel(t / per_row) + 2 * (t % per_row);
+                self.finish::<V>(sums.add(t * PANEL), sums_len, voxel * c_out + index * PANEL, columns);
+            }
+        }
+    }
+}
+
+impl<E: Element> Panel<'_, E> {
+    /// A^T of one tile along the three axes, from sums `matrix` values apart to y from value `at` on.
+    #[inline(always)]
+    unsafe fn finish<V: Vector>(&self, sums: *const f32, matrix: usize, at: usize, columns: usize) {
+        let [_, sy, sx] = self.tiles.side;
+        let c_out = self.given.c_out;
+        for j in (0..columns).step_by(V::LANES) {
+            unsafe {
+                let load = |m: usize| V::load(sums.add(m * matrix + j));
+                let bias = V::load(self.bias.as_ptr().add(at % c_out + j));
+                let mut planes = [[V::splat(0.0); 4]; 4]; // [y x][z]
+                for z in 0..4 {
+                    let mut half = [[V::splat(0.0); 4]; 2]; // [x][y of the tile]
+                    for v in 0..4 {
+                        let m = 16 * z + 4 * v;
+                        let q = outputs([load(m), load(m + 1), load(m + 2), load(m + 3)]);
+                        (half[0][v], half[1][v]) = (q[0], q[1]);
+                    }
+                    for x in 0..2 {
+                        let q = outputs(half[x]);
+                        (planes[x][z], planes[2 + x][z]) = (q[0], q[1]);
+                    }
+                }
+                for (yx, planes) in planes.iter().enumerate() {
+                    for (z, value) in outputs(*planes).into_iter().enumerate() {
+                        let voxel = (z * sy + yx / 2) * sx + yx % 2;
+                        store(value.add(bias), self.y.add(at + voxel * c_out + j), columns - j);
+                    }
+                }
+            }
+        }
+    }
+}
