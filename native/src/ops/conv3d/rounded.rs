@@ -1,5 +1,8 @@
 //! Whole volumes with odd sides, by Winograd on sides rounded up to even ones: the zeros behind the last voxel are what the
 //! convolution reads there anyway, and what is computed there is dropped.
+//!
+//! Two cores of a Zen 5, 2026-11-21, 320 to 320 channels on 5^3, milliseconds of forward, data and weight gradient by `few` and this way:
+//! f32 4.2, 3.4, 3.2 and 2.4, 2.3, 2.2; bf16 pairs 3.5, 2.5, 2.6 and 1.8, 1.6, 1.5. On 3^3 the two are equal.
 
 use super::Shape;
 use super::winograd::{self, Path};

@@ -1,6 +1,11 @@
 //! Forward and data gradient of few tiles and many channels, where the weights are larger than the input: B^T d of all
 //! tiles first, then per panel of outputs the weights, transformed strip by strip of input channels and used at once,
 //! so that they never leave the L2 cache.
+//!
+//! Two cores of a Zen 5, 2026-11-21, milliseconds of forward and data gradient by `forward` and this way. In turn, 320 to 320, 1 of
+//! 10^3: f32 9.8 and 9.5, 9.3 and 7.9; bf16 pairs 5.6 and 5.3, 4.6 and 4.3; 256 to 256, 1 of 12^3 (216 tiles, not taken): f32 8.2 and
+//! 8.7, 10.6 and 9.7. Not in turn, 320 to 320, 1 of 6^3: f32 3.6 and 3.2, 2.4 and 2.4; bf16 pairs 2.1 and 2.2, 1.7 and 1.7.
+//! It took the input in strips as the products read it, and the weights asked for ahead: f32 3.6 and 3.1 before.
 
 use super::forward::Given;
 use super::product::{PANEL, ROWS, product};
@@ -10,8 +15,8 @@ use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
 use crate::memory::Scratch;
 
-/// Most tiles for which this way is taken: their sums and a strip of weights fill the L2 cache.
-pub const TILES: usize = 64;
+/// Most tiles for which this way is taken; the sums of more leave the L2 cache too often.
+pub const TILES: usize = 128;
 /// Words of input channels that are transformed and multiplied together.
 const STRIP: usize = 32;
 
