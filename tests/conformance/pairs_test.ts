@@ -20,6 +20,7 @@ import { families, tinyRun } from "../parity/tiny.ts";
 const EXCEPTIONS: [name: RegExp, why: string][] = [
   [/^decoder\.seg_layers\.(?!1\.)/, "heads of deep supervision run in nnU-Net only; checkpoints hold them"],
   [/^ae: mask_token$/, "nothing is hidden"],
+  [/\.conv\.bias$/, "a norm that takes means away follows: the gradient is zero"],
 ];
 
 /** Steps `from` to `to`, on a fixed batch or each on its own. */
