@@ -58,6 +58,11 @@ export class Peer implements AsyncDisposable {
     return answer;
   }
 
+  /** Ends it at once, whatever it does: what was asked fails. */
+  end(): void {
+    this.#child.kill("SIGKILL");
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#input.close().catch(() => {/* it has ended */});
     await this.#lines.cancel();

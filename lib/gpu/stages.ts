@@ -6,6 +6,7 @@ export class Stages {
   readonly rows: Row[] = [];
   failed = 0;
   readonly #began = performance.now();
+  #end = 0;
 
   /**
    * @param seconds of all stages together
@@ -24,6 +25,11 @@ export class Stages {
     return (performance.now() - this.#began) / 1000;
   }
 
+  /** Seconds that the stage which runs has left. */
+  get left(): number {
+    return this.#end - this.passed;
+  }
+
   note(stage: string, row: object): void {
     const whole = { stage, card: this.card, ...row };
     this.rows.push(whole);
@@ -36,12 +42,12 @@ export class Stages {
     if (this.passed >= this.seconds) {
       return this.note(stage, { skipped: `the ${Math.round(this.seconds)} s of the check are over` });
     }
-    const end = Math.min(this.passed + seconds, this.seconds);
+    this.#end = Math.min(this.passed + seconds, this.seconds);
     try {
       for await (const row of results()) {
         if ((row as { ok?: boolean }).ok === false) this.failed++;
         this.note(stage, row);
-        if (this.passed < end) continue;
+        if (this.left > 0) continue;
         this.note(stage, { skipped: `what would follow: the ${seconds} s of this stage are over` });
         break;
       }

@@ -35,12 +35,13 @@ export function requests(stages: readonly Stage[], steps: readonly Request[]): R
 
 /**
  * The versions of the libraries, then the time of each request; one process each, so that its memory is its own. A request
- * that fails gives its error.
+ * that fails, or does not end within the seconds `left`, gives its error.
  */
 export async function* torch(
   python: string,
   device: "cpu" | "cuda",
   list: readonly Request[],
+  left: () => number,
 ): AsyncGenerator<TorchRow | { versions: unknown } | { skipped: string } | { failure: string }> {
   try {
     await using peer = new Peer(python, navigator.hardwareConcurrency);
@@ -52,6 +53,7 @@ export async function* torch(
     const variant = `layout ${layout}${compiled ? ", compiled" : ""}`;
     try {
       await using peer = new Peer(python, navigator.hardwareConcurrency);
+      using _late = after(left(), () => peer.end());
       const asked = { ...request, layout, compiled, device };
       await peer.ask(asked);
       const times: number[] = [];
@@ -66,6 +68,12 @@ export async function* torch(
       yield { ...request, variant, failure: (failure as Error).message };
     }
   }
+}
+
+/** Calls `then` after some seconds, unless it is disposed of before. */
+function after(seconds: number, then: () => void): Disposable {
+  const timer = setTimeout(then, Math.max(0, seconds) * 1000);
+  return { [Symbol.dispose]: () => clearTimeout(timer) };
 }
 
 /** Our steps beside the fastest variant of PyTorch: how many times faster, and the share of its memory. */
