@@ -74,6 +74,30 @@ export class Tape {
     });
   }
 
+  /** See `settle`. */
+  static settle<T extends { loss: Tensor }>(body: () => T): T {
+    const outer = active;
+    if (!outer) return body();
+    const { result, gradients } = alone(() => {
+      const tape = new Tape();
+      tape.#needed = new Set(outer.#needed);
+      tape.#recomputes = outer.#recomputes;
+      active = tape;
+      try {
+        const result = body();
+        return { result, gradients: tape.backward(result.loss, Object.values(result)) };
+      } finally {
+        active = outer;
+      }
+    }, ({ result, gradients }) => [...Object.values(result), ...gradients.values()]);
+    outer.add({
+      output: result.loss,
+      inputs: [...gradients.keys()],
+      gradient: () => [...gradients.values()],
+    });
+    return result;
+  }
+
   add(entry: Entry): void {
     if (!entry.inputs.some((i) => i && this.#needed.has(i))) return;
     this.#needed.add(entry.output);
@@ -126,6 +150,14 @@ export class Tape {
  */
 export function recompute(body: () => Tensor): Tensor {
   return Tape.recompute(body);
+}
+
+/**
+ * A summand of the loss (`loss`, with other tensors to be read later) whose gradients are taken at once: what only they need
+ * is freed before the next summand begins. It enters the loss with factor 1.
+ */
+export function settle<T extends { loss: Tensor }>(body: () => T): T {
+  return Tape.settle(body);
 }
 
 /** Called by every op: notes its output, inputs and gradient on the active tape, if any. Returns the output. */

@@ -33,6 +33,11 @@ export function device(): "cpu" | "cuda" {
   return computing;
 }
 
+/** Whether ops run on a GPU now. */
+export function onCard(): boolean {
+  return native().vx_device_active() === 1;
+}
+
 /**
  * Turns the GPU on where --device asks for it. `auto` says in one line why the GPU is not used.
  * @returns the device that computes from now on

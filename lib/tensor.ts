@@ -36,13 +36,21 @@ export async function scope<T>(
   }
 }
 
-/** Frees everything made inside `body` but its result; memory goes when enqueued work no longer needs it. */
-export function alone<K extends Disposable>(body: () => K): K {
+/**
+ * Frees everything made inside `body` but its result, or what `kept` lists of it; memory goes when enqueued work no longer
+ * needs it.
+ */
+export function alone<K extends Disposable>(body: () => K): K;
+export function alone<K>(body: () => K, kept: (result: K) => Iterable<Disposable>): K;
+export function alone<K>(
+  body: () => K,
+  kept = (result: K) => [result as Disposable] as Iterable<Disposable>,
+): K {
   const made = new Set<Disposable>();
   scopes.push(made);
   try {
     const result = body();
-    if (made.delete(result)) scopes.at(-2)?.add(result);
+    for (const value of kept(result)) if (made.delete(value)) scopes.at(-2)?.add(value);
     return result;
   } finally {
     scopes.splice(scopes.indexOf(made), 1);

@@ -3,7 +3,7 @@
  * masked crops of an image, an EMA teacher that sees them whole, latents of the overlap that are aligned, latents of
  * whole crops that are told apart. Each method is a file with its own defaults of these options.
  */
-import { Tape } from "../autograd.ts";
+import { settle, Tape } from "../autograd.ts";
 import { UsageError, UserError } from "../errors.ts";
 import { Parameters } from "../nn/parameters.ts";
 import type { Network } from "../nn/network.ts";
@@ -18,10 +18,18 @@ import { ema } from "../ops/optimizer.ts";
 import { globalAverage } from "../ops/pool.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
 import type { Rng } from "../rng.ts";
-import { type Side, Tensor, volume } from "../tensor.ts";
+import { alone, type Side, Tensor, volume } from "../tensor.ts";
 import { alignDefects, type Compat } from "./compat.ts";
-import { attentionPooling, type Head, type Predictor, predictor, projector, unseen } from "./heads.ts";
-import { cellOption, checkMask, encodeMasked, hiddenVoxels, hiddenWeights, ratioOption } from "./masking.ts";
+import {
+  attentionPooling,
+  type Head,
+  type Layer,
+  predictor,
+  type Projector,
+  projector,
+  unseen,
+} from "./heads.ts";
+import { cellOption, checkMask, hiddenWeights, maskBatch, ratioOption } from "./masking.ts";
 import type { Context, Learner, Method } from "./method.ts";
 import type { Option, OptionValue, Schema, Values } from "./options.ts";
 
@@ -111,10 +119,15 @@ function readSide(text: OptionValue): Side {
   return side as unknown as Side;
 }
 
-/** Latents of one network of the pair: on a grid, dense `[n][z][y][x][c]`, and per crop, `[n][c]`. */
+/**
+ * Latents of one network of the pair: maps pooled to a grid, dense `[n][z][y][x][c]`, or to one row per crop, `[n][c]`, and
+ * what the projectors make of them.
+ */
 interface Branch {
-  patch(maps: Tensor[]): Tensor;
-  image(pyramid: Tensor[]): Tensor;
+  pool(maps: Tensor[]): Tensor[];
+  mean(pyramid: Tensor[]): Tensor;
+  patch: Projector;
+  image: Projector;
 }
 
 /** Which latents exist, which of them are projected, and how overlaps are sampled. */
@@ -141,9 +154,9 @@ function branch(
   const levels = <T>(all: readonly T[]) => source === "last" ? all.slice(-1) : all;
   const channels = sum(levels(network.features));
   const own = source === "decoder" ? sum(network.decoderFeatures!) : channels;
-  const heads = new Map<string, Head>();
-  const head = (name: string | undefined, inputs: number): Head => {
-    if (!name) return (x) => x;
+  const heads = new Map<string, Projector>();
+  const head = (name: string | undefined, inputs: number): Projector => {
+    if (!name) return ([x], sample = (x) => x) => sample(x);
     if (!heads.has(name)) heads.set(name, projector(p, name, inputs, width, norm));
     return heads.get(name)!;
   };
@@ -151,14 +164,23 @@ function branch(
   const projectImage = plan.image ? head(plan.heads.image, channels) : undefined;
   const pool = plan.image && network.token ? attentionPooling(p, "image_pool", channels) : globalAverage;
   return {
-    patch(maps) {
-      const pooled = (source === "decoder" ? maps : levels(maps)).map((map) =>
-        network.token ? map : adaptivePool(map, LATENT)
-      );
-      return projectPatch!(pooled.reduce(concat));
-    },
-    image: (pyramid) => projectImage!(levels(pyramid).map(pool).reduce(concat)),
+    pool: (maps) => joined(source === "decoder" ? maps : levels(maps), network.token, plan.heads.patch),
+    mean: (pyramid) => levels(pyramid).map(pool).reduce(concat),
+    patch: (...latents) => projectPatch!(...latents),
+    image: (...latents) => projectImage!(...latents),
   };
+}
+
+/**
+ * Maps on the latent grid, joined on channels. In front of a projector the last ones stay as they are where each has half
+ * the side of the one before (8^3, 4^3 ...), which `linearPyramid` takes.
+ */
+function joined(maps: readonly Tensor[], token?: number, projector?: string): Tensor[] {
+  if (token) return [maps.reduce(concat)];
+  const half = (map: Tensor, k: number) => map.space.side.every((s, d) => s === LATENT[d] / 2 ** k);
+  let fine = 1;
+  while (!maps.slice(fine).every((map, i) => projector && half(map, i + 1))) fine++;
+  return [maps.slice(0, fine).map((map) => adaptivePool(map, LATENT)).reduce(concat), ...maps.slice(fine)];
 }
 
 /** The common box of each crop, `[n * bins][c]`: published heads see the whole grid, so this comes after them. */
@@ -184,17 +206,22 @@ function makeTeacher({ arch, parameters, patch, options, compat }: Context<Famil
     follow: (momentum: number) => ema(copies.tensors, followed, momentum),
     /** Latents of the other view of each crop, with no gradient. */
     look: (image: Tensor, boxes: Float32Array) =>
-      Tape.none(() => {
-        const pyramid = network.encode(image);
-        const maps: Tensor[] = [];
-        if (decodes) network.decode(pyramid, undefined, maps);
-        return {
-          patch: plan.patch
-            ? rollHalf(overlapOf(latents.patch(decodes ? maps : pyramid), boxes, plan), volume(plan.out))
-            : null,
-          image: plan.image ? rollHalf(latents.image(pyramid), 1) : null,
-        };
-      }),
+      Tape.none(() =>
+        alone(() => {
+          const pyramid = network.encode(image);
+          const maps: Tensor[] = [];
+          if (decodes) network.decode(pyramid, undefined, maps);
+          return {
+            patch: plan.patch
+              ? rollHalf(
+                latents.patch(latents.pool(decodes ? maps : pyramid), (x) => overlapOf(x, boxes, plan)),
+                volume(plan.out),
+              )
+              : null,
+            image: plan.image ? rollHalf(latents.image([latents.mean(pyramid)]), 1) : null,
+          };
+        }, ({ patch, image }) => [patch, image].filter((t) => t !== null))
+      ),
   };
 }
 
@@ -240,14 +267,13 @@ function bind(context: Context<Family>): Learner {
     defects: alignDefects(compat),
   };
   const student = branch(network, parameters, o, plan, arch.headWidth);
-  const predictors = new Map<string, Predictor>();
+  const predictors = new Map<string, Layer[]>();
   for (const latent of ["patch", "image"] as const) {
     const name = plan[latent] && plan.heads[latent];
     if (!name || predictors.has(name)) continue;
     predictors.set(name, predictor(parameters, name.replace("projector", "predictor"), arch.headWidth));
   }
-  const predict = (latent: "patch" | "image", x: Tensor, sample: Head = (x) => x) =>
-    predictors.get(plan.heads[latent] ?? "")?.(x, sample) ?? sample(x);
+  const predictorOf = (latent: "patch" | "image") => predictors.get(plan.heads[latent] ?? "");
   const teacher = makeTeacher(context, plan);
 
   const align = (p: Tensor, z: Tensor): { loss: Tensor; accuracy?: Tensor } => {
@@ -264,34 +290,57 @@ function bind(context: Context<Family>): Learner {
     afterStep: () => teacher.follow(o.momentum),
     loss({ batch, random }) {
       const { overlap } = batch;
-      const { pyramid, image, mask } = encodeMasked(network, batch, patch, o.cell, o.ratio, random);
-      const maps: Tensor[] = [];
-      const output = network.decode(pyramid, random, maps);
-      const reconstruction = reconstructionLoss(output, image, hiddenWeights(mask, image.space), o.loss);
-      const seen = features(pyramid, random);
+      const masked = maskBatch(network, batch, patch, o.cell, o.ratio, random);
+      const { image, mask } = masked;
       const target = teacher.look(image, overlap);
-      const terms: Record<string, Tensor> = { reconstruction };
-      let loss = scale(reconstruction, o.reconstruction);
-      if (target.patch) {
-        const latents = student.patch(o.source === "decoder" ? maps : seen);
-        const predicted = predict("patch", latents, (x) => overlapOf(x, overlap, plan));
-        const { loss: alignment, accuracy } = align(predicted, target.patch);
-        loss = add(loss, scale(alignment, o.alignment));
-        Object.assign(terms, { alignment, patch_spread: spread(target.patch) });
-        if (accuracy) terms.alignment_accuracy = accuracy;
-      }
-      if (target.image) {
-        const found = ntXent(predict("image", student.image(seen)), target.image, o.temperature);
-        loss = add(loss, scale(found.loss, o.contrastive));
-        const more = { contrastive_accuracy: found.accuracy, image_spread: spread(target.image) };
-        Object.assign(terms, { contrastive: found.loss }, more);
-      }
+      const pyramid = masked.encode(network, random);
+      const maps: Tensor[] = [];
+      const reconstruct = () => {
+        const output = network.decode(pyramid, random, maps);
+        const reconstruction = reconstructionLoss(
+          output,
+          image,
+          hiddenWeights(mask, image.space),
+          o.loss,
+        );
+        return { loss: scale(reconstruction, o.reconstruction), output, reconstruction };
+      };
+      const compare = (pooled: Tensor[] | null, means: Tensor | null) => {
+        const terms: Record<string, Tensor> = {};
+        const parts: Tensor[] = [];
+        if (pooled) {
+          const z = target.patch!;
+          const predicted = student.patch(pooled, (x) => overlapOf(x, overlap, plan), predictorOf("patch"));
+          const { loss: alignment, accuracy } = align(predicted, z);
+          parts.push(scale(alignment, o.alignment));
+          Object.assign(terms, { alignment, patch_spread: spread(z) });
+          if (accuracy) terms.alignment_accuracy = accuracy;
+        }
+        if (means) {
+          const z = target.image!;
+          const predicted = student.image([means], undefined, predictorOf("image"));
+          const { loss: contrastive, accuracy } = ntXent(predicted, z, o.temperature);
+          parts.push(scale(contrastive, o.contrastive));
+          Object.assign(terms, { contrastive, contrastive_accuracy: accuracy, image_spread: spread(z) });
+        }
+        return { loss: parts.reduce(add), ...terms };
+      };
+      // Two summands of the loss, one after the other, unless the second reads maps on the way to the first.
+      const apart: typeof settle = o.source === "decoder" ? (body) => body() : settle;
+      // Where the order of random draws counts, or the maps, the decoder comes first; else the wider latents do.
+      const early = o.source === "decoder" || network.featureDecoder ? apart(reconstruct) : undefined;
+      const seen = features(pyramid, random);
+      const pooled = plan.patch ? student.pool(o.source === "decoder" ? maps : seen) : null;
+      const means = plan.image ? student.mean(seen) : null;
+      const { loss: compared, ...terms } = apart(() => compare(pooled, means));
+      const { loss: reconstructed, output, reconstruction } = early ?? apart(reconstruct);
+      const loss = add(reconstructed, compared);
       return {
         loss,
-        terms,
+        terms: { reconstruction, ...terms },
         output,
         get hidden() {
-          return hiddenVoxels(mask, batch.ids.length, patch, network.token ?? o.cell);
+          return masked.hidden;
         },
       };
     },

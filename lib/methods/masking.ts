@@ -122,10 +122,39 @@ export function exchanged({ dims, visible }: Mask): Mask {
   };
 }
 
+/** A batch with its mask, before any network has seen it. */
+export type Hidden = Omit<Masked, "pyramid"> & { encode(network: Network, random: Rng): Tensor[] };
+
 /**
- * Masks a batch and encodes it. A CNN sees zeros in hidden cells of `cell` voxels; a token network only its visible
- * tokens.
+ * Masks a batch. `encode` shows it to a network: a CNN sees zeros in hidden cells of `cell` voxels; a token network only its
+ * visible tokens.
  */
+export function maskBatch(
+  network: Network,
+  batch: Batch,
+  patch: Side,
+  cell: number,
+  ratio: number,
+  random: Rng,
+): Hidden {
+  const samples = batch.ids.length;
+  const side = network.token ?? cell;
+  const mask = drawMask(random, samples, patch, side, ratio);
+  const image = imagesOf(batch, { grid: Grid.dense(samples), side: patch });
+  return {
+    image,
+    mask,
+    get hidden() {
+      return hiddenVoxels(mask, samples, patch, side);
+    },
+    encode: (network, random) =>
+      network.token
+        ? network.encode(image, mask.visible, random)
+        : network.encode(blanked(batch, image, mask), undefined, random),
+  };
+}
+
+/** Masks a batch and encodes it, as `maskBatch`. */
 export function encodeMasked(
   network: Network,
   batch: Batch,
@@ -134,22 +163,8 @@ export function encodeMasked(
   ratio: number,
   random: Rng,
 ): Masked {
-  const samples = batch.ids.length;
-  const layout = { grid: Grid.dense(samples), side: patch };
-  const side = network.token ?? cell;
-  const mask = drawMask(random, samples, patch, side, ratio);
-  const image = imagesOf(batch, layout);
-  const pyramid = network.token
-    ? network.encode(image, mask.visible, random)
-    : network.encode(blanked(batch, image, mask), undefined, random);
-  return {
-    pyramid,
-    image,
-    mask,
-    get hidden() {
-      return hiddenVoxels(mask, samples, patch, side);
-    },
-  };
+  const masked = maskBatch(network, batch, patch, cell, ratio, random);
+  return Object.assign(masked, { pyramid: masked.encode(network, random) });
 }
 
 /** What the network gets of `image`, the images of `batch`, with hidden voxels set to 0, the mean intensity after z-scoring. */

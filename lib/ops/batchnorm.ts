@@ -1,5 +1,9 @@
 /** Normalisation of each column of a matrix over its rows. */
-import type { Tensor } from "../tensor.ts";
+import { record } from "../autograd.ts";
+import { onCard } from "../device.ts";
+import { native } from "../native/library.ts";
+import { Tensor } from "../tensor.ts";
+import { silu } from "./activation.ts";
 import { normalise } from "./norm.ts";
 
 /**
@@ -10,4 +14,18 @@ import { normalise } from "./norm.ts";
 export function batchNorm(x: Tensor, eps = 1e-5): Tensor {
   if (x.rows < 2) throw new Error("batchNorm: one row has no variance; use a batch of 2 or more");
   return normalise(x, null, null, null, 1, eps, [0, x.rows]);
+}
+
+/** silu(batchNorm(x)) in one pass; what lies between is not kept. */
+export function batchNormSilu(x: Tensor, eps = 1e-5): Tensor {
+  if (onCard() || x.rows < 2) return silu(batchNorm(x, eps));
+  const n = native();
+  const shape = [x.rows, x.channels] as const;
+  const statistics = new Tensor(n.vx_norm_statistics(x.handle, 0, ...shape, eps), 2, x.channels);
+  const like = (handle: number) => new Tensor(handle, ...shape, x.layout);
+  return record(
+    like(n.vx_norm_silu(x.handle, statistics.handle, ...shape)),
+    [x],
+    (dy) => [like(n.vx_norm_silu_grad(x.handle, dy.handle, statistics.handle, ...shape))],
+  );
 }

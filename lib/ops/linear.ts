@@ -32,3 +32,18 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
     wants[2] ? new Tensor(n.vx_sum_rows(dy.handle, dy.rows, cOut), 1, cOut) : null,
   ]);
 }
+
+/** a * b of matrices `[m][k]` and `[k][n]`, f32. */
+export function product(a: Tensor, b: Tensor): Tensor {
+  const n = native();
+  const shape = [a.rows, b.channels, a.channels] as const;
+  if (a.channels !== b.rows) throw new Error(`product: ${a.channels} columns meet ${b.rows} rows`);
+  return record(
+    new Tensor(n.vx_linear_grad_input(a.handle, b.handle, ...shape), a.rows, b.channels),
+    [a, b],
+    (dy) => [
+      new Tensor(n.vx_linear(dy.handle, b.handle, 0, ...shape), a.rows, a.channels),
+      new Tensor(n.vx_linear_grad_weight(dy.handle, a.handle, ...shape), b.rows, b.channels),
+    ],
+  );
+}

@@ -157,6 +157,8 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::ops::layer_norm::ABI);
     list.push(crate::ops::layer_scale::ABI);
     list.push(crate::ops::linear::ABI);
+    list.push(crate::ops::fold::ABI);
+    list.push(crate::ops::norm_silu::ABI);
     list.push(crate::ops::swiglu::ABI);
     list.push(crate::ops::tokens::ABI);
     list.push(crate::ops::attention::ABI);

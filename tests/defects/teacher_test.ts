@@ -66,7 +66,7 @@ for (const arch of [tiny, families().find((a) => a.kind === "token")!]) {
         const rng = new Rng("features");
         // Features as far from mean 0 and variance 1 as those of a network may be.
         const features = Float32Array.from({ length: 64 * channels }, () => 3 + 5 * rng.normal());
-        const rows = project(Tensor.from(features, channels)).read();
+        const rows = project([Tensor.from(features, channels)]).read();
         for (let c = 0; c < arch.headWidth; c++) {
           const values = Array.from({ length: 64 }, (_, i) => rows[i * arch.headWidth + c]);
           const mean = values.reduce((a, b) => a + b) / 64;

@@ -334,6 +334,8 @@ pub fn report() -> Result<String> {
 exports! {
     /// Computes on the GPU (true) or on the CPU (false) from now on; an error says in one sentence why the GPU does not work.
     fn vx_device_use(gpu: bool) { done(move || activate(gpu)).map(|()| 0.0) }
+    /// 1 while ops launch kernels.
+    fn vx_device_active() { Ok(active() as u32 as f64) }
     /// Writes what the GPU did since the last call as JSON in UTF-8, and returns the byte count.
     fn vx_device_report(text: slice_mut[u8]) {
         let report = report()?;

@@ -10,6 +10,9 @@ use std::ops::Range;
 /// Values per piece: large enough to pay for a task, small enough for the cache.
 const PIECE: usize = 1 << 14;
 
+/// Rows per piece at least: a piece of few wide rows has as many sums as values.
+const LEAST: usize = 64;
+
 /// Some rows of one sample.
 pub struct Piece {
     pub sample: usize,
@@ -27,7 +30,7 @@ pub fn starts(grid: u32, voxels: u32) -> Result<Vec<usize>> {
 
 /// Cuts the rows of each sample into pieces.
 pub fn pieces(starts: &[usize], channels: usize) -> Vec<Piece> {
-    let step = (PIECE / channels).max(1);
+    let step = (PIECE / channels).max(LEAST);
     let mut list = Vec::new();
     for (sample, span) in starts.windows(2).enumerate() {
         for at in (span[0]..span[1]).step_by(step) {

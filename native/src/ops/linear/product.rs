@@ -25,16 +25,31 @@ const THIN: usize = 1 << 20;
 /// Panels of the right factor that one task packs.
 const PANELS: usize = 4;
 
-/// c `[m][n]` = sum over `depth` of a(i, k) b(j, k), plus bias j. A lane is `G` values, `tile`
+/// What a product is added to, and what of it is wanted.
+pub struct With<'a, C> {
+    /// `[n]`, the same for every row.
+    pub bias: Option<&'a [f32]>,
+    /// Rows of n values, and which of them each row of the product is added to.
+    pub onto: Option<(&'a [C], &'a [u32])>,
+    /// Tiles that lie wholly below the diagonal are left out: their values are undefined.
+    pub upper: bool,
+}
+
+impl<C: 'static> With<'_, C> {
+    pub const NONE: With<'static, C> = With { bias: None, onto: None, upper: false };
+}
+
+/// c `[m][n]` = sum over `depth` of a(i, k) b(j, k), plus what `with` says. A lane is `G` values, `tile`
 /// has `R` rows (`by_tile!`).
 pub fn product<const G: usize, const R: usize, A: Element, B: Element, C: Element>(
     [m, n, depth]: [usize; 3],
     a: Factor<A>,
     b: Factor<B>,
-    bias: Option<&[f32]>,
+    with: With<C>,
     c: &mut [C],
     tile: Tile,
 ) {
+    let With { bias, onto, upper } = with;
     assert_eq!(c.len(), m * n, "a product writes outside its result");
     if m == 0 || n == 0 {
         return;
@@ -56,15 +71,27 @@ pub fn product<const G: usize, const R: usize, A: Element, B: Element, C: Elemen
         // Sums of `rows` and of the columns of a panel; `meanwhile` runs before each tile, of as many.
         let columns =
             |rows: &Range<usize>, left: &[u32], panel: usize, right: &[u32], meanwhile: &dyn Fn(usize, usize)| {
+                let beyond = |row: usize| upper && (panel + 1) * N <= row;
+                if beyond(rows.start) {
+                    return;
+                }
                 let tiles = rows.len().div_ceil(R);
                 let mut sums = Scratch::<f32>::zeros(tiles * R * N);
                 for (i, sums) in sums.chunks_exact_mut(R * N).enumerate() {
                     meanwhile(i, tiles);
+                    if beyond(rows.start + i * R) {
+                        break;
+                    }
                     let left = &left[i * lanes * R..];
                     unsafe { tile(left.as_ptr(), right.as_ptr(), lanes, sums.as_mut_ptr(), false) };
                 }
                 let (first, width) = (rows.start * n + panel * N, N.min(n - panel * N));
-                let sums = &sums[..rows.len() * N];
+                let sums = &mut sums[..rows.len() * N];
+                if let (Some((base, index)), 0) = (onto, stretch) {
+                    for (sums, &row) in sums.chunks_exact_mut(N).zip(&index[rows.clone()]) {
+                        raise(&base[row as usize * n + panel * N..][..width], sums);
+                    }
+                }
                 unsafe {
                     // What the sums of this stretch are added to: the bias, or those of the stretches before.
                     let (start, row) = match (stretch, C::DTYPE) {
@@ -172,6 +199,13 @@ impl Cut {
     fn task(&self, task: usize, m: usize, panels: usize) -> (Range<usize>, Range<usize>) {
         let (row, column) = (task / self.across * self.rows, task % self.across * self.columns);
         (row..m.min(row + self.rows), column..panels.min(column + self.columns))
+    }
+}
+
+wide! {
+    /// sums += base
+    fn raise<C: Element>(base: &[C], sums: &mut [f32]) {
+        sums.iter_mut().zip(base).for_each(|(s, b)| *s += b.to_f32());
     }
 }
 
