@@ -11,12 +11,13 @@ import { train, Trainer } from "../../lib/train/pretrain.ts";
 import { estimateRun } from "../../lib/train/run.ts";
 import { RunFolder } from "../../lib/train/run_folder.ts";
 import { batch } from "../parity/batch.ts";
-import { tiny, tinyRun } from "../parity/tiny.ts";
+import { families, tiny, tinyRun } from "../parity/tiny.ts";
 import { openEmulated } from "./library.ts";
 
 const ignore = !openEmulated();
 const GIB = 2 ** 30;
 const mae = method("mae");
+const primus = families().find((arch) => arch.kind === "token")!;
 
 /** The emulated card is another until the end of `body`, and in use. */
 async function onCard(
@@ -83,8 +84,8 @@ Deno.test({
 /** Four steps in the folder `path`, as far as they go; what `next` throws ends them. */
 async function fourSteps(path: string, resume: boolean, next: (step: number) => Promise<Batch>) {
   chooseDevice("cuda");
-  const config = tinyRun(mae, tiny, { precision: "bf16", steps: 4 });
-  using trainer = new Trainer(tiny, mae, config);
+  const config = tinyRun(mae, primus, { precision: "bf16", steps: 4 });
+  using trainer = new Trainer(primus, mae, config);
   const folder = await RunFolder.open(path, config, resume);
   try {
     let step = folder.step;
