@@ -13,6 +13,13 @@ use crate::{launch, queue};
 use std::cell::UnsafeCell;
 use std::sync::{Arc, Mutex};
 
+/// Mean and variance of each channel over stretches of `rows` rows, `[2][stretches][c]`, on the card: what the kernel that
+/// wrote a tensor found on the way.
+pub struct Stretches {
+    pub rows: usize,
+    pub values: Piece,
+}
+
 /// A tensor's values. Only the worker thread touches them (or anyone, after a wait). They lie on the host, on the card,
 /// or on both with the same content: reading on one side copies what the other has, writing drops the other's copy.
 pub struct Buffer {
@@ -22,6 +29,7 @@ pub struct Buffer {
     device: UnsafeCell<Option<Piece>>,
     /// What the values are the product of, until someone reads them.
     factors: UnsafeCell<Option<Factors>>,
+    stretches: UnsafeCell<Option<Stretches>>,
     /// Keeps the count of a planned tensor.
     _planned: Option<Planned>,
 }
@@ -36,8 +44,9 @@ impl Buffer {
         Arc::new(Buffer { _planned: Planned::new(len * dtype.bytes()), ..Buffer::empty(len, dtype) })
     }
     fn empty(len: usize, dtype: Dtype) -> Buffer {
-        let (memory, device, factors) = (UnsafeCell::new(None), UnsafeCell::new(None), UnsafeCell::new(None));
-        Buffer { len, dtype, memory, device, factors, _planned: None }
+        let (memory, device) = (UnsafeCell::new(None), UnsafeCell::new(None));
+        let (factors, stretches) = (UnsafeCell::new(None), UnsafeCell::new(None));
+        Buffer { len, dtype, memory, device, factors, stretches, _planned: None }
     }
     fn bytes(&self) -> usize {
         self.len * self.dtype.bytes()
@@ -72,6 +81,7 @@ impl Buffer {
         }
         let values = unsafe { std::slice::from_raw_parts_mut(self.at(), self.len) };
         unsafe { *self.device.get() = None };
+        self.take_stretches();
         values
     }
     /// Where the values lie on the card, for reading, on the worker thread.
@@ -96,7 +106,16 @@ impl Buffer {
     pub fn device_mut(&self) -> At {
         let at = self.device();
         unsafe { *self.memory.get() = None };
+        self.take_stretches();
         at
+    }
+    /// Leaves what is known of the values just written, until they are written again; on the worker thread.
+    pub fn leave(&self, stretches: Stretches) {
+        unsafe { *self.stretches.get() = Some(stretches) };
+    }
+    /// Takes what was left.
+    pub fn take_stretches(&self) -> Option<Stretches> {
+        unsafe { (*self.stretches.get()).take() }
     }
     /// Brings the values of several tensors to the host, on the worker thread: one wait for all.
     fn fetch(tensors: &[Tensor]) {

@@ -60,7 +60,7 @@ static size_t halo_bytes(const Conv& g) { return (size_t)g.parts * product(g.hal
 /// Packs the weights and convolves; 64 output channels per block where they divide.
 template <class E>
 static void convolve(const Grid& grid, const Conv& g, const Pack& p, const std::vector<E>& x,
-                     const std::vector<float>& w, const float* bias, std::vector<E>& y) {
+                     const std::vector<float>& w, const float* bias, std::vector<E>& y, float* of_tiles = nullptr) {
     std::vector<bf16> packed = check::unfilled16((size_t)p.taps * p.in_padded * p.out_padded);
     RUN(conv3d_pack, dim3{((unsigned)packed.size() + 255) / 256}, 256, 0, p, w.data(), packed.data());
     const unsigned tiles = tile_count(g);
@@ -68,8 +68,8 @@ static void convolve(const Grid& grid, const Conv& g, const Pack& p, const std::
     const int wide = g.out_padded % 64 == 0 ? 64 : 32;
     const size_t bytes = halo_bytes(g) + 2 * CHANNELS * wide * 2;
     const dim3 blocks{tiles, (unsigned)(g.out_padded / wide)};
-    if (wide == 64) RUN_OF(E, conv3d_64, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data());
-    else RUN_OF(E, conv3d_32, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data());
+    if (wide == 64) RUN_OF(E, conv3d_64, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data(), of_tiles);
+    else RUN_OF(E, conv3d_32, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data(), of_tiles);
 }
 
 template <class E>
@@ -175,6 +175,12 @@ template <class E> static void run(const Case& c, const check::Mask& mask) {
     auto sums = check::unfilled(coarse_c);
     std::vector<double> want_sums(coarse_c);
     for (size_t i = 0; i < at_coarse.size(); i++) want_sums[i % coarse_c] += number(at_coarse[i]);
+    // Mean and variance of each tile, where all tiles are full.
+    const Conv whole = geometry(grid, c.side, fine_c, coarse_c, down, ROWS, 1408);
+    bool even = !c.transposed && grid.blocks % whole.parts == 0;
+    for (int d = 0; d < 3; d++) even = even && whole.side[d] % whole.tile[d] == 0;
+    const int tiles = tile_count(whole), groups = even ? grid.blocks / whole.parts : 0;
+    auto of_tiles = check::unfilled(even ? (size_t)2 * tiles * coarse_c : 0);
     check::same_under_all_schedules(
         [&] {
             const int slice = 29, slices = ((int)coarse + slice - 1) / slice;
@@ -183,7 +189,8 @@ template <class E> static void run(const Case& c, const check::Mask& mask) {
             RUN_OF(E, conv3d_bias, slicing, 256, 1024, at_coarse.data(), (long long)coarse, coarse_c, slice, partial.data());
             RUN(conv3d_bias_fold, dim3{1}, 256, 0, partial.data(), slices, coarse_c, sums.data());
             const Conv g = geometry(grid, c.side, fine_c, coarse_c, down, ROWS, 1408);
-            convolve(grid, g, packing(g, down, taps, false), at_fine, w, c.transposed ? nullptr : bias.data(), got_coarse);
+            convolve(grid, g, packing(g, down, taps, false), at_fine, w, c.transposed ? nullptr : bias.data(), got_coarse,
+                     even ? of_tiles.data() : nullptr);
             for (const Access& access : up) {
                 const Conv g = geometry(grid, c.side, coarse_c, fine_c, access, ROWS, 1408);
                 convolve(grid, g, packing(g, access, taps, true), at_coarse, w, c.transposed ? bias.data() : nullptr, got_fine);
@@ -191,9 +198,25 @@ template <class E> static void run(const Case& c, const check::Mask& mask) {
             const Conv s = geometry(grid, c.side, fine_c, coarse_c, down, GRAD_ROWS, 896);
             weight_gradient(grid, s, packing(s, down, taps, false), at_fine, at_coarse, got_w);
         },
-        got_coarse, got_fine, got_w, sums);
+        got_coarse, got_fine, got_w, sums, of_tiles);
     check::close(c.transposed ? "dx" : "y", got_coarse, to_coarse, check::tolerance_of<E>);
     check::close(c.transposed ? "y" : "dx", got_fine, to_fine, check::tolerance_of<E>);
+    // The tiles of a group of blocks have together the mean and the variance of its voxels.
+    std::vector<float> got_mean, got_variance;
+    std::vector<double> want_mean, want_variance;
+    for (int i = 0; i < groups * coarse_c; i++) {
+        const int first = i / coarse_c, a = i % coarse_c, each = tiles / groups, rows = (int)coarse / groups;
+        double mean = 0, variance = 0, own_mean = 0, own_variance = 0;
+        const auto tile = [&](int half, int t) { return (double)of_tiles[((size_t)half * tiles + first * each + t) * coarse_c + a]; };
+        for (int t = 0; t < each; t++) own_mean += tile(0, t) / each;
+        for (int t = 0; t < each; t++) own_variance += (tile(1, t) + std::pow(tile(0, t) - own_mean, 2)) / each;
+        for (int v = 0; v < rows; v++) mean += to_coarse[((size_t)first * rows + v) * coarse_c + a] / rows;
+        for (int v = 0; v < rows; v++) variance += std::pow(to_coarse[((size_t)first * rows + v) * coarse_c + a] - mean, 2) / rows;
+        got_mean.push_back((float)own_mean), got_variance.push_back((float)own_variance);
+        want_mean.push_back(mean), want_variance.push_back(variance);
+    }
+    check::close("means of tiles", got_mean, want_mean, check::SUMMED);
+    check::close("variances of tiles", got_variance, want_variance, check::SUMMED);
     check::close("sums of rows", sums, want_sums, check::SUMMED);
     check::close("dw", got_w, want_w, check::SUMMED);
 }

@@ -14,6 +14,18 @@ template <class E> static void run(std::vector<int> starts, int c, float slope) 
     unsigned slices = 1;
     for (int n = 0; n < samples; n++) slices = std::max(slices, (unsigned)(starts[n + 1] - starts[n] + 36) / 37);
 
+    // Three rows together are a stretch, where samples are made of threes.
+    std::vector<int> threes;
+    for (int at : starts) threes.push_back(at / 3);
+    const bool even = std::all_of(starts.begin(), starts.end(), [](int at) { return at % 3 == 0; });
+    std::vector<float> of_means, of_variances;
+    for (int i = 0; i < threes.back() * c; i++) {
+        double mean = 0, variance = 0;
+        for (int k = 0; k < 3; k++) mean += number(x[(size_t)(i / c * 3 + k) * c + i % c]) / 3.0;
+        for (int k = 0; k < 3; k++) variance += std::pow(number(x[(size_t)(i / c * 3 + k) * c + i % c]) - mean, 2) / 3;
+        of_means.push_back((float)mean), of_variances.push_back((float)variance);
+    }
+    auto joined = check::unfilled(2 * lines);
     auto statistics = check::unfilled(2 * lines), sums = check::unfilled(2 * lines), affine = check::unfilled(2 * c);
     auto y = check::unfilled_of<E>(size), dx = check::unfilled_of<E>(size), dresidual = check::unfilled_of<E>(size);
     check::same_under_all_schedules(
@@ -25,6 +37,13 @@ template <class E> static void run(std::vector<int> starts, int c, float slope) 
             RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 1, 1, 0.0f, statistics.data());
             RUN_OF(E, norm_variance, grid, 256, 2048, s, x.data(), statistics.data(), partial.data());
             RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 1, 2, (float)eps, statistics.data() + lines);
+            if (even) {
+                const Norm t{samples, c, threes.data(), 37, 1.0f};
+                RUN(norm_mean_f32, grid, 256, 2048, t, of_means.data(), partial.data());
+                RUN(norm_fold, fold, 256, 0, t, partial.data(), (int)slices, 1, 1, 0.0f, joined.data());
+                RUN(norm_stretches, grid, 256, 2048, t, of_means.data(), of_variances.data(), joined.data(), partial.data());
+                RUN(norm_fold, fold, 256, 0, t, partial.data(), (int)slices, 1, 2, (float)eps, joined.data() + lines);
+            }
             RUN_OF(E, norm_apply, all, 256, 0, s, x.data(), statistics.data(), gamma.data(), beta.data(), residual.data(), y.data());
             RUN_OF(E, norm_grad_sums, grid, 256, 2048, s, x.data(), y.data(), dy.data(), statistics.data(), partial.data());
             RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 2, 0, 0.0f, sums.data());
@@ -34,7 +53,7 @@ template <class E> static void run(std::vector<int> starts, int c, float slope) 
                 RUN(norm_grad_affine, dim3{1}, 256, 0, sums.data(), half, samples, c, affine.data() + half * c);
             }
         },
-        statistics, sums, y, dx, dresidual, affine);
+        statistics, sums, y, dx, dresidual, affine, joined);
 
     std::vector<double> want_y(size), want_dx(size), want_g(size), means(lines), deviations(lines), g1(lines), g2(lines);
     for (int n = 0; n < samples; n++)
@@ -65,6 +84,7 @@ template <class E> static void run(std::vector<int> starts, int c, float slope) 
     std::vector<double> want_affine(2 * c);
     for (int i = 0; i < 2 * lines; i++) want_affine[i / lines * c + i % c] += g1[i];
     check::close("statistics", statistics, means, check::SUMMED);
+    if (even) check::close("statistics of stretches", joined, means, check::SUMMED);
     check::close("y", y, want_y, check::tolerance_of<E>);
     check::close("sums of the gradient", sums, g1, check::SUMMED);
     check::close("gradients of beta and gamma", affine, want_affine, check::SUMMED);

@@ -134,10 +134,48 @@ __device__ inline void stage_weights(bf16* to, const Conv& g, const bf16* weight
     }
 }
 
-/// y = conv(x) + bias of one tile and N output channels. 4 warps, each 32 rows x N channels.
+/// Mean and variance of each of N channels over the rows of a tile, all of which are there: tiles `[2][tiles][c_out]`.
+template <int N>
+__device__ inline void describe(const Conv& g, float* shared, const float (&sums)[2][N / 8][4], const float* bias, float* tiles) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = blockIdx.y * N + threadIdx.x;
+    const int rows = g.parts * g.tile[0] * g.tile[1] * g.tile[2];
+    for (int pass = 0; pass < 2; pass++) {  // the variance is no difference of squares
+        __syncthreads();
+#pragma unroll
+        for (int n = 0; n < N / 8; n++)
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                const int column = n * 8 + (lane & 3) * 2 + j;
+                const float mean = pass ? shared[4 * N + column] : 0.0f;
+                float sum = 0.0f;
+#pragma unroll
+                for (int m = 0; m < 2; m++)
+#pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        const float off = sums[m][n][2 * h + j] - mean;
+                        if (warp * 32 + m * 16 + h * 8 + (lane >> 2) < rows) sum += pass ? off * off : off;
+                    }
+                for (int o = 4; o < 32; o <<= 1) sum += __shfl_xor_sync(0xffffffffu, sum, o);
+                if (lane < 4) shared[warp * N + column] = sum;
+            }
+        __syncthreads();
+        if (threadIdx.x < N) {
+            const float* const own = shared + threadIdx.x;
+            const float mean = (own[0] + own[N] + own[2 * N] + own[3 * N]) / (float)rows;
+            if (pass == 0) shared[4 * N + threadIdx.x] = mean;
+            if (channel < g.c_out) {
+                const long long to = (long long)(pass * gridDim.x + blockIdx.x) * g.c_out + channel;
+                tiles[to] = mean + (pass == 0 && bias ? bias[channel] : 0.0f);
+            }
+        }
+    }
+}
+
+/// y = conv(x) + bias of one tile and N output channels. 4 warps, each 32 rows x N channels. tiles: as of `describe`, or
+/// null.
 template <int N, class E>
 __device__ inline void conv3d(const Conv& g, const E* x, const int* neighbours, const bf16* weights,
-                              const float* bias, E* y) {
+                              const float* bias, E* y, float* tiles) {
     SHARED(bf16, halo);
     bf16* const staged = halo + g.parts * g.halo[0] * g.halo[1] * g.halo[2] * CHANNELS;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.y * N;
@@ -184,6 +222,7 @@ __device__ inline void conv3d(const Conv& g, const E* x, const int* neighbours, 
             }
         }
     }
+    if (tiles) describe<N>(g, reinterpret_cast<float*>(halo), sums, bias, tiles);
 #pragma unroll
     for (int m = 0; m < 2; m++)
 #pragma unroll
@@ -214,27 +253,31 @@ __device__ inline void conv3d(const Conv& g, const E* x, const int* neighbours, 
 /// Grid (tiles, out_padded / 32), 128 threads; shared memory: the halo and two taps of weights.
 BUDGET(conv3d_32, 104, 98304);
 extern "C" __global__ void __launch_bounds__(128)
-conv3d_32(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y) {
-    conv3d<32>(g, x, neighbours, weights, bias, y);
+conv3d_32(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
+          float* tiles) {
+    conv3d<32>(g, x, neighbours, weights, bias, y, tiles);
 }
 
 BUDGET(conv3d_32_f32, 104, 98304);
 extern "C" __global__ void __launch_bounds__(128)
-conv3d_32_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y) {
-    conv3d<32>(g, x, neighbours, weights, bias, y);
+conv3d_32_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
+              float* tiles) {
+    conv3d<32>(g, x, neighbours, weights, bias, y, tiles);
 }
 
 /// Grid (tiles, out_padded / 64), 128 threads.
 BUDGET(conv3d_64, 136, 106496);
 extern "C" __global__ void __launch_bounds__(128)
-conv3d_64(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y) {
-    conv3d<64>(g, x, neighbours, weights, bias, y);
+conv3d_64(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
+          float* tiles) {
+    conv3d<64>(g, x, neighbours, weights, bias, y, tiles);
 }
 
 BUDGET(conv3d_64_f32, 136, 106496);
 extern "C" __global__ void __launch_bounds__(128)
-conv3d_64_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y) {
-    conv3d<64>(g, x, neighbours, weights, bias, y);
+conv3d_64_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
+              float* tiles) {
+    conv3d<64>(g, x, neighbours, weights, bias, y, tiles);
 }
 
 /// Weights as conv3d reads them: `[tap][in_padded][out_padded]` bf16, zeros beyond the channels. `source` names the tap

@@ -6,7 +6,7 @@ use crate::gpu::{self, At, NULL, Piece, Value, one_each, typed};
 use crate::grid::Grid;
 use crate::launch;
 use crate::ops::{conv3d_stacked, conv3d_wide};
-use crate::tensor::Buffer;
+use crate::tensor::{Buffer, Stretches};
 
 /// Rows of a tile, and voxels that its halo may have: of the convolution, of the weight gradient.
 const TILE: (usize, usize) = (128, 1408);
@@ -178,8 +178,15 @@ impl Plan {
         (self.pack.taps * self.pack.in_padded * self.pack.out_padded) as usize
     }
 
-    /// y = conv(x) + bias; neighbours: 27 of each block.
-    fn convolve(&self, x: &Buffer, neighbours: At, weight: At, bias: At, y: &Buffer) -> Result<()> {
+    /// Rows of a tile, where all tiles are full and none holds rows of two samples.
+    fn even(&self, grid: &Grid) -> Option<usize> {
+        let Conv { side, tile, parts, .. } = self.conv;
+        let full = (0..3).all(|d| side[d] % tile[d] == 0) && grid.starts.iter().all(|s| s % parts as usize == 0);
+        full.then(|| (parts * tile[0] * tile[1] * tile[2]) as usize)
+    }
+
+    /// y = conv(x) + bias; neighbours: 27 of each block. tiles: where mean and variance of each tile go.
+    fn convolve(&self, x: &Buffer, neighbours: At, weight: At, bias: At, y: &Buffer, tiles: At) -> Result<()> {
         let packed = gpu::scratch::<u16>(self.packed_len());
         launch!("conv3d_pack", one_each(self.packed_len()), 256, 0, self.pack, weight, packed.at())?;
         let wide = if self.conv.out_padded % 64 == 0 { 64 } else { 32 };
@@ -187,7 +194,7 @@ impl Plan {
         let grid = [self.tiles, self.conv.out_padded as usize / wide, 1];
         let shared = self.halo_bytes + 2 * STAGED * wide;
         let (kernel, from, to) = (typed(kernel, x.dtype), x.device(), y.device_mut());
-        launch!(kernel, grid, 128, shared, self.conv, from, neighbours, packed.at(), bias, to)
+        launch!(kernel, grid, 128, shared, self.conv, from, neighbours, packed.at(), bias, to, tiles)
     }
 
     /// dw from what the forward pass read and the gradient of what it wrote.
@@ -210,7 +217,7 @@ pub fn place(tensor: Option<&Buffer>) -> At {
     tensor.map_or(NULL, |t| t.device())
 }
 
-/// As `cpu::forward`.
+/// As `cpu::forward`; leaves mean and variance of each tile with y, for a norm that may follow.
 pub fn forward(s: &Shape, grid: &Grid, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, y: &Buffer) -> Result<()> {
     let channels = [s.c_in, s.c_out];
     if conv3d_stacked::takes(s, channels, x.dtype) {
@@ -221,7 +228,14 @@ pub fn forward(s: &Shape, grid: &Grid, x: &Buffer, w: &Buffer, bias: Option<&Buf
     }
     let access = Access::all(s.kernel, s.stride, s.kernel / 2);
     let plan = Plan::new(grid.blocks.len(), s.side, channels, &access, [s.taps(), 0], TILE);
-    plan.convolve(x, grid.neighbours_on_card(), w.device(), place(bias), y)
+    let even = plan.even(grid);
+    let tiles = even.map(|_| gpu::scratch::<f32>(2 * plan.tiles * s.c_out));
+    let at = tiles.as_ref().map_or(NULL, |t| t.at());
+    plan.convolve(x, grid.neighbours_on_card(), w.device(), place(bias), y, at)?;
+    if let (Some(rows), Some(values)) = (even, tiles) {
+        y.leave(Stretches { rows, values });
+    }
+    Ok(())
 }
 
 /// As `cpu::grad_input`: at stride 2 one launch per parity of the input voxel.
@@ -236,7 +250,7 @@ pub fn grad_input(s: &Shape, grid: &Grid, dy: &Buffer, w: &Buffer, dx: &Buffer) 
     let accesses = if s.stride == 1 { vec![Access::turned(s.kernel)] } else { (0..8).map(Access::reaching).collect() };
     accesses.iter().try_for_each(|access| {
         let plan = Plan::new(grid.blocks.len(), s.side, channels, access, [s.taps(), 1], TILE);
-        plan.convolve(dy, grid.neighbours_on_card(), w.device(), NULL, dx)
+        plan.convolve(dy, grid.neighbours_on_card(), w.device(), NULL, dx, NULL)
     })
 }
 
@@ -257,14 +271,14 @@ pub fn up_forward(s: &Up, x: &Buffer, w: &Buffer, bias: &Buffer, y: &Buffer) -> 
     let neighbours = alone(s.blocks);
     (0..8).map(Access::spreading).try_for_each(|access| {
         let plan = Plan::new(s.blocks, s.side, [s.c_in, s.c_out], &access, [8, 1], TILE);
-        plan.convolve(x, neighbours.at(), w.device(), bias.device(), y)
+        plan.convolve(x, neighbours.at(), w.device(), bias.device(), y, NULL)
     })
 }
 
 /// As `cpu::up_grad_input`: a convolution with 2x2x2 taps and stride 2.
 pub fn up_grad_input(s: &Up, dy: &Buffer, w: &Buffer, dx: &Buffer) -> Result<()> {
     let plan = Plan::new(s.blocks, s.side, [s.c_out, s.c_in], &Access::all(2, 2, 0), [8, 0], TILE);
-    plan.convolve(dy, alone(s.blocks).at(), w.device(), NULL, dx)
+    plan.convolve(dy, alone(s.blocks).at(), w.device(), NULL, dx, NULL)
 }
 
 /// As `cpu::up_grad_weight`.

@@ -68,6 +68,16 @@ norm_variance_f32(const Norm s, const float* x, const float* mean, float* partia
     variance(s, x, mean, partial);
 }
 
+/// The same for rows that are means of stretches of one length, whose variances are known.
+BUDGET(norm_stretches, 40, 2048);
+extern "C" __global__ void __launch_bounds__(256)
+norm_stretches(const Norm s, const float* means, const float* variances, const float* mean, float* partial) {
+    slice_sums(s, partial, [&](long long at, int of, float& a, float&) {
+        const float d = means[at] - mean[of];
+        a += variances[at] + d * d;
+    });
+}
+
 /// Gradient of what the activation was applied to; y is read only where slope is not 1.
 template <class E> __device__ inline float through(const Norm& s, const E* y, const E* dy, long long at) {
     const float g = number(dy[at]);

@@ -4,7 +4,7 @@ use super::Shape;
 use crate::abi::Result;
 use crate::gpu::{self, At, NULL, Piece, Value, one_each, typed};
 use crate::launch;
-use crate::tensor::{Buffer, Tensor};
+use crate::tensor::{Buffer, Stretches, Tensor};
 
 /// Bytes of shared memory of a block that sums.
 const SUMS: usize = 2048;
@@ -65,8 +65,25 @@ fn place(tensor: &Option<Tensor>) -> At {
     tensor.as_ref().map_or(NULL, |t| t.device())
 }
 
+/// Statistics from those of stretches: x is not read again.
+fn joined(s: &Shape, stretches: &Stretches, eps: f32, out: &Buffer) -> Result<()> {
+    let starts: Vec<usize> = s.starts.iter().map(|v| v / stretches.rows).collect();
+    let count = starts[starts.len() - 1];
+    let rows = Rows::new(&Shape { starts, c: s.c }, 1.0);
+    let (partial, mean, means) = (rows.partial(), out.device_mut(), stretches.values.at());
+    let [deviation, variances] = [(mean, rows.lines()), (means, count * s.c)].map(|(at, n)| At(at.0 + 4 * n as u64));
+    launch!("norm_mean_f32", rows.sliced(), 256, SUMS, rows.norm, means, partial.at())?;
+    rows.fold(&partial, 1, 1, 0.0, mean)?;
+    launch!("norm_stretches", rows.sliced(), 256, SUMS, rows.norm, means, variances, mean, partial.at())?;
+    rows.fold(&partial, 1, 2, eps, deviation)
+}
+
 /// As `cpu::statistics`.
 pub fn statistics(s: &Shape, x: &Buffer, eps: f32, out: &Buffer) -> Result<()> {
+    let even = |t: &Stretches| s.starts.iter().all(|v| v % t.rows == 0);
+    if let Some(stretches) = x.take_stretches().filter(even) {
+        return joined(s, &stretches, eps, out);
+    }
     let rows = Rows::new(s, 1.0);
     let (partial, mean) = (rows.partial(), out.device_mut());
     let deviation = At(mean.0 + 4 * rows.lines() as u64);
