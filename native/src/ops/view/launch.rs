@@ -189,16 +189,18 @@ pub fn changed(shape: [usize; 3], changes: &[Change], reversal: bool, out: &Buff
 pub fn forward(view: &View, region: &Buffer, out: &Buffer, slot: usize) -> Result<()> {
     let voxels = view.patch.iter().product::<usize>();
     let at = At(out.device_mut().0 + 4 * (slot * voxels) as u64);
-    let part = gpu::upload(region.values());
+    let from = region.device();
     let [size, low, shape, patch] = [view.size, view.low, view.shape, view.patch].map(|v| v.map(|n| n as i32));
     let affine = std::array::from_fn(|i| view.affine[i / 4][i % 4]);
     let sight = Sight { size, low, shape, patch, affine, fill: view.fill, filled: 1 };
     if let (Some((sign, start)), None) = (sample::crop(&view.affine), &view.elastic) {
         let crop = Crop { sign: sign.map(|v| v as i32), start: start.map(|v| v as i32) };
-        return launch!("view_crop", over(voxels), 256, 0, sight, crop, part.at(), at);
+        return launch!("view_crop", over(voxels), 256, 0, sight, crop, from, at);
     }
-    prefilter(part.at(), view.size)?;
+    let coefficients = gpu::scratch::<f32>(region.len);
+    gpu::copy(from, coefficients.at(), 4 * region.len)?;
+    prefilter(coefficients.at(), view.size)?;
     let bend = view.elastic.as_ref().map(|of| bend(of, view.patch)).transpose()?;
     let moved = bend.as_ref().map_or(NULL, |b| b.at());
-    launch!("view_taps", over(voxels), 256, 0, sight, part.at(), moved, at)
+    launch!("view_taps", over(voxels), 256, 0, sight, coefficients.at(), moved, at)
 }
