@@ -1,5 +1,5 @@
 // The convolution of many channels against a loop nest, forward and with turned weights, over the masks of the shape table.
-#include "check.h"
+#include "convolved.h"
 #include KERNEL
 
 static void run(const check::Mask& mask, const int (&side)[3], int c_in, int c_out, bool turned, bool biased) {
@@ -22,31 +22,7 @@ static void run(const check::Mask& mask, const int (&side)[3], int c_in, int c_o
                 grid.neighbours.data(), packed.data(), biased ? bias.data() : nullptr, y.data());
         },
         y);
-    std::vector<double> want;
-    for (int row = 0; row < rows; row++) {
-        const int block = row / volume, v = row % volume;
-        const int at[3] = {v / (side[1] * side[2]), v / side[2] % side[1], v % side[2]};
-        std::vector<double> sums(c_out);
-        for (int o = 0; o < c_out; o++) sums[o] = biased ? bias[o] : 0;
-        for (int tap = 0; tap < 27; tap++) {
-            int neighbour = 0, from = 0;
-            const int step[3] = {tap / 9 - 1, tap / 3 % 3 - 1, tap % 3 - 1};
-            for (int d = 0; d < 3; d++) {
-                const int p = at[d] + step[d], where = p < 0 ? 0 : p < side[d] ? 1 : 2;
-                neighbour = neighbour * 3 + where;
-                from = from * side[d] + p - (where - 1) * side[d];
-            }
-            const int source = grid.neighbours[block * 27 + neighbour];
-            if (source < 0) continue;
-            for (int i = 0; i < c_in; i++) {
-                const double a = check::value(x[((size_t)source * volume + from) * c_in + i]);
-                for (int o = 0; o < c_out; o++) {
-                    sums[o] += a * (turned ? w[((size_t)i * c_out + o) * 27 + 26 - tap] : w[((size_t)o * c_in + i) * 27 + tap]);
-                }
-            }
-        }
-        want.insert(want.end(), sums.begin(), sums.end());
-    }
+    const auto want = convolved(grid, side, c_in, c_out, turned, x, w, biased ? bias : std::vector<float>());
     check::close("y", y, want, check::STORED);
 }
 
