@@ -1,26 +1,16 @@
 /** Fine-tunes a pretrained network, or a new one, on labelled data: run folder + labelled data -> model folder. */
 import { join } from "@std/path";
-import { architecture, architectures } from "../lib/arch/registry.ts";
+import { architectures } from "../lib/arch/registry.ts";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
-import { openDataset } from "../lib/data/cases.ts";
-import { UsageError } from "../lib/errors.ts";
-import { type ModelInfo, type Task, tasks } from "../lib/eval/model.ts";
 import { chooseDevice, device } from "../lib/device.ts";
+import { UsageError } from "../lib/errors.ts";
+import { type Task, tasks } from "../lib/eval/model.ts";
 import { memory } from "../lib/tensor.ts";
 import { writeWhole } from "../lib/train/checkpoint.ts";
-import {
-  defaultPatch,
-  finetune,
-  Finetuning,
-  finetuningPreset,
-  parsePatch,
-  standardise,
-  standOf,
-} from "../lib/train/finetune.ts";
-import { type Schedule, schedules } from "../lib/train/phases.ts";
+import { finetune, Finetuning, standOf } from "../lib/train/finetune.ts";
+import { planFinetuning } from "../lib/train/finetune_plan.ts";
+import { schedules } from "../lib/train/phases.ts";
 import { lockFolder } from "../lib/train/run_folder.ts";
-import { draw, foldsOf, splitOf } from "../lib/train/splits.ts";
-import { readRun } from "../lib/train/transfer.ts";
 import { summary } from "../lib/train/validation.ts";
 
 export const command: Command = {
@@ -81,48 +71,8 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
   const begin = performance.now();
   if (!flags.output) throw new UsageError("finetune: -o is missing; name the model folder to write");
   const task: Task = flags.task;
-  const schedule: Schedule = flags.schedule ?? (flags.from ? "warmup" : "scratch");
-  if (schedule === "scratch" ? flags.from : !flags.from) {
-    throw new UsageError(
-      `--schedule ${schedule} ${flags.from ? "takes no" : "needs"} --from; give ${
-        flags.from
-          ? "full, warmup, sawtooth or frozen"
-          : "the run folder to start from, or --schedule scratch"
-      }`,
-    );
-  }
-  const dataset = openDataset(data, task);
-  const from = flags.from ? await readRun(flags.from) : undefined;
-  const arch = architecture(flags.arch ?? from?.arch ?? "resenc-s");
+  const { dataset, info, from, splits, validation } = await planFinetuning(data, task, flags);
   chooseDevice(flags.device);
-  const splits = await foldsOf(data, dataset.cases, flags.fold);
-  const split = splitOf(flags.fold, splits, dataset.cases, join(data, "splits_final.json"));
-  const train = flags.labels === undefined ? split.train : draw(split.train, flags.labels, flags.draw);
-  const patch = flags.patch ? parsePatch(flags.patch, arch) : await defaultPatch(dataset, arch, from?.patch);
-  const preset = finetuningPreset(task, arch);
-  const info: ModelInfo = {
-    task,
-    method: from ? from.method ?? "imported" : "scratch",
-    arch: arch.name,
-    patch,
-    spacing: [1, 1, 1],
-    channels: dataset.channels,
-    labels: dataset.labels,
-    labelNames: dataset.labelNames,
-    ...(task === "regression" ? { target: standardise(dataset, train) } : {}),
-    dataset: dataset.name,
-    fold: flags.fold === "all" ? "all" : Number(flags.fold),
-    seed: flags.seed,
-    schedule,
-    steps: 0,
-    of: flags.steps,
-    batch: flags.batch ?? (task === "segmentation" ? 2 : 4),
-    // The published rate after pretraining is a tenth, for schedules of 25,000 steps and more: short ones never arrive.
-    lr: flags.lr ?? (from && flags.steps >= 25_000 ? preset.tuning : preset.lr),
-    train,
-    ...(flags.labels === undefined ? {} : { draw: flags.draw }),
-    ...(flags.from ? { from: flags.from } : {}),
-  };
   await Deno.mkdir(flags.output, { recursive: true });
   using _lock = await lockFolder(flags.output, "metrics.jsonl");
   const stand = await standOf(flags.output, info, flags.resume ?? false);
@@ -133,14 +83,14 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
   }
   const tuning = new Finetuning(dataset, info, stand ? undefined : from);
   log(
-    `${arch.name}, ${tuning.model.parameters.count()} parameters, ${schedule}${
+    `${info.arch}, ${tuning.model.parameters.count()} parameters, ${info.schedule}${
       from ? ` from ${from.file}` : ""
-    }: ${train.length} cases, patch ${patch.join("x")}, batch ${info.batch}${
+    }: ${info.train.length} cases, patch ${info.patch.join("x")}, batch ${info.batch}${
       stand ? `, from step ${stand}` : ""
     }`,
   );
   await writeWhole(join(flags.output, "splits_final.json"), JSON.stringify(splits, null, 2) + "\n");
-  const result = await finetune(tuning, flags.output, split.val, stand);
+  const result = await finetune(tuning, flags.output, validation, stand);
   const parameters = tuning.model.parameters.count();
   tuning[Symbol.dispose]();
   if (result.interrupted) {
@@ -155,8 +105,8 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     parameters,
     loss: result.loss,
     ...summary(result.rows, info),
-    validation_cases: result.rows.length ? split.val.length : 0,
-    training_cases: train.length,
+    validation_cases: result.rows.length ? validation.length : 0,
+    training_cases: info.train.length,
     ...(result.interrupted ? { interrupted: true } : {}),
     seconds: Number(((performance.now() - begin) / 1000).toFixed(2)),
     peak_memory_bytes: peakBytes,

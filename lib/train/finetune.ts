@@ -2,14 +2,14 @@
 import { join } from "@std/path";
 import { architecture } from "../arch/registry.ts";
 import { Tape } from "../autograd.ts";
-import { type Dataset, filesOf, gridOf } from "../data/cases.ts";
-import { UsageError, UserError } from "../errors.ts";
+import type { Dataset } from "../data/cases.ts";
+import { UserError } from "../errors.ts";
 import type { ImageModel } from "../eval/image_model.ts";
 import { buildModel, type ModelInfo } from "../eval/model.ts";
 import type { Segmenter } from "../eval/segmenter.ts";
-import { type Architecture, checkPatch } from "../nn/network.ts";
+import type { Architecture } from "../nn/network.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
-import { cancel, cancellable, Grid, memory, scope, type Side, Tensor, wait } from "../tensor.ts";
+import { cancel, cancellable, Grid, memory, scope, Tensor, wait } from "../tensor.ts";
 import {
   checkSame,
   exists,
@@ -233,43 +233,4 @@ export async function finetune(
   const last = losses.slice(-50);
   const loss = last.length ? last.reduce((a, b) => a + b) / last.length : null;
   return { steps: losses.length, loss, interrupted: stop, rows: rows ?? [] };
-}
-
-/** Mean and standard deviation of the targets of the training cases; 1 instead of a deviation of 0. */
-export function standardise(dataset: Dataset, train: string[]): { mean: number; sd: number } {
-  const values = train.map((id) => dataset.targets!.get(id)!);
-  const mean = values.reduce((a, b) => a + b) / values.length;
-  return { mean, sd: Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / values.length) || 1 };
-}
-
-/** `48` or `32x48x32` (z, y, x). @throws UsageError unless it is one or three sides that the network takes */
-export function parsePatch(text: string, arch: Architecture): [number, number, number] {
-  const sides = text.split(/[x,]/).map(Number);
-  const [z, y = z, x = y] = sides;
-  const patch: [number, number, number] = [z, y, x];
-  if (![1, 3].includes(sides.length) || !patch.every((p) => Number.isInteger(p) && p > 0)) {
-    throw new UsageError(`--patch is "${text}"; it must be a side like 64 or three like 32x48x32 (z, y, x)`);
-  }
-  checkPatch(arch, patch);
-  return patch;
-}
-
-/**
- * The median shape at 1 mm, rounded to what the network takes, and no larger than `limit`: the patch of pretraining, or
- * 64 voxels, which two cores train.
- */
-export async function defaultPatch(
-  dataset: Dataset,
-  arch: Architecture,
-  limit: Side = [64, 64, 64],
-): Promise<[number, number, number]> {
-  const shapes: Side[] = [];
-  for (const id of dataset.cases) shapes.push(await gridOf(filesOf(dataset, id).images[0]));
-  const { stride } = arch;
-  const side = (axis: 0 | 1 | 2) => {
-    const sorted = shapes.map((shape) => shape[axis]).sort((a, b) => a - b);
-    const fitted = Math.round(sorted[sorted.length >> 1] / stride) * stride;
-    return Math.max(2 * stride, Math.min(fitted, Math.floor(limit[axis] / stride) * stride));
-  };
-  return [side(0), side(1), side(2)];
 }

@@ -10,14 +10,8 @@ import { type ModelInfo, openModel } from "../../lib/eval/model.ts";
 import { Segmenter } from "../../lib/eval/segmenter.ts";
 import { Parameters } from "../../lib/nn/parameters.ts";
 import { memory } from "../../lib/tensor.ts";
-import {
-  defaultPatch,
-  finetune,
-  Finetuning,
-  parsePatch,
-  standardise,
-  standOf,
-} from "../../lib/train/finetune.ts";
+import { finetune, Finetuning, standOf } from "../../lib/train/finetune.ts";
+import { defaultPatch, parsePatch, standardise } from "../../lib/train/finetune_plan.ts";
 import type { Schedule } from "../../lib/train/phases.ts";
 import { readRun, transferEncoder } from "../../lib/train/transfer.ts";
 import { summary } from "../../lib/train/validation.ts";

@@ -1,0 +1,111 @@
+/** What a fine-tuning will be: data, split, network, patch and rates from a command line. */
+import { join } from "@std/path";
+import { architecture } from "../arch/registry.ts";
+import type { Arguments } from "../config.ts";
+import { type Dataset, filesOf, gridOf, openDataset } from "../data/cases.ts";
+import { UsageError } from "../errors.ts";
+import type { ModelInfo, Task } from "../eval/model.ts";
+import { type Architecture, checkPatch } from "../nn/network.ts";
+import type { Side } from "../tensor.ts";
+import { finetuningPreset } from "./finetune.ts";
+import type { Schedule } from "./phases.ts";
+import { draw, foldsOf, type Split, splitOf } from "./splits.ts";
+import { type Pretrained, readRun } from "./transfer.ts";
+
+/** Everything that `finetune` needs; `validation` are the cases that it scores at the end. */
+export interface FinetunePlan {
+  dataset: Dataset;
+  info: ModelInfo;
+  from?: Pretrained;
+  splits: Split[];
+  validation: string[];
+}
+
+/** Reads what the flags of `finetune` name. @throws UserError, UsageError naming the flag or the file */
+export async function planFinetuning(
+  data: string,
+  task: Task,
+  flags: Arguments["flags"],
+): Promise<FinetunePlan> {
+  const schedule: Schedule = flags.schedule ?? (flags.from ? "warmup" : "scratch");
+  if (schedule === "scratch" ? flags.from : !flags.from) {
+    throw new UsageError(
+      `--schedule ${schedule} ${flags.from ? "takes no" : "needs"} --from; give ${
+        flags.from
+          ? "full, warmup, sawtooth or frozen"
+          : "the run folder to start from, or --schedule scratch"
+      }`,
+    );
+  }
+  const dataset = openDataset(data, task);
+  const from = flags.from ? await readRun(flags.from) : undefined;
+  const arch = architecture(flags.arch ?? from?.arch ?? "resenc-s");
+  const splits = await foldsOf(data, dataset.cases, flags.fold);
+  const split = splitOf(flags.fold, splits, dataset.cases, join(data, "splits_final.json"));
+  const train = flags.labels === undefined ? split.train : draw(split.train, flags.labels, flags.draw);
+  const patch = flags.patch ? parsePatch(flags.patch, arch) : await defaultPatch(dataset, arch, from?.patch);
+  const preset = finetuningPreset(task, arch);
+  const info: ModelInfo = {
+    task,
+    method: from ? from.method ?? "imported" : "scratch",
+    arch: arch.name,
+    patch,
+    spacing: [1, 1, 1],
+    channels: dataset.channels,
+    labels: dataset.labels,
+    labelNames: dataset.labelNames,
+    ...(task === "regression" ? { target: standardise(dataset, train) } : {}),
+    dataset: dataset.name,
+    fold: flags.fold === "all" ? "all" : Number(flags.fold),
+    seed: flags.seed,
+    schedule,
+    steps: 0,
+    of: flags.steps,
+    batch: flags.batch ?? (task === "segmentation" ? 2 : 4),
+    // The published rate after pretraining is a tenth, for schedules of 25,000 steps and more: short ones never arrive.
+    lr: flags.lr ?? (from && flags.steps >= 25_000 ? preset.tuning : preset.lr),
+    train,
+    ...(flags.labels === undefined ? {} : { draw: flags.draw }),
+    ...(flags.from ? { from: flags.from } : {}),
+  };
+  return { dataset, info, from, splits, validation: split.val };
+}
+
+/** Mean and standard deviation of the targets of the training cases; 1 instead of a deviation of 0. */
+export function standardise(dataset: Dataset, train: string[]): { mean: number; sd: number } {
+  const values = train.map((id) => dataset.targets!.get(id)!);
+  const mean = values.reduce((a, b) => a + b) / values.length;
+  return { mean, sd: Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / values.length) || 1 };
+}
+
+/** `48` or `32x48x32` (z, y, x). @throws UsageError unless it is one or three sides that the network takes */
+export function parsePatch(text: string, arch: Architecture): [number, number, number] {
+  const sides = text.split(/[x,]/).map(Number);
+  const [z, y = z, x = y] = sides;
+  const patch: [number, number, number] = [z, y, x];
+  if (![1, 3].includes(sides.length) || !patch.every((p) => Number.isInteger(p) && p > 0)) {
+    throw new UsageError(`--patch is "${text}"; it must be a side like 64 or three like 32x48x32 (z, y, x)`);
+  }
+  checkPatch(arch, patch);
+  return patch;
+}
+
+/**
+ * The median shape at 1 mm, rounded to what the network takes, and no larger than `limit`: the patch of pretraining, or
+ * 64 voxels, which two cores train.
+ */
+export async function defaultPatch(
+  dataset: Dataset,
+  arch: Architecture,
+  limit: Side = [64, 64, 64],
+): Promise<[number, number, number]> {
+  const shapes: Side[] = [];
+  for (const id of dataset.cases) shapes.push(await gridOf(filesOf(dataset, id).images[0]));
+  const { stride } = arch;
+  const side = (axis: 0 | 1 | 2) => {
+    const sorted = shapes.map((shape) => shape[axis]).sort((a, b) => a - b);
+    const fitted = Math.round(sorted[sorted.length >> 1] / stride) * stride;
+    return Math.max(2 * stride, Math.min(fitted, Math.floor(limit[axis] / stride) * stride));
+  };
+  return [side(0), side(1), side(2)];
+}
