@@ -26,9 +26,6 @@ export interface Row extends Origin {
   value: number | null;
 }
 
-/** A row of an image task, over all cases. */
-export type ImageRow = Origin & { metric: string; value: number | null };
-
 /** A prediction and its truth on disk. */
 export interface Pair {
   case: string;
@@ -240,7 +237,12 @@ export async function scoreCase(
 /** `name` in the folder `path`, or `path` itself where it is a CSV file; undefined where there is none. */
 async function table(path: string, name: string): Promise<string | undefined> {
   const file = path.endsWith(".csv") ? path : join(path, name);
-  return await Deno.stat(file).then((info) => info.isFile ? file : undefined, () => undefined);
+  try {
+    return (await Deno.stat(file)).isFile ? file : undefined;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
+    throw error;
+  }
 }
 
 /** predictions.csv of an image task among the predictions, if that is what they are. */
