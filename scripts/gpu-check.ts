@@ -113,7 +113,7 @@ async function main({ flags }: Arguments): Promise<number> {
   ];
   const results: Record<keyof typeof SECONDS, () => AsyncIterable<object>> = {
     fragments,
-    parity,
+    parity: () => parity(),
     truth: () => emulate ? truth(1, ["s3d", "simmim"]) : truth(10),
     sanitizer: () => sanitized(sanitizer, [Deno.execPath(), ...again], SECONDS.sanitizer / 2),
     step: () => steps(work, emulate ? 1 : 5),

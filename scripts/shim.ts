@@ -34,7 +34,7 @@ interface Build {
 const OPS = [...Deno.readDirSync(join(NATIVE, "shim", "cases"))].map((file) => file.name.replace(".cpp", ""))
   .sort();
 /** Kernels that are slow under sanitizers: all schedules without, then one per case with them. */
-const SLOW = ["conv3d", "conv3d_stacked", "conv3d_wide"];
+const SLOW = ["conv3d", "conv3d_stacked", "conv3d_weight", "conv3d_wide"];
 const builds = (op: string): Build[] => {
   const sanitized = { op, name: `${op}-sanitized`, flags: SANITIZERS };
   if (!SLOW.includes(op)) return [sanitized];

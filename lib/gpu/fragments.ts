@@ -74,22 +74,25 @@ function products(): Layout[] {
       const row = (thread >> 5) * 16 + (lane >> 2) + 8 * (j >> 1 & 1);
       return [row, (j >> 2) * 8 + 2 * (lane % 4) + (j & 1)] as const;
     };
-    return [{
-      layout: `mma.sync.m16n8k16, ${words}`,
-      test: 2,
-      a: [256, a],
-      b: [128, b],
-      want: (i) => of8(...at(i)),
-      place: (i) => `lane ${i >> 2}, register ${i & 3} (row ${at(i)[0]}, column ${at(i)[1]})`,
-    }, {
-      layout: `wgmma.m64n96k16, ${words}`,
-      test: 4,
-      a: [1024, a],
-      b: [1536, wide],
-      want: (i) => of96(...spread(i)),
-      place: (i) =>
-        `thread ${Math.floor(i / 48)}, register ${i % 48} (row ${spread(i)[0]}, column ${spread(i)[1]})`,
-    }];
+    return [
+      {
+        layout: `mma.sync.m16n8k16, ${words}`,
+        test: 2,
+        a: [256, a],
+        b: [128, b],
+        want: (i) => of8(...at(i)),
+        place: (i) => `lane ${i >> 2}, register ${i & 3} (row ${at(i)[0]}, column ${at(i)[1]})`,
+      },
+      ...["", ", both turned"].map((turned, i) => ({
+        layout: `wgmma.m64n96k16${turned}, ${words}`,
+        test: 4 + i,
+        a: [1024, a] as Layout["a"],
+        b: [1536, wide] as Layout["b"],
+        want: (i: number) => of96(...spread(i)),
+        place: (i: number) =>
+          `thread ${Math.floor(i / 48)}, register ${i % 48} (row ${spread(i)[0]}, column ${spread(i)[1]})`,
+      })),
+    ];
   });
 }
 
@@ -110,13 +113,13 @@ const LAYOUTS: Layout[] = [
 /** Runs every layout on the GPU in use; wgmma only where it has it. One row each, as they come. */
 export async function* fragments(): AsyncGenerator<FragmentRow> {
   for (const { layout, test, a, b, want, place } of LAYOUTS) {
-    if (test === 4 && !native().vx_conv3d_stacked(false)) continue;
+    if (test >= 4 && !native().vx_conv3d_stacked(false)) continue;
     try {
       yield await scope(async () => {
         const [x, y] = [a, b].map(([length, value]) =>
           Tensor.from(Float32Array.from({ length }, (_, i) => value(i)), length, undefined, "bf16")
         );
-        const values = [256, 256, 128, 256, 6144][test];
+        const values = [256, 256, 128, 256, 6144, 6144][test];
         const out = new Tensor(native().vx_fragments(test, x.handle, y.handle), 1, values);
         await wait();
         const got = out.read();

@@ -77,11 +77,15 @@ export async function* kernels(
           weight: () => n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape),
         };
         const rows: KernelRow[] = [];
-        // On Hopper the kernels of conv3d_stacked and conv3d_wide take turns with that of conv3d.
+        // On Hopper the kernels of conv3d_stacked, conv3d_wide and conv3d_weight take turns with that of conv3d.
         const fits = channels > 64 ? channels % 64 === 0 : channels >= 32 && block[2] % 16 === 0;
-        const ways = n.vx_conv3d_stacked(false) && fits
-          ? ["forward", "input", "weight", "forward, wgmma", "input, wgmma"]
-          : ["forward", "input", "weight"];
+        const more = n.vx_conv3d_stacked(false)
+          ? [
+            ...(fits ? ["forward, wgmma", "input, wgmma"] : []),
+            ...(channels >= 32 && channels % 8 === 0 ? ["weight, wgmma"] : []),
+          ]
+          : [];
+        const ways = ["forward", "input", "weight", ...more];
         for (const kernel of ways) {
           const call = calls[kernel.split(",")[0]];
           n.vx_conv3d_stacked(kernel.endsWith("wgmma"));

@@ -46,6 +46,10 @@ __device__ inline unsigned long long matrix_at(const bf16* first, int along, int
            (unsigned long long)(down >> 4) << 32;
 }
 
+/// The same for a factor whose summed index goes down the rows (of memory): pieces of 8 summed values, each 16 bytes of rows of a
+/// or columns of b; `along` bytes from a piece to the one of the next 8 summed values, `down` bytes to that of the next 8 rows.
+__device__ inline unsigned long long turned_at(const bf16* first, int along, int down) { return matrix_at(first, along, down); }
+
 /// Sum over the 32 lanes of a warp, the same bits in each lane: a tree of fixed order.
 __device__ inline float warp_sum(float v) {
     for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);

@@ -109,6 +109,7 @@ struct Product {
     float* sums;
     unsigned long long a, b;
     int columns;
+    bool turned;
     void finish(int thread) const;
 };
 
@@ -407,10 +408,11 @@ inline void wgmma_begin() {
 /// Each thread adds up what its own part of the result is: of the four warps warp w has rows 16 w on, d[4 n + 2 h + j] is
 /// row lane / 4 + 8 h, column 8 n + 2 (lane % 4) + j.
 inline void shim::Product::finish(int thread) const {
-    auto at = [](unsigned long long matrix, int row, int column) {
+    auto at = [&](unsigned long long matrix, int row, int k) {
         const unsigned first = (matrix & 0x3fff) << 4, along = (matrix >> 16 & 0x3fff) << 4, down = (matrix >> 32 & 0x3fff) << 4;
+        const unsigned within = turned ? k % 8 * 16 + row % 8 * 2 : row % 8 * 16 + k % 8 * 2;
         bf16 v;
-        std::memcpy(&v, shared + first + row / 8 * down + row % 8 * 16 + column / 8 * along + column % 8 * 2, 2);
+        std::memcpy(&v, shared + first + row / 8 * down + k / 8 * along + within, 2);
         return float_of_bits((unsigned)v << 16);
     };
     for (int i = 0; i < columns / 2; i++) {
@@ -427,8 +429,9 @@ inline void wgmma_asked(const shim::Product& product) {
     if (early && shim::current->products.empty()) product.finish(shim::current->index);
     else shim::current->products.push_back(product);
 }
-inline void wgmma96(float (&d)[48], unsigned long long a, unsigned long long b) { wgmma_asked({d, a, b, 96}); }
-inline void wgmma128(float (&d)[64], unsigned long long a, unsigned long long b) { wgmma_asked({d, a, b, 128}); }
+inline void wgmma96(float (&d)[48], unsigned long long a, unsigned long long b) { wgmma_asked({d, a, b, 96, false}); }
+inline void wgmma128(float (&d)[64], unsigned long long a, unsigned long long b) { wgmma_asked({d, a, b, 128, false}); }
+template <int N> void wgmma_turned(float (&d)[N], unsigned long long a, unsigned long long b) { wgmma_asked({d, a, b, 2 * N, true}); }
 
 inline void wgmma_end() {
     for (const auto& product : shim::current->products) product.finish(shim::current->index);

@@ -101,10 +101,45 @@ __device__ __forceinline__ void wgmma128(float (&d)[64], unsigned long long a, u
           "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
         : "l"(a), "l"(b));
 }
+
+/// d += a b of four warps, a 64x16, b 16x96 or 16x192, both turned: the rows of a and the columns of b follow each other in
+/// memory (`turned_at`).
+#define SUMS4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+__device__ __forceinline__ void wgmma_turned(float (&d)[48], unsigned long long a, unsigned long long b) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
+        "%48, %49, p, 1, 1, 1, 1;\n}"
+        : SUMS4(0), SUMS4(4), SUMS4(8), SUMS4(12), SUMS4(16), SUMS4(20),
+          SUMS4(24), SUMS4(28), SUMS4(32), SUMS4(36), SUMS4(40), SUMS4(44)
+        : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void wgmma_turned(float (&d)[96], unsigned long long a, unsigned long long b) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
+        "%96, %97, p, 1, 1, 1, 1;\n}"
+        : SUMS4(0), SUMS4(4), SUMS4(8), SUMS4(12), SUMS4(16), SUMS4(20),
+          SUMS4(24), SUMS4(28), SUMS4(32), SUMS4(36), SUMS4(40), SUMS4(44),
+          SUMS4(48), SUMS4(52), SUMS4(56), SUMS4(60), SUMS4(64), SUMS4(68),
+          SUMS4(72), SUMS4(76), SUMS4(80), SUMS4(84), SUMS4(88), SUMS4(92)
+        : "l"(a), "l"(b));
+}
+#undef SUMS4
 #else
 __device__ __forceinline__ void show_to_wgmma() { __trap(); }
 __device__ __forceinline__ void wgmma_begin() {}
 __device__ __forceinline__ void wgmma_end() {}
 __device__ __forceinline__ void wgmma96(float (&)[48], unsigned long long, unsigned long long) {}
 __device__ __forceinline__ void wgmma128(float (&)[64], unsigned long long, unsigned long long) {}
+template <int N> __device__ __forceinline__ void wgmma_turned(float (&)[N], unsigned long long, unsigned long long) {}
 #endif

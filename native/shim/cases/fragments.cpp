@@ -47,13 +47,20 @@ int main() {
     }
     check::close("product", square, product(small_a, small_b, 16, 16, 8), 0);
 
-    check::what = "wgmma";
-    std::vector<float> spread(128 * 48), wide(64 * 96);
-    check::same_under_all_schedules([&] { RUN(fragments_wgmma, dim3{1}, 128, 5120, a.data(), b.data(), spread.data()); }, spread);
-    for (int i = 0; i < 64 * 96; i++) {
-        const int row = i / 96, column = i % 96, thread = row / 16 * 32 + row % 8 * 4 + column % 8 / 2;
-        wide[i] = spread[thread * 48 + column / 8 * 4 + row % 16 / 8 * 2 + column % 2];
+    for (int turned = 0; turned < 2; turned++) {
+        check::what = turned ? "wgmma, turned factors" : "wgmma";
+        std::vector<float> spread(128 * 48), wide(64 * 96);
+        check::same_under_all_schedules(
+            [&] {
+                if (turned) RUN(fragments_wgmma_turned, dim3{1}, 128, 5440, a.data(), b.data(), spread.data());
+                else RUN(fragments_wgmma, dim3{1}, 128, 5120, a.data(), b.data(), spread.data());
+            },
+            spread);
+        for (int i = 0; i < 64 * 96; i++) {
+            const int row = i / 96, column = i % 96, thread = row / 16 * 32 + row % 8 * 4 + column % 8 / 2;
+            wide[i] = spread[thread * 48 + column / 8 * 4 + row % 16 / 8 * 2 + column % 2];
+        }
+        check::close("product", wide, product(a, b, 64, 16, 96), 0);
     }
-    check::close("product", wide, product(a, b, 64, 16, 96), 0);
     return check::report("fragments");
 }

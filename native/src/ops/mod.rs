@@ -5,6 +5,7 @@ pub mod attention;
 pub mod concat;
 pub mod conv3d;
 pub mod conv3d_stacked;
+pub mod conv3d_weight;
 pub mod conv3d_wide;
 pub mod cosine;
 pub mod densify;

@@ -5,7 +5,7 @@ use crate::abi::Result;
 use crate::gpu::{self, At, NULL, Piece, Value, one_each, typed};
 use crate::grid::Grid;
 use crate::launch;
-use crate::ops::{conv3d_stacked, conv3d_wide};
+use crate::ops::{conv3d_stacked, conv3d_weight, conv3d_wide};
 use crate::tensor::{Buffer, Stretches};
 
 /// Rows of a tile, and voxels that its halo may have: of the convolution, of the weight gradient.
@@ -254,8 +254,22 @@ pub fn grad_input(s: &Shape, grid: &Grid, dy: &Buffer, w: &Buffer, dx: &Buffer) 
     })
 }
 
+/// dw = `parts` partial sums `[27][rows][columns]` added in order. `columns_out`: columns are output channels, and the taps are
+/// turned.
+pub fn fold_taps([rows, columns]: [usize; 2], columns_out: bool, partial: At, parts: usize, dw: &Buffer) -> Result<()> {
+    let [c_in, c_out] = [rows, columns].map(|c| c as i32);
+    let mut pack =
+        Pack { c_in, c_out, in_padded: c_in, out_padded: c_out, turned: 0, taps: 27, file_taps: 27, source: [0; 27] };
+    pack.turned = !columns_out as i32;
+    (0..27).for_each(|tap| pack.source[tap] = (if columns_out { 26 - tap } else { tap }) as i32);
+    launch!("conv3d_weight_sum", one_each(dw.len), 256, 0, pack, partial, parts as i32, dw.device_mut())
+}
+
 /// As `cpu::grad_weight`.
 pub fn grad_weight(s: &Shape, grid: &Grid, x: &Buffer, dy: &Buffer, dw: &Buffer) -> Result<()> {
+    if conv3d_weight::takes(s, x.dtype) {
+        return conv3d_weight::gradient(s, grid, x, dy, dw);
+    }
     let access = Access::all(s.kernel, s.stride, s.kernel / 2);
     let plan = Plan::new(grid.blocks.len(), s.side, [s.c_in, s.c_out], &access, [s.taps(), 0], GRAD_TILE);
     plan.weight_gradient(x, grid.neighbours_on_card(), dy, dw)

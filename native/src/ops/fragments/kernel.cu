@@ -67,3 +67,23 @@ extern "C" __global__ void __launch_bounds__(128) fragments_wgmma(const bf16* a,
 #pragma unroll
     for (int i = 0; i < 48; i++) out[threadIdx.x * 48 + i] = sums[i];
 }
+
+/// The same with both factors turned, as weight gradients need them: pieces of 8 values of k by 8 rows of a or columns of b, with
+/// gaps between those that follow each other along the rows or columns.
+BUDGET(fragments_wgmma_turned, 96, 5440);
+extern "C" __global__ void __launch_bounds__(128) fragments_wgmma_turned(const bf16* a, const bf16* b, float* out) {
+    SHARED(bf16, left);  // [8 pieces of rows][17][8], of which 16 are values of k
+    bf16* const right = left + 8 * 17 * 8;  // [12 pieces of columns][17][8]
+    for (int i = threadIdx.x; i < 64 * 16; i += 128) left[(i / 16 / 8 * 17 + i % 16) * 8 + i / 16 % 8] = a[i];
+    for (int i = threadIdx.x; i < 16 * 96; i += 128) right[(i % 96 / 8 * 17 + i / 96) * 8 + i % 96 % 8] = b[i];
+    show_to_wgmma();
+    __syncthreads();
+    float sums[48];
+#pragma unroll
+    for (int i = 0; i < 48; i++) sums[i] = 0.0f;
+    wgmma_begin();
+    wgmma_turned(sums, turned_at(left, 128, 17 * 16), turned_at(right, 128, 17 * 16));
+    wgmma_end();
+#pragma unroll
+    for (int i = 0; i < 48; i++) out[threadIdx.x * 48 + i] = sums[i];
+}
