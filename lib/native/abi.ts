@@ -201,8 +201,8 @@ export const symbols = {
   // Whether convolutions that follow may use wgmma. 1: the GPU in use has it.
   // (on)
   vx_conv3d_stacked: { parameters: ["bool"], result: "f64" },
-  // Runs test 0 (ldmatrix), 1 (ldmatrix, transposed), 2 (mma.sync), 3 (cp.async) or 4 (wgmma) on the bf16 tensors `a` and
-  // `b` (one value where the test needs none): what lies where, as f32.
+  // Runs test 0 (ldmatrix), 1 (ldmatrix, transposed), 2 (mma.sync), 3 (cp.async), 4 (wgmma) or 5 (wgmma, turned
+  // factors) on the bf16 tensors `a` and `b` (one value where the test needs none): what lies where, as f32.
   // (test, a, b)
   vx_fragments: { parameters: ["u32", "u32", "u32"], result: "f64" },
   // target += source, of one type
