@@ -8,7 +8,6 @@ import type { Architecture, Network } from "../nn/network.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import { unetDecoder } from "../nn/unet_decoder.ts";
 import { divisible, type Layer, unit } from "../nn/unit.ts";
-import { concat } from "../ops/concat.ts";
 import { conv3d, upconv3d } from "../ops/conv3d.ts";
 import { avgPool2 } from "../ops/pool.ts";
 import type { Tensor } from "../tensor.ts";
@@ -41,10 +40,7 @@ function decoder(p: Parameters, features: number[], outputs: number): Network["d
   const { head } = levels[top - 1];
   return (pyramid, _random, maps) => {
     const x = levels.reduce((x, { up, conv }, j) => {
-      const y = recompute(() => {
-        using above = upconv3d(x, up.weight, up.bias!); // no gradient reads its values
-        return conv(concat(above, pyramid[top - 1 - j]));
-      });
+      const y = recompute(() => conv([upconv3d(x, up.weight, up.bias!), pyramid[top - 1 - j]]));
       maps?.push(y);
       return y;
     }, pyramid[top]);

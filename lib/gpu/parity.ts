@@ -105,6 +105,12 @@ function cases(): Case[] {
       return { inputs: [x, w, b], body: () => conv3d(x, w, b, stride) };
     });
   }
+  both("conv3d 3^3 of C32 and C12 joined, to 20", ROUNDED, (dtype) => {
+    const layout = { grid: masked(), side: [4, 2, 6] as const };
+    const [a, b] = [volumeOf(layout, 32, 1, dtype), volumeOf(layout, 12, 4, dtype)];
+    const [w, bias] = [matrix(20, 44 * 27, 2), matrix(1, 20, 3)];
+    return { inputs: [a, b, w, bias], body: () => conv3d([a, b], w, bias) };
+  });
   // Channels that one of the kernels on wgmma takes, for the outputs, the gradient of the input or that of the weight.
   const onWgmma: [Side, number, number][] = [
     [[2, 8, 16], 32, 32],

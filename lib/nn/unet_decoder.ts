@@ -1,5 +1,4 @@
 /** The decoders of AMAES (architectures.md 6): light for pretraining, standard for everything else. */
-import { concat } from "../ops/concat.ts";
 import { conv3d, upconv3d } from "../ops/conv3d.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Parameters } from "./parameters.ts";
@@ -25,7 +24,7 @@ export function unetDecoder(
     const second = light ? null : unit(p, `${head}.decoder_conv${i + 1}.conv2`, c, c);
     return (x: Tensor, skip: Tensor) => {
       const wide = upconv3d(x, up.weight, up.bias!);
-      return second ? second(first(concat(wide, skip))) : first(wide);
+      return second ? second(first([wide, skip])) : first(wide);
     };
   });
   const last = p.affine(`${head}.out_conv`, [outputs, features[0], 1, 1, 1], features[0], outputs);

@@ -1,5 +1,5 @@
 /** Convolution, instance norm and LeakyReLU: what the U-Nets are made of. */
-import { conv3d } from "../ops/conv3d.ts";
+import { conv3d, type Joined } from "../ops/conv3d.ts";
 import { densify } from "../ops/densify.ts";
 import { instanceNorm } from "../ops/norm.ts";
 import { Grid, type Tensor } from "../tensor.ts";
@@ -8,7 +8,7 @@ import type { Parameters } from "./parameters.ts";
 const SLOPE = 0.01;
 
 /** A layer; a residual is added before the activation; `gather` comes between convolution and norm. */
-export type Layer = (x: Tensor, residual?: Tensor, gather?: (x: Tensor) => Tensor) => Tensor;
+export type Layer<X = Tensor> = (x: X, residual?: Tensor, gather?: (x: Tensor) => Tensor) => Tensor;
 
 /** Convolution `<name>.conv`, instance norm `<name>.norm` and, unless `plain`, LeakyReLU with slope 0.01. */
 export function unit(
@@ -17,7 +17,7 @@ export function unit(
   cIn: number,
   cOut: number,
   o: { kernel?: 1 | 3; stride?: 1 | 2; plain?: boolean; bias?: boolean } = {},
-): Layer {
+): Layer<Tensor | Joined> {
   const { kernel = 3, stride = 1, plain = false, bias = true } = o;
   const conv = p.affine(`${name}.conv`, [cOut, cIn, kernel, kernel, kernel], cIn * kernel ** 3, cOut, bias);
   const gamma = p.add(`${name}.norm.weight`, [cOut], () => 1);

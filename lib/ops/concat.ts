@@ -4,18 +4,11 @@ import { native } from "../native/library.ts";
 import { type Layout, Tensor, volume } from "../tensor.ts";
 
 /** Whether two layouts list the same voxels: the same grid, or two that list every block. */
-function fit(a?: Layout, b?: Layout): boolean {
+export function fit(a?: Layout, b?: Layout): boolean {
   if (!a || !b) return true;
   const every = ({ grid }: Layout) => grid.blocks === grid.samples * volume(grid.dims);
   return a.side.every((s, i) => s === b.side[i] && a.grid.dims[i] === b.grid.dims[i]) &&
     (a.grid === b.grid || every(a) && every(b) && a.grid.samples === b.grid.samples);
-}
-
-const origins = new WeakMap<Tensor, readonly [Tensor, Tensor]>();
-
-/** The two parts of a tensor that `concat` made. */
-export function joinedFrom(x: Tensor): readonly [Tensor, Tensor] | undefined {
-  return origins.get(x);
 }
 
 /** Columns `start` to `start + count` of a tensor, on `layout`. */
@@ -41,7 +34,6 @@ export function concat(a: Tensor, b: Tensor): Tensor {
     ca + cb,
     a.layout ?? b.layout,
   );
-  origins.set(y, [a, b]);
   const wants = [a, b].map(needsGradient);
   return record(y, [a, b], (dy) => [
     wants[0] ? columns(dy, 0, ca, a.layout) : null,

@@ -4,25 +4,29 @@
  */
 import { needsGradient, record } from "../autograd.ts";
 import { native } from "../native/library.ts";
-import { columns, concat, joinedFrom, matrixRows } from "./concat.ts";
+import { columns, concat, fit, matrixRows } from "./concat.ts";
 import { filledFrom } from "./densify.ts";
 import { type Side, Tensor } from "../tensor.ts";
 
+/** Two tensors on one layout that an op reads as `concat` would join them on channels, without the copy. */
+export type Joined = readonly [Tensor, Tensor];
+
 /**
  * 3x3x3 (stride 1 or 2, padding 1) or 1x1x1 convolution.
- * @param x `[block][z][y][x][c_in]`
+ * @param x `[block][z][y][x][c_in]`; of two joined ones: 3x3x3 with stride 1
  * @param weight `[c_out, c_in, k, k, k]` as rows c_out, channels c_in * k^3
  * @param bias `[c_out]` or null
  * @param centred a norm follows that takes the mean away: the gradient of the bias is zero, and is not summed to rounding
  * @returns `[block][z/s][y/s][x/s][c_out]`
  */
 export function conv3d(
-  x: Tensor,
+  x: Tensor | Joined,
   weight: Tensor,
   bias: Tensor | null,
   stride: 1 | 2 = 1,
   centred = false,
 ): Tensor {
+  if (!(x instanceof Tensor)) return overJoined(x, weight, bias, centred);
   const { grid, side } = x.space;
   const [cIn, cOut] = [x.channels, weight.rows];
   const kernel = Math.round(Math.cbrt(weight.channels / cIn));
@@ -43,7 +47,7 @@ export function conv3d(
     cOut,
     { grid, side: out },
   );
-  const filled = kernel === 3 && stride === 1 && overFilled(x, y, weight, bias);
+  const filled = kernel === 3 && stride === 1 && overFilled(null, x, y, weight, bias);
   if (filled) return filled;
   const wantsInput = needsGradient(x);
   return record(y, [x, weight, bias], (dy) => [
@@ -51,17 +55,63 @@ export function conv3d(
       ? new Tensor(n.vx_conv3d_grad_input(dy.handle, weight.handle, ...shape), x.rows, cIn, x.layout)
       : null,
     new Tensor(n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape), cOut, weight.channels),
-    bias &&
-    (centred ? Tensor.full(0, 1, cOut) : new Tensor(n.vx_sum_rows(dy.handle, dy.rows, cOut), 1, cOut)),
+    bias && biasGradient(dy, centred),
   ]);
 }
 
+/** Gradient of the bias from that of the output. */
+function biasGradient(dy: Tensor, centred: boolean): Tensor {
+  const c = dy.channels;
+  return centred ? Tensor.full(0, 1, c) : new Tensor(native().vx_sum_rows(dy.handle, dy.rows, c), 1, c);
+}
+
+/** The 3x3x3 convolution with stride 1 of two joined tensors (native `joined.rs`). */
+function overJoined(x: Joined, weight: Tensor, bias: Tensor | null, centred: boolean): Tensor {
+  const [a, b] = x;
+  if (a.rows !== b.rows || !fit(a.layout, b.layout)) {
+    throw new Error("conv3d: the joined inputs do not lie on one layout");
+  }
+  if (weight.channels !== 27 * (a.channels + b.channels)) {
+    throw new Error(
+      `conv3d: weight has ${weight.channels} values per output channel, joined inputs of ${a.channels} and ${b.channels} channels need 27 each`,
+    );
+  }
+  const { grid, side } = a.space;
+  const cOut = weight.rows;
+  const shape = [grid.handle, ...side, a.channels, b.channels, cOut] as const;
+  const n = native();
+  const y = new Tensor(
+    n.vx_conv3d_joined(a.handle, b.handle, weight.handle, bias?.handle ?? 0, ...shape),
+    a.rows,
+    cOut,
+    a.layout,
+  );
+  const filled = overFilled(a, b, y, weight, bias);
+  if (filled) return filled;
+  const wants = x.map(needsGradient);
+  return record(y, [a, b, weight, bias], (dy) => {
+    const inputs: (Tensor | null)[] = [null, null];
+    if (wants[0] || wants[1]) {
+      const handles = new Uint32Array(2);
+      n.vx_conv3d_joined_grad_input(dy.handle, weight.handle, ...shape, handles, handles.length);
+      x.forEach((x, i) => inputs[i] = new Tensor(handles[i], x.rows, x.channels, x.layout));
+    }
+    const dWeight = n.vx_conv3d_joined_grad_weight(a.handle, b.handle, dy.handle, ...shape);
+    return [...inputs, new Tensor(dWeight, cOut, weight.channels), bias && biasGradient(dy, centred)];
+  });
+}
+
 /**
- * Records the convolution y of a volume that `densify` filled, or of one joined with it on channels, with gradients that
- * are computed on the visible blocks only (native `filled.rs`), where that pays.
+ * Records the convolution y of a volume that `densify` filled, or of one joined with it on channels (`above`), with
+ * gradients that are computed on the visible blocks only (native `filled.rs`), where that pays.
  */
-function overFilled(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | null): Tensor | undefined {
-  const [above, skip] = joinedFrom(x) ?? [null, x];
+function overFilled(
+  above: Tensor | null,
+  skip: Tensor,
+  y: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+): Tensor | undefined {
   const origin = filledFrom(skip);
   if (!origin) return;
   const { blocks, token } = origin;
@@ -70,7 +120,7 @@ function overFilled(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | null): 
   const n = native();
   const shape = [grid.handle, ...side, cIn, cOut] as const;
   if (!n.vx_conv3d_filled(blocks.handle, ...shape)) return;
-  const whole = x.space;
+  const whole = (above ?? skip).space;
   const [wantsAbove, wantsBlocks, wantsToken] = [above, blocks, token].map(needsGradient);
   return record(y, [above, blocks, token, weight, bias], (dy) => {
     using w = columns(weight, 27 * cAbove, 27 * cIn);
@@ -102,10 +152,9 @@ function overFilled(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | null): 
         const handle = n.vx_conv3d_grad_input(dy.handle, part.handle, ...rest);
         dAbove = new Tensor(handle, above.rows, cAbove, above.layout);
       }
-      using values = columns(x, 0, cAbove);
       using second = dWeight;
       using first = new Tensor(
-        n.vx_conv3d_grad_weight(values.handle, dy.handle, ...rest),
+        n.vx_conv3d_grad_weight(above.handle, dy.handle, ...rest),
         cOut,
         27 * cAbove,
       );

@@ -129,6 +129,7 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::volume::ABI);
     list.push(crate::ops::conv3d::ABI);
     list.push(crate::ops::conv3d::filled::ABI);
+    list.push(crate::ops::conv3d::joined::ABI);
     list.push(crate::ops::conv3d::choice::ABI);
     list.push(crate::ops::conv3d::isa::ABI);
     list.push(crate::ops::conv3d_stacked::ABI);

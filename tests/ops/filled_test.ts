@@ -3,7 +3,6 @@ import { assertEquals } from "@std/assert";
 import { Tape } from "../../lib/autograd.ts";
 import { native } from "../../lib/native/library.ts";
 import { cast } from "../../lib/ops/cast.ts";
-import { concat } from "../../lib/ops/concat.ts";
 import { conv3d } from "../../lib/ops/conv3d.ts";
 import { dot } from "../../lib/ops/cosine.ts";
 import { densify } from "../../lib/ops/densify.ts";
@@ -18,7 +17,7 @@ const [ABOVE, BLOCKS, OUT] = [16, 32, 16];
 /** Which way the convolution is computed: by the rule, directly, by Winograd with f32 operands. */
 type Way = 0 | 1 | 2;
 
-/** Gradients of a weighted sum of conv(concat(above, densify(blocks, token))), in this order. */
+/** Gradients of a weighted sum of conv([above, densify(blocks, token)]), in this order. */
 function gradients(way: Way, joined: boolean, tokened: boolean, dtype: Dtype): Promise<Float32Array[]> {
   native().vx_conv3d_algorithm(way);
   return scope(() => {
@@ -42,7 +41,7 @@ function gradients(way: Way, joined: boolean, tokened: boolean, dtype: Dtype): P
     }
     const op = (blocks: Tensor) => {
       const full = densify(blocks, tokened ? token : null, dense);
-      return conv3d(joined ? concat(above, full) : full, weight, bias);
+      return conv3d(joined ? [above, full] : full, weight, bias);
     };
     const { tape, result } = Tape.record(leaves, () => {
       const y = cast(op(blocks), "f32");

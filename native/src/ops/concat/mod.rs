@@ -5,12 +5,26 @@
 
 pub mod launch;
 
+use crate::element::Element;
 use crate::{gpu, queue, tensor};
 use rayon::prelude::*;
 
 /// `[rows][width]` row by row.
 fn each_row<E: Send>(out: &mut [E], width: usize, put: impl Fn(usize, &mut [E]) + Sync) {
     out.par_chunks_mut(width).with_min_len(256).enumerate().for_each(|(row, out)| put(row, out));
+}
+
+/// `[a | b]`.
+pub fn join<E: Element>(a: &[E], b: &[E], [ca, cb]: [usize; 2], y: &mut [E]) {
+    each_row(y, ca + cb, |row, y| {
+        y[..ca].copy_from_slice(&a[row * ca..][..ca]);
+        y[ca..].copy_from_slice(&b[row * cb..][..cb]);
+    })
+}
+
+/// Columns from `start` on of `[rows][c]`, as many as y has: `count`.
+pub fn take_columns<E: Element>(x: &[E], c: usize, start: usize, count: usize, y: &mut [E]) {
+    each_row(y, count, |row, y| y.copy_from_slice(&x[row * c + start..][..count]))
 }
 
 exports! {
@@ -24,13 +38,7 @@ exports! {
             if gpu::active() {
                 return launch::concat(&a, &b, rows, [ca, cb], &y);
             }
-            by_dtype!(a.dtype, E => {
-                let (a, b) = (a.of::<E>(), b.of::<E>());
-                each_row(y.of_mut::<E>(), ca + cb, |row, y| {
-                    y[..ca].copy_from_slice(&a[row * ca..][..ca]);
-                    y[ca..].copy_from_slice(&b[row * cb..][..cb]);
-                })
-            });
+            by_dtype!(a.dtype, E => join(a.of::<E>(), b.of(), [ca, cb], y.of_mut()));
             Ok(())
         });
         Ok(handle)
@@ -47,10 +55,7 @@ exports! {
             if gpu::active() {
                 return launch::take_columns(&x, rows, c, start, count, &y);
             }
-            by_dtype!(x.dtype, E => {
-                let x = x.of::<E>();
-                each_row(y.of_mut::<E>(), count, |row, y| y.copy_from_slice(&x[row * c + start..][..count]))
-            });
+            by_dtype!(x.dtype, E => take_columns(x.of::<E>(), c, start, count, y.of_mut()));
             Ok(())
         });
         Ok(handle)

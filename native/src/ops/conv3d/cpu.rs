@@ -3,6 +3,7 @@
 
 use super::choice::{Direction, Way, way};
 use super::kernels::by_operand;
+use super::winograd::Parts;
 use super::{Shape, Up, direct, few, rounded, up, weight, winograd};
 use crate::element::Element;
 use crate::grid::Grid;
@@ -11,7 +12,7 @@ use crate::grid::Grid;
 pub fn forward<E: Element>(s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
     match way::<E>(s, grid, Direction::Forward) {
         Way::Few => by_operand!(E, O => few::forward::<E, O>(s, grid, x, w, bias, y)),
-        Way::Winograd(path) => winograd::forward(path, s, grid, x, w, bias, y),
+        Way::Winograd(path) => winograd::forward(path, s, grid, Parts::one(x, s.c_in), w, bias, y),
         Way::Rounded(path) => rounded::forward(path, s, grid, x, w, bias, y),
         Way::Direct => by_operand!(E, O => direct::forward::<E, O>(s, grid, x, w, bias, y)),
     }
@@ -21,7 +22,7 @@ pub fn forward<E: Element>(s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Opt
 pub fn grad_input<E: Element>(s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
     match way::<E>(s, grid, Direction::GradInput) {
         Way::Few => by_operand!(E, O => few::grad_input::<E, O>(s, grid, dy, w, dx)),
-        Way::Winograd(path) => winograd::grad_input(path, s, grid, false, dy, w, dx),
+        Way::Winograd(path) => winograd::grad_input(path, s, grid, false, dy, w, Parts::one_mut(dx, s.c_in)),
         Way::Rounded(path) => rounded::grad_input(path, s, grid, dy, w, dx),
         Way::Direct => by_operand!(E, O => direct::grad_input::<E, O>(s, grid, dy, w, dx)),
     }
@@ -31,7 +32,7 @@ pub fn grad_input<E: Element>(s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &
 pub fn grad_weight<E: Element>(s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
     match way::<E>(s, grid, Direction::GradWeight) {
         Way::Few => by_operand!(E, O => few::grad_weight::<E, O>(s, grid, x, dy, dw)),
-        Way::Winograd(path) => winograd::grad_weight(path, s, grid, x, dy, dw),
+        Way::Winograd(path) => winograd::grad_weight(path, s, grid, Parts::one(x, s.c_in), dy, dw),
         Way::Rounded(path) => rounded::grad_weight(path, s, grid, x, dy, dw),
         Way::Direct => by_operand!(E, O => weight::grad_weight::<E, O>(s, grid, x, dy, dw)),
     }

@@ -13,7 +13,7 @@
 
 use super::choice::{Direction, Way, way};
 use super::weight::add_rows;
-use super::winograd::{self, Path};
+use super::winograd::{self, Parts, Path};
 use super::{Shape, parse};
 use crate::element::Element;
 use crate::grid::Grid;
@@ -154,7 +154,8 @@ exports! {
         let (dx, handle) = tensor::make_as(s.input_len(&grid), dy.dtype);
         queue::enqueue(move || {
             by_dtype!(dy.dtype, E => {
-                winograd::grad_input(path, &s, &grid, true, dy.of::<E>(), weight.values(), dx.of_mut())
+                let dx = Parts::one_mut(dx.of_mut(), s.c_in);
+                winograd::grad_input(path, &s, &grid, true, dy.of::<E>(), weight.values(), dx)
             });
             Ok(())
         });

@@ -18,6 +18,7 @@ pub mod few;
 pub mod filled;
 pub mod gather;
 pub mod isa;
+pub mod joined;
 pub mod kernels;
 pub mod launch;
 pub mod portable;

@@ -5,7 +5,7 @@
 //! f32 4.2, 3.4, 3.2 and 2.4, 2.3, 2.2; bf16 pairs 3.5, 2.5, 2.6 and 1.8, 1.6, 1.5. On 3^3 the two are equal.
 
 use super::Shape;
-use super::winograd::{self, Path};
+use super::winograd::{self, Parts, Path};
 use crate::element::Element;
 use crate::grid::Grid;
 use crate::memory::Scratch;
@@ -53,18 +53,19 @@ fn cut<E: Element>(s: &Shape, y: &mut [E], c: usize, compute: impl FnOnce(&Shape
 /// y = conv(x) + bias.
 pub fn forward<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
     let x = grown(s, x, s.c_in);
-    cut(s, y, s.c_out, |even, y| winograd::forward(path, even, grid, &x, w, bias, y));
+    cut(s, y, s.c_out, |even, y| winograd::forward(path, even, grid, Parts::one(&x, s.c_in), w, bias, y));
 }
 
 /// dx from dy.
 pub fn grad_input<E: Element>(path: Path, s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
     let dy = grown(s, dy, s.c_out);
-    cut(s, dx, s.c_in, |even, dx| winograd::grad_input(path, even, grid, false, &dy, w, dx));
+    cut(s, dx, s.c_in, |even, dx| winograd::grad_input(path, even, grid, false, &dy, w, Parts::one_mut(dx, s.c_in)));
 }
 
 /// dw from x and dy.
 pub fn grad_weight<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
-    winograd::grad_weight(path, &even(s), grid, &grown(s, x, s.c_in), &grown(s, dy, s.c_out), dw);
+    let (x, dy) = (grown(s, x, s.c_in), grown(s, dy, s.c_out));
+    winograd::grad_weight(path, &even(s), grid, Parts::one(&x, s.c_in), &dy, dw);
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@
 //! transformed input four times smaller and costs nothing, since each row of B^T has two terms.
 
 use super::product::{PANEL, ROWS, product};
-use super::tiles::{Ahead, TileRow, Tiles, claim, soon};
-use super::transform::{Place, input_row, outputs, taps};
+use super::tiles::{Ahead, Parts, TileRow, Tiles, claim, soon};
+use super::transform::{Place, input, outputs, taps};
 use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
 use crate::memory::Scratch;
@@ -127,8 +127,8 @@ unsafe fn transform<V: Vector>(from: *const f32, stride: usize, n: usize, flip: 
 /// y = conv(x) + bias on tile rows `index * rows ..` of the block list.
 pub struct Forward<'a, E> {
     pub tiles: Tiles<'a>,
-    pub x: *const E,
-    pub y: *mut E,
+    pub x: Parts<*const E>,
+    pub y: Parts<*mut E>,
     pub c_in: usize,
     pub c_out: usize,
     /// From `Weights`.
@@ -165,7 +165,7 @@ impl<E: Element> Kernel for Forward<'_, E> {
         let products = at.wrapping_add(16 * matrix);
         let sums = products.wrapping_add(16 * ROWS * PANEL);
         let calls = 64 * panels * tiles.div_ceil(ROWS);
-        let row = self.tiles.side[2] * self.c_in;
+        let row = (self.tiles.side[2], self.x.c);
         let mut ahead = Ahead::new(&self.group_rows(index + 1), &[0, 1, 2, 3], row, self.zeros.as_ptr(), calls);
         let group = Group { input: Place { at, matrix, tile, tiles_share: false }, products, sums, tiles };
         unsafe {
@@ -181,15 +181,17 @@ impl<E: Element> Forward<'_, E> {
     /// Tile rows of one group; none past the last.
     fn group_rows(&self, index: usize) -> Vec<TileRow<E>> {
         (index * self.rows..((index + 1) * self.rows).min(self.tiles.rows()))
-            .map(|r| self.tiles.row(self.x, self.c_in, self.zeros.as_ptr(), r))
+            .map(|r| self.tiles.row(&self.x, self.zeros.as_ptr(), r))
             .collect()
     }
 
-    /// Voxels along x, values between rows and between planes of y.
+    /// Where y has a channel of a voxel, values between its voxels, rows and planes there, and channels that follow.
     #[inline(always)]
-    fn output_strides(&self) -> (usize, usize, usize) {
+    fn output(&self, voxel: usize, channel: usize) -> (*mut E, [usize; 3], usize) {
         let [_, sy, sx] = self.tiles.side;
-        (self.c_out, sx * self.c_out, sy * sx * self.c_out)
+        let (part, first) = self.y.find(channel);
+        let c = self.y.c[part];
+        (self.y.of[part].wrapping_add(voxel * c + first), [c, sx * c, sy * sx * c], c - first)
     }
 
     /// z index `Z` of one group.
@@ -201,21 +203,17 @@ impl<E: Element> Forward<'_, E> {
         ahead: &mut Ahead,
     ) {
         let per_row = self.tiles.per_row();
-        let input = group.input;
+        let place = group.input;
         let panels = self.c_out.div_ceil(PANEL);
         let depth = self.c_in.div_ceil(O::PER_WORD);
-        let (_, sy, sz) = self.output_strides();
+        // Channels whose output is one cache line.
+        let line = if self.y.c[0].is_multiple_of(PANEL) { 64 / size_of::<E>() } else { 16 };
         unsafe {
             for (i, row) in rows.iter().enumerate() {
                 let tiles = i * per_row..(i + 1) * per_row;
                 for c in (0..self.c_in).step_by(V::LANES) {
-                    let n = self.c_in - c;
-                    let to = Place { at: input.at.add(c / O::PER_WORD), ..input };
-                    if n >= V::LANES {
-                        input_row::<V, O, E, Z, true>(&row.rows, (c, n), self.c_in, tiles.clone(), to);
-                    } else {
-                        input_row::<V, O, E, Z, false>(&row.rows, (c, n), self.c_in, tiles.clone(), to);
-                    }
+                    let to = Place { at: place.at.add(c / O::PER_WORD), ..place };
+                    input::<V, O, E, Z>(row, &self.x, c, tiles.clone(), to);
                 }
             }
             for panel in 0..panels {
@@ -229,15 +227,15 @@ impl<E: Element> Forward<'_, E> {
                         let tile = first + m / 2;
                         if Z >= 2 && tile < group.tiles {
                             let voxel = rows[tile / per_row].voxel + 2 * (tile % per_row);
-                            let at = voxel * self.c_out + panel * PANEL + (Z - 2) * sz + m % 2 * sy;
-                            for x in 0..2 {
-                                let to = self.y.add(at + x * self.c_out) as *const f32;
-                                (0..columns * size_of::<E>()).step_by(64).for_each(|b| claim(to.byte_add(b)));
+                            for j in (0..columns).step_by(line) {
+                                let (to, [sx, sy, sz], _) = self.output(voxel, panel * PANEL + j);
+                                let to = to.add((Z - 2) * sz + m % 2 * sy);
+                                (0..2).for_each(|x| claim(to.add(x * sx) as *const f32));
                             }
                         }
                         product::<V, O, false>(
-                            input.at.add(m * input.matrix + first * input.tile),
-                            (input.tile, 1),
+                            place.at.add(m * place.matrix + first * place.tile),
+                            (place.tile, 1),
                             depth,
                             weights.add(m * matrix),
                             group.products.add(m * ROWS * PANEL),
@@ -249,9 +247,7 @@ impl<E: Element> Forward<'_, E> {
                         self.finish::<V, Z>(
                             group.products.add((tile - first) * PANEL),
                             group.sums.add((panel * group.tiles + tile) * 8 * PANEL),
-                            self.bias.as_ptr().add(panel * PANEL),
-                            self.y.add(voxel * self.c_out + panel * PANEL),
-                            columns,
+                            (voxel, panel * PANEL, columns),
                         );
                     }
                 }
@@ -265,11 +261,8 @@ impl<E: Element> Forward<'_, E> {
         &self,
         products: *const f32,
         sums: *mut f32,
-        bias: *const f32,
-        y: *mut E,
-        columns: usize,
+        (voxel, channel, columns): (usize, usize, usize),
     ) {
-        let (sx, sy, sz) = self.output_strides();
         for j in (0..columns).step_by(V::LANES) {
             unsafe {
                 let mut half = [[V::splat(0.0); 4]; 2]; // [x][y of the tile]
@@ -281,12 +274,13 @@ impl<E: Element> Forward<'_, E> {
                     let q = outputs(m);
                     (half[0][v], half[1][v]) = (q[0], q[1]);
                 }
-                let bias = V::load(bias.add(j));
+                let bias = V::load(self.bias.as_ptr().add(channel + j));
+                let (y, [sx, sy, sz], n) = self.output(voxel, channel + j);
                 for x in 0..2 {
                     let q = outputs(half[x]);
                     for v in 0..2 {
                         let (low, high) = (sums.add((v * 2 + x) * PANEL + j), sums.add((4 + v * 2 + x) * PANEL + j));
-                        let to = y.add(v * sy + x * sx + j);
+                        let to = y.add(v * sy + x * sx);
                         match Z {
                             0 => q[v].add(bias).store(low),
                             1 => {
@@ -294,10 +288,10 @@ impl<E: Element> Forward<'_, E> {
                                 q[v].add(bias).store(high);
                             }
                             2 => {
-                                store(V::load(low).add(q[v]), to, columns - j);
+                                store(V::load(low).add(q[v]), to, n);
                                 V::load(high).sub(q[v]).store(high);
                             }
-                            _ => store(V::load(high).sub(q[v]), to.add(sz), columns - j),
+                            _ => store(V::load(high).sub(q[v]), to.add(sz), n),
                         }
                     }
                 }

@@ -9,8 +9,8 @@
 
 use super::forward::Given;
 use super::product::{PANEL, ROWS, product};
-use super::tiles::Tiles;
-use super::transform::{Place, input_row, outputs};
+use super::tiles::{Parts, Tiles};
+use super::transform::{Place, input, outputs};
 use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
 use crate::memory::Scratch;
@@ -36,8 +36,7 @@ pub fn input_len(tiles: usize, c_in: usize, operands: Operands) -> usize {
 /// B^T d of all tiles; item `index` is (tile row, z index), the z index counting fastest.
 pub struct Input<'a, E> {
     pub tiles: Tiles<'a>,
-    pub x: *const E,
-    pub c_in: usize,
+    pub x: Parts<*const E>,
     pub zeros: &'a [E],
     pub to: *mut f32,
 }
@@ -60,21 +59,14 @@ impl<E: Element> Kernel for Input<'_, E> {
 impl<E: Element> Input<'_, E> {
     #[inline(always)]
     unsafe fn row<V: Vector, O: Operand<V>, const Z: usize>(&self, index: usize) {
-        let (c_in, per_row) = (self.c_in, self.tiles.per_row());
+        let per_row = self.tiles.per_row();
         let matrix = matrix_len(self.tiles.count());
-        let row = self.tiles.row(self.x, c_in, self.zeros.as_ptr(), index);
-        for c in (0..c_in).step_by(V::LANES) {
+        let row = self.tiles.row(&self.x, self.zeros.as_ptr(), index);
+        for c in (0..self.x.channels()).step_by(V::LANES) {
             let word = c / O::PER_WORD;
             let at = self.to.wrapping_add((word / STRIP * 64 + Z * 16) * matrix + word % STRIP);
             let to = Place { at, matrix, tile: STRIP, tiles_share: false };
-            let (tiles, n) = (index * per_row..(index + 1) * per_row, c_in - c);
-            unsafe {
-                if n >= V::LANES {
-                    input_row::<V, O, E, Z, true>(&row.rows, (c, n), c_in, tiles, to);
-                } else {
-                    input_row::<V, O, E, Z, false>(&row.rows, (c, n), c_in, tiles, to);
-                }
-            }
+            unsafe { input::<V, O, E, Z>(&row, &self.x, c, index * per_row..(index + 1) * per_row, to) };
         }
     }
 }
@@ -87,7 +79,7 @@ pub struct Panel<'a, E> {
     pub given: Given<'a>,
     /// One value per output channel, zero padded to whole panels.
     pub bias: &'a [f32],
-    pub y: *mut E,
+    pub y: Parts<*mut E>,
 }
 unsafe impl<E> Sync for Panel<'_, E> {}
 
@@ -128,22 +120,29 @@ impl<E: Element> Kernel for Panel<'_, E> {
             let per_row = self.tiles.per_row();
             for t in 0..self.tiles.count() {
                 let voxel = self.tiles.voxel(t / per_row) + 2 * (t % per_row);
-                self.finish::<V>(sums.add(t * PANEL), sums_len, voxel * c_out + index * PANEL, columns);
+                self.finish::<V>(sums.add(t * PANEL), sums_len, voxel, (index * PANEL, columns));
             }
         }
     }
 }
 
 impl<E: Element> Panel<'_, E> {
-    /// A^T of one tile along the three axes, from sums `matrix` values apart to y from value `at` on.
+    /// A^T of one tile along the three axes, from sums `matrix` values apart to `columns` channels of y from `channel` on.
     #[inline(always)]
-    unsafe fn finish<V: Vector>(&self, sums: *const f32, matrix: usize, at: usize, columns: usize) {
+    unsafe fn finish<V: Vector>(
+        &self,
+        sums: *const f32,
+        matrix: usize,
+        voxel: usize,
+        (channel, columns): (usize, usize),
+    ) {
         let [_, sy, sx] = self.tiles.side;
-        let c_out = self.given.c_out;
         for j in (0..columns).step_by(V::LANES) {
             unsafe {
                 let load = |m: usize| V::load(sums.add(m * matrix + j));
-                let bias = V::load(self.bias.as_ptr().add(at % c_out + j));
+                let bias = V::load(self.bias.as_ptr().add(channel + j));
+                let (part, first) = self.y.find(channel + j);
+                let (y, c) = (self.y.of[part].add(first), self.y.c[part]);
                 let mut planes = [[V::splat(0.0); 4]; 4]; // [y x][z]
                 for z in 0..4 {
                     let mut half = [[V::splat(0.0); 4]; 2]; // [x][y of the tile]
@@ -159,8 +158,8 @@ impl<E: Element> Panel<'_, E> {
                 }
                 for (yx, planes) in planes.iter().enumerate() {
                     for (z, value) in outputs(*planes).into_iter().enumerate() {
-                        let voxel = (z * sy + yx / 2) * sx + yx % 2;
-                        store(value.add(bias), self.y.add(at + voxel * c_out + j), columns - j);
+                        let voxel = voxel + (z * sy + yx / 2) * sx + yx % 2;
+                        store(value.add(bias), y.add(voxel * c), c - first);
                     }
                 }
             }

@@ -47,6 +47,7 @@ use crate::grid::Grid;
 use crate::memory::Scratch;
 use forward::Given;
 use rayon::prelude::*;
+pub use tiles::Parts;
 use tiles::Tiles;
 pub use vector::{Operands, Path};
 
@@ -56,32 +57,48 @@ pub fn applies(s: &Shape) -> bool {
 }
 
 /// y = conv(x) + bias.
-pub fn forward<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
+pub fn forward<E: Element>(
+    path: Path,
+    s: &Shape,
+    grid: &Grid,
+    x: Parts<&[E]>,
+    w: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [E],
+) {
     assert!(w.len() == s.weight_len());
     let weights = Given { w, c_in: s.c_in, c_out: s.c_out, stride: (27, s.c_in * 27), flip: false };
-    run(path, Tiles { grid, side: s.side, volumes: false }, x, &weights, bias, y);
+    run(path, Tiles { grid, side: s.side, volumes: false }, x, &weights, bias, Parts::one_mut(y, s.c_out));
 }
 
 /// dx from dy: the forward sum with swapped channels and mirrored taps. `volumes`: dy lies in whole volumes, of which
 /// only the blocks of the grid get a gradient.
-pub fn grad_input<E: Element>(path: Path, s: &Shape, grid: &Grid, volumes: bool, dy: &[E], w: &[f32], dx: &mut [E]) {
+pub fn grad_input<E: Element>(
+    path: Path,
+    s: &Shape,
+    grid: &Grid,
+    volumes: bool,
+    dy: &[E],
+    w: &[f32],
+    dx: Parts<&mut [E]>,
+) {
     assert!(w.len() == s.weight_len());
     let weights = Given { w, c_in: s.c_out, c_out: s.c_in, stride: (s.c_in * 27, 27), flip: true };
-    run(path, Tiles { grid, side: s.side, volumes }, dy, &weights, None, dx);
+    run(path, Tiles { grid, side: s.side, volumes }, Parts::one(dy, s.c_out), &weights, None, dx);
 }
 
-fn run<E: Element>(path: Path, tiles: Tiles, x: &[E], given: &Given, bias: Option<&[f32]>, y: &mut [E]) {
+fn run<E: Element>(path: Path, tiles: Tiles, x: Parts<&[E]>, given: &Given, bias: Option<&[f32]>, y: Parts<&mut [E]>) {
     let &Given { c_in, c_out, .. } = given;
-    assert!(x.len() == tiles.input_voxels() * c_in && y.len() == tiles.count() * 8 * c_out);
+    assert!(x.channels() == c_in && y.channels() == c_out);
+    let (x, y) = (x.at(tiles.input_voxels()), y.at_mut(tiles.count() * 8));
     let mut padded = vec![0f32; c_out.next_multiple_of(product::PANEL)];
     if let Some(bias) = bias {
         padded[..c_out].copy_from_slice(bias);
     }
     let zeros = Scratch::<E>::zeros(tiles.side[2] * c_in);
-    let (x, y) = (x.as_ptr(), y.as_mut_ptr());
     if tiles.count() <= forward_few::TILES && c_out > product::PANEL {
         let mut memory = Scratch::<f32>::new(forward_few::input_len(tiles.count(), c_in, path.operands));
-        let input = forward_few::Input { tiles, x, c_in, zeros: &zeros, to: memory.as_mut_ptr() };
+        let input = forward_few::Input { tiles, x, zeros: &zeros, to: memory.as_mut_ptr() };
         (0..4 * tiles.rows()).into_par_iter().for_each(|index| vector::dispatch(&input, path, index));
         let work = forward_few::Panel { tiles, input: memory.as_ptr(), given: *given, bias: &padded, y };
         let panels = c_out.div_ceil(product::PANEL);
@@ -105,7 +122,7 @@ fn forward_rows(tiles: &Tiles, c_in: usize) -> usize {
 }
 
 /// dw from x and dy. The order of the sums depends on the shape only.
-pub fn grad_weight<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
+pub fn grad_weight<E: Element>(path: Path, s: &Shape, grid: &Grid, x: Parts<&[E]>, dy: &[E], dw: &mut [f32]) {
     assert!(dw.len() == s.weight_len());
     let to =
         weight::Gradient { dw: dw.as_mut_ptr(), c_in: s.c_in, c_out: s.c_out, stride: (27, s.c_in * 27), flip: false };
@@ -118,13 +135,14 @@ pub fn grad_weight_in_volumes<E: Element>(path: Path, s: &Shape, grid: &Grid, x:
     assert!(dw.len() == s.weight_len());
     let to =
         weight::Gradient { dw: dw.as_mut_ptr(), c_in: s.c_out, c_out: s.c_in, stride: (s.c_in * 27, 27), flip: true };
-    sum_weight(path, Tiles { grid, side: s.side, volumes: true }, dy, x, to);
+    sum_weight(path, Tiles { grid, side: s.side, volumes: true }, Parts::one(dy, s.c_out), x, to);
 }
 
 /// The sums over all tiles of the transformed x and dy.
-fn sum_weight<E: Element>(path: Path, tiles: Tiles, x: &[E], dy: &[E], to: weight::Gradient) {
+fn sum_weight<E: Element>(path: Path, tiles: Tiles, x: Parts<&[E]>, dy: &[E], to: weight::Gradient) {
     let weight::Gradient { c_in, c_out, .. } = to;
-    assert!(x.len() == tiles.input_voxels() * c_in && dy.len() == tiles.count() * 8 * c_out);
+    assert!(x.channels() == c_in && dy.len() == tiles.count() * 8 * c_out);
+    let x = x.at(tiles.input_voxels());
     if tiles.count() == 0 {
         return unsafe { std::ptr::write_bytes(to.dw, 0, c_in * c_out * 27) };
     }
@@ -135,7 +153,7 @@ fn sum_weight<E: Element>(path: Path, tiles: Tiles, x: &[E], dy: &[E], to: weigh
         let spread = weight_few::Spread { tiles, dy: dy.as_ptr(), c_out, to: memory.as_mut_ptr() };
         let planes = 4 * c_out.div_ceil(product::PANEL);
         (0..planes).into_par_iter().for_each(|index| vector::dispatch(&spread, path, index));
-        let strip = weight_few::Strip { tiles, x: x.as_ptr(), zeros: &zeros, dy: memory.as_ptr(), to };
+        let strip = weight_few::Strip { tiles, x, zeros: &zeros, dy: memory.as_ptr(), to };
         let strips = c_in.div_ceil(weight_few::STRIP);
         return (0..strips).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&strip, path, index));
     }
@@ -148,7 +166,7 @@ fn sum_weight<E: Element>(path: Path, tiles: Tiles, x: &[E], dy: &[E], to: weigh
     let len = stretches * weight::sums_len(c_in, c_out);
     let mut memory = Scratch::<f32>::new(len);
     let at = memory.as_mut_ptr();
-    let (x, dy) = (x.as_ptr(), dy.as_ptr());
+    let dy = dy.as_ptr();
     let panels = c_out.div_ceil(product::PANEL);
     let threads = rayon::current_num_threads();
     let together = weight::sums_len(c_in, c_out) <= weight::TOGETHER && stretches >= threads;
@@ -167,7 +185,7 @@ fn sum_weight<E: Element>(path: Path, tiles: Tiles, x: &[E], dy: &[E], to: weigh
 #[cfg(test)]
 mod tests {
     use super::super::{Shape, isa, reference};
-    use super::{Operands, Path};
+    use super::{Operands, Parts, Path};
     use crate::element::{Dtype, Element};
     use crate::grid::Grid;
 
@@ -208,15 +226,15 @@ mod tests {
             assert!(e < most, "{what} {side:?} {c_in} -> {c_out} {:?} {path:?}: relative RMS error {e:e}", E::DTYPE);
         };
         let (mut y, mut want) = (stored(n * c_out, 5), vec![0.0; n * c_out]);
-        super::forward(path, &s, grid, &x, &w, Some(&b), &mut y);
+        super::forward(path, &s, grid, Parts::one(&x, c_in), &w, Some(&b), &mut y);
         reference::forward(&s, grid, &wide(&x), &w, Some(&b), &mut want);
         check("forward", &wide(&y), &want, data);
         let (mut dx, mut want) = (stored(n * c_in, 5), vec![0.0; n * c_in]);
-        super::grad_input(path, &s, grid, false, &dy, &w, &mut dx);
+        super::grad_input(path, &s, grid, false, &dy, &w, Parts::one_mut(&mut dx, c_in));
         reference::grad_input(&s, grid, &wide(&dy), &w, &mut want);
         check("data gradient", &wide(&dx), &want, data);
         let (mut dw, mut want) = (vec![9.0; w.len()], vec![0.0; w.len()]);
-        super::grad_weight(path, &s, grid, &x, &dy, &mut dw);
+        super::grad_weight(path, &s, grid, Parts::one(&x, c_in), &dy, &mut dw);
         reference::grad_weight(&s, grid, &wide(&x), &wide(&dy), &mut want);
         check("weight gradient", &dw, &want, weight);
     }
@@ -267,8 +285,8 @@ mod tests {
             let run = |threads: usize| {
                 let (mut y, mut dw) = (vec![0.0; n * s.c_out], vec![0.0; w.len()]);
                 rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-                    super::forward(path, &s, &grid, &x, &w, None, &mut y);
-                    super::grad_weight(path, &s, &grid, &x, &dy, &mut dw);
+                    super::forward(path, &s, &grid, Parts::one(&x, c_in), &w, None, &mut y);
+                    super::grad_weight(path, &s, &grid, Parts::one(&x, c_in), &dy, &mut dw);
                 });
                 (y, dw)
             };

@@ -13,9 +13,57 @@ pub struct Row<E> {
     pub right: *const E,
 }
 
-/// The 4 x 4 input rows [z][y] of a tile row, and its first output voxel.
+/// A tensor `[voxel][c]`, or two that lie joined on channels; the first of two has a multiple of 16, so that no vector holds
+/// channels of both.
+#[derive(Clone, Copy)]
+pub struct Parts<T> {
+    pub of: [T; 2],
+    /// Channels of each; the second of one tensor has none.
+    pub c: [usize; 2],
+}
+
+impl<T> Parts<T> {
+    /// Channels of both.
+    pub fn channels(&self) -> usize {
+        self.c[0] + self.c[1]
+    }
+    /// Which part a channel lies in, and its place there.
+    #[inline(always)]
+    pub fn find(&self, channel: usize) -> (usize, usize) {
+        let second = channel >= self.c[0];
+        (second as usize, if second { channel - self.c[0] } else { channel })
+    }
+}
+
+impl<'a, E> Parts<&'a [E]> {
+    pub fn one(x: &'a [E], c: usize) -> Self {
+        Parts { of: [x, &[]], c: [c, 0] }
+    }
+    /// Where they lie, checked to hold `voxels` voxels.
+    pub fn at(&self, voxels: usize) -> Parts<*const E> {
+        assert!(
+            (0..2).all(|p| self.of[p].len() == voxels * self.c[p]) && (self.c[1] == 0 || self.c[0].is_multiple_of(16))
+        );
+        Parts { of: self.of.map(|x| x.as_ptr()), c: self.c }
+    }
+}
+
+impl<'a, E> Parts<&'a mut [E]> {
+    pub fn one_mut(y: &'a mut [E], c: usize) -> Self {
+        Parts { of: [y, &mut []], c: [c, 0] }
+    }
+    /// As `at`, for writing.
+    pub fn at_mut(self, voxels: usize) -> Parts<*mut E> {
+        assert!(
+            (0..2).all(|p| self.of[p].len() == voxels * self.c[p]) && (self.c[1] == 0 || self.c[0].is_multiple_of(16))
+        );
+        Parts { of: self.of.map(|y| y.as_mut_ptr()), c: self.c }
+    }
+}
+
+/// The 4 x 4 input rows [z][y] of a tile row in each part, and its first output voxel.
 pub struct TileRow<E> {
-    pub rows: [[Row<E>; 4]; 4],
+    pub rows: [[[Row<E>; 4]; 4]; 2],
     pub voxel: usize,
 }
 
@@ -56,8 +104,14 @@ impl Tiles<'_> {
         let (ty, tz, block) = (index % (sy / 2), index / (sy / 2) % (sz / 2), index / (sy / 2) / (sz / 2));
         ((block * sz + 2 * tz) * sy + 2 * ty) * sx
     }
-    /// Tile row `index` of a tensor with `c` channels; `zeros` holds a row of zeros.
-    pub fn row<E: Element>(&self, x: *const E, c: usize, zeros: *const E, index: usize) -> TileRow<E> {
+    /// Tile row `index`; `zeros` holds a row of zeros.
+    pub fn row<E: Element>(&self, x: &Parts<*const E>, zeros: *const E, index: usize) -> TileRow<E> {
+        let absent = [[Row { left: zeros, own: zeros, right: zeros }; 4]; 4];
+        let rows = [0, 1].map(|p| if x.c[p] > 0 { self.rows_of(x.of[p], x.c[p], zeros, index) } else { absent });
+        TileRow { rows, voxel: self.voxel(index) }
+    }
+    /// The same of one tensor with `c` channels.
+    fn rows_of<E: Element>(&self, x: *const E, c: usize, zeros: *const E, index: usize) -> [[Row<E>; 4]; 4] {
         let [sz, sy, sx] = self.side;
         let (ty, tz, block) = (index % (sy / 2), index / (sy / 2) % (sz / 2), index / (sy / 2) / (sz / 2));
         let at = |voxel: usize| x.wrapping_add(voxel * c);
@@ -81,8 +135,7 @@ impl Tiles<'_> {
             Row { left, own: at(own), right: if x + sx < vx { at(own + sx) } else { zeros } }
         };
         let row = |i: usize, j: usize| if self.volumes { in_volumes(i, j) } else { in_blocks(i, j) };
-        let rows = std::array::from_fn(|i| std::array::from_fn(|j| row(i, j)));
-        TileRow { rows, voxel: self.voxel(index) }
+        std::array::from_fn(|i| std::array::from_fn(|j| row(i, j)))
     }
 }
 
@@ -105,11 +158,21 @@ pub struct Ahead {
 
 impl Ahead {
     /// Planes `z` of `rows` but for their outer y rows, which neighbouring tile rows bring, spread over `calls` of `fetch`.
-    pub fn new<E>(rows: &[TileRow<E>], z: &[usize], values: usize, zeros: *const E, calls: usize) -> Ahead {
+    /// A row has `voxels` voxels of `c` channels in each part.
+    pub fn new<E>(
+        rows: &[TileRow<E>],
+        z: &[usize],
+        (voxels, c): (usize, [usize; 2]),
+        zeros: *const E,
+        calls: usize,
+    ) -> Ahead {
         let mut lines = Vec::new();
-        let planes = rows.iter().flat_map(|r| z.iter().map(|&z| &r.rows[z]));
-        for row in planes.flat_map(|plane| &plane[1..3]).filter(|row| row.own != zeros) {
-            lines.extend((0..values * size_of::<E>()).step_by(64).map(|b| (row.own as *const u8).wrapping_add(b)));
+        let planes = rows.iter().flat_map(|r| z.iter().flat_map(|&z| [0, 1].map(|p| (&r.rows[p][z], c[p]))));
+        for (plane, c) in planes {
+            for row in plane[1..3].iter().filter(|row| row.own != zeros) {
+                let bytes = voxels * c * size_of::<E>();
+                lines.extend((0..bytes).step_by(64).map(|b| (row.own as *const u8).wrapping_add(b)));
+            }
         }
         Ahead { lines, next: 0, calls: calls.max(1) }
     }

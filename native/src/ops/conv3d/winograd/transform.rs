@@ -5,7 +5,7 @@
 //! The gradient of the taps is the transpose: dg = G^T [(A dy) . (B^T d)]. The last row of A, -1, is taken as 1 here
 //! and put right by `taps_back`. (Lavin and Gray 2016, section 4.1, in three dimensions.)
 
-use super::tiles::Row;
+use super::tiles::{Parts, Row, TileRow};
 use super::vector::{Operand, Vector, load};
 use crate::element::Element;
 
@@ -87,10 +87,30 @@ impl Place {
     }
 }
 
-/// B^T d of one tile row for z index `Z` and one vector of channels, as tiles `tiles` of `to`. Neighbouring tiles share two columns, and a result
+/// B^T d of one tile row for z index `Z` and the vector of channels that begins with `channel`, as tiles `tiles` of `to`.
+#[inline(always)]
+pub unsafe fn input<V: Vector, O: Operand<V>, E: Element, const Z: usize>(
+    row: &TileRow<E>,
+    x: &Parts<*const E>,
+    channel: usize,
+    tiles: std::ops::Range<usize>,
+    to: Place,
+) {
+    let (part, first) = x.find(channel);
+    let (rows, c) = (&row.rows[part], x.c[part]);
+    unsafe {
+        if c - first >= V::LANES {
+            input_row::<V, O, E, Z, true>(rows, (first, c - first), c, tiles, to);
+        } else {
+            input_row::<V, O, E, Z, false>(rows, (first, c - first), c, tiles, to);
+        }
+    }
+}
+
+/// The same in rows of `c` channels, of which `n` are left from `first` on. Neighbouring tiles share two columns, and a result
 /// leaves as soon as its columns are there, so that three columns are alive at most.
 #[inline(always)]
-pub unsafe fn input_row<V: Vector, O: Operand<V>, E: Element, const Z: usize, const WHOLE: bool>(
+unsafe fn input_row<V: Vector, O: Operand<V>, E: Element, const Z: usize, const WHOLE: bool>(
     rows: &[[Row<E>; 4]; 4],
     (first, n): (usize, usize),
     c: usize,

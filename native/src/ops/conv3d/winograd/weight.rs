@@ -6,8 +6,8 @@
 
 use super::product::{PANEL, ROWS, product};
 use super::taps::{self, TAPS};
-use super::tiles::{Ahead, TileRow, Tiles, soon};
-use super::transform::{PLANES, Place, gradient_row, input_row, taps_back};
+use super::tiles::{Ahead, Parts, TileRow, Tiles, soon};
+use super::transform::{PLANES, Place, gradient_row, input, taps_back};
 use super::vector::{Kernel, Operand, Vector};
 use crate::element::Element;
 use crate::memory::Scratch;
@@ -28,7 +28,7 @@ pub fn sums_len(c_in: usize, c_out: usize) -> usize {
 /// index, which counts fastest.
 pub struct Sums<'a, E> {
     pub tiles: Tiles<'a>,
-    pub x: *const E,
+    pub x: Parts<*const E>,
     pub dy: *const E,
     pub c_in: usize,
     pub c_out: usize,
@@ -72,7 +72,7 @@ impl<E: Element> Kernel for Sums<'_, E> {
         let (begin, end) = (stretch * self.stretch, ((stretch + 1) * self.stretch).min(self.tiles.rows()));
         let group_rows = |first: usize| -> Vec<TileRow<E>> {
             let rows = first..end.min(first + self.rows);
-            rows.map(|r| self.tiles.row(self.x, self.c_in, self.zeros.as_ptr(), r)).collect()
+            rows.map(|r| self.tiles.row(&self.x, self.zeros.as_ptr(), r)).collect()
         };
         let per_z = sums_len(self.c_in, self.c_out) / 4;
         for first in (begin..end).step_by(self.rows) {
@@ -87,8 +87,8 @@ impl<E: Element> Kernel for Sums<'_, E> {
                     (true, _) => &[3],
                     (false, z) => &[PLANES[z].0, PLANES[z].1],
                 };
-                let values = self.tiles.side[2] * self.c_in;
-                let mut ahead = Ahead::new(&next, planes, values, self.zeros.as_ptr(), calls);
+                let row = (self.tiles.side[2], self.x.c);
+                let mut ahead = Ahead::new(&next, planes, row, self.zeros.as_ptr(), calls);
                 if !self.together || z == 2 {
                     for row in &next {
                         self.gradient_rows(row.voxel, &task.share, |from, n, values| {
@@ -139,12 +139,7 @@ impl<E: Element> Sums<'_, E> {
                 let tiles = i * per_row..(i + 1) * per_row;
                 for c in (0..c_in).step_by(V::LANES) {
                     let to = Place { at: x.at.add(c / 16 * most * 16 + c % 16), ..*x };
-                    let n = c_in - c;
-                    if n >= V::LANES {
-                        input_row::<V, O, E, Z, true>(&row.rows, (c, n), c_in, tiles.clone(), to);
-                    } else {
-                        input_row::<V, O, E, Z, false>(&row.rows, (c, n), c_in, tiles.clone(), to);
-                    }
+                    input::<V, O, E, Z>(row, &self.x, c, tiles.clone(), to);
                 }
                 for c in (share.start * PANEL..c_out.min(share.end * PANEL)).step_by(V::LANES) {
                     let to = Place { at: dy.at.add((c / PANEL - share.start) * most * PANEL + c % PANEL), ..*dy };

@@ -6,8 +6,8 @@
 //! 4.2, 3.9; 512 to 256, 1 of 12^3: 10.6, 7.1.
 
 use super::product::{PANEL, ROWS, product};
-use super::tiles::Tiles;
-use super::transform::{Place, gradient_row, input_row};
+use super::tiles::{Parts, Tiles};
+use super::transform::{Place, gradient_row, input};
 use super::vector::{Kernel, Operand, Operands, Vector};
 use super::weight::Gradient;
 use crate::element::Element;
@@ -80,7 +80,7 @@ impl<E: Element> Spread<'_, E> {
 /// dw of one strip of input channels.
 pub struct Strip<'a, E> {
     pub tiles: Tiles<'a>,
-    pub x: *const E,
+    pub x: Parts<*const E>,
     pub zeros: &'a [E],
     /// From `Spread`.
     pub dy: *const f32,
@@ -136,20 +136,13 @@ impl<E: Element> Strip<'_, E> {
         words: usize,
         at: *mut f32,
     ) {
-        let (c_in, per_row) = (self.to.c_in, self.tiles.per_row());
+        let per_row = self.tiles.per_row();
         for i in 0..self.tiles.rows() {
-            let row = self.tiles.row(self.x, c_in, self.zeros.as_ptr(), i);
+            let row = self.tiles.row(&self.x, self.zeros.as_ptr(), i);
             for c in (0..channels).step_by(V::LANES) {
                 let at = at.wrapping_add(c / 16 * words * 16 + c % 16);
                 let to = Place { at, matrix: STRIP * words + 16, tile: 16, tiles_share: true };
-                let (tiles, n) = (i * per_row..(i + 1) * per_row, channels - c);
-                unsafe {
-                    if n >= V::LANES {
-                        input_row::<V, O, E, Z, true>(&row.rows, (first + c, n), c_in, tiles, to);
-                    } else {
-                        input_row::<V, O, E, Z, false>(&row.rows, (first + c, n), c_in, tiles, to);
-                    }
-                }
+                unsafe { input::<V, O, E, Z>(&row, &self.x, first + c, i * per_row..(i + 1) * per_row, to) };
             }
         }
     }
