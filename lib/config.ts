@@ -12,6 +12,8 @@ export interface Flag {
   choices?: readonly string[];
   short?: string;
   access?: "read" | "write";
+  /** The path that is granted where the flag is not given. */
+  fallback?: string;
   min?: number;
   /** It may be given any number of times: its value is a list. */
   repeat?: boolean;
@@ -180,7 +182,9 @@ export function grants(command: Command, args: Arguments): Grants {
     const last = command.positionals.findIndex((q) => q.variadic);
     add((last >= 0 && i >= last ? command.positionals[last] : p)?.access, path);
   });
-  for (const [name, flag] of Object.entries(command.flags)) add(flag.access, args.flags[name]);
+  for (const [name, flag] of Object.entries(command.flags)) {
+    add(flag.access, args.flags[name] ?? flag.fallback);
+  }
   return { read, write };
 }
 

@@ -1,7 +1,20 @@
 /** Which device computes. */
-import { log } from "./config.ts";
+import { type Flag, log } from "./config.ts";
 import { UserError } from "./errors.ts";
-import { native } from "./native/library.ts";
+import { useCard } from "./gpu/kernels.ts";
+import { KERNELS, native } from "./native/library.ts";
+
+/** Flags of every script that may compute on a GPU. */
+export const deviceFlags = {
+  device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
+  kernels: {
+    type: "string",
+    access: "write",
+    fallback: KERNELS,
+    help:
+      "folder that keeps kernels compiled for a GPU that the library has none for (default native/target/kernels)",
+  },
+} satisfies Record<string, Flag>;
 
 /** What a GPU did since the last report. */
 export interface DeviceReport {
@@ -12,6 +25,8 @@ export interface DeviceReport {
   /** Tensors copied from and to the host. */
   uploads: number;
   downloads: number;
+  /** Tensors sent by the second stream while a step computed. */
+  ahead: number;
   /** Times that the host waited for the card. */
   waits: number;
   /** Graphs that stood for many launches. */
@@ -40,13 +55,14 @@ export function onCard(): boolean {
 
 /**
  * Turns the GPU on where --device asks for it. `auto` says in one line why the GPU is not used.
+ * @param kernels folder of --kernels
  * @returns the device that computes from now on
  * @throws UserError for `cuda` where there is no GPU that works
  */
-export function chooseDevice(wanted: string): "cpu" | "cuda" {
+export function chooseDevice(wanted: string, kernels = KERNELS): "cpu" | "cuda" {
   if (wanted === "cpu") return computing;
   try {
-    native().vx_device_use(true);
+    useCard(kernels);
   } catch (error) {
     const why = (error as Error).message;
     if (wanted === "cuda") throw new UserError(`--device cuda: ${why}; use --device cpu`);

@@ -2,8 +2,9 @@
 import { join } from "@std/path";
 import { architectures } from "../lib/arch/registry.ts";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
-import { chooseDevice, device } from "../lib/device.ts";
+import { chooseDevice, device, deviceFlags } from "../lib/device.ts";
 import { UsageError } from "../lib/errors.ts";
+import { gib, makeRoom } from "../lib/gpu/room.ts";
 import { type Task, tasks } from "../lib/eval/model.ts";
 import { memory } from "../lib/tensor.ts";
 import { writeWhole } from "../lib/train/checkpoint.ts";
@@ -63,7 +64,7 @@ export const command: Command = {
     },
     seed: { type: "integer", min: 0, default: 0, help: "of new weights and crops" },
     resume: { type: "boolean", help: "go on from the checkpoint that an interrupted fine-tuning left" },
-    device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
+    ...deviceFlags,
   },
 };
 
@@ -72,7 +73,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
   if (!flags.output) throw new UsageError("finetune: -o is missing; name the model folder to write");
   const task: Task = flags.task;
   const { dataset, info, from, splits, validation } = await planFinetuning(data, task, flags);
-  chooseDevice(flags.device);
+  chooseDevice(flags.device, flags.kernels);
   await Deno.mkdir(flags.output, { recursive: true });
   using _lock = await lockFolder(flags.output, "metrics.jsonl");
   const stand = await standOf(flags.output, info, flags.resume ?? false);
@@ -90,6 +91,8 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     }`,
   );
   await writeWhole(join(flags.output, "splits_final.json"), JSON.stringify(splits, null, 2) + "\n");
+  const { bytes: planned_memory_bytes, fixed } = await tuning.plan();
+  makeRoom({ bytes: planned_memory_bytes, fixed, batch: info.batch, least: 1 }, "lower --patch or --batch");
   const result = await finetune(tuning, flags.output, validation, stand);
   const parameters = tuning.model.parameters.count();
   tuning[Symbol.dispose]();
@@ -99,6 +102,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     );
   }
   const { tensors, peakBytes } = memory();
+  log(`memory: ${gib(peakBytes)} at the peak of the run`);
   writeLine({
     model: flags.output,
     steps: result.steps,
@@ -109,6 +113,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
     training_cases: info.train.length,
     ...(result.interrupted ? { interrupted: true } : {}),
     seconds: Number(((performance.now() - begin) / 1000).toFixed(2)),
+    planned_memory_bytes,
     peak_memory_bytes: peakBytes,
     live_tensors: tensors,
     device: device(),

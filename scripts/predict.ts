@@ -11,7 +11,7 @@ import { findInputs, type Input } from "../lib/eval/inputs.ts";
 import { openModel } from "../lib/eval/model.ts";
 import { argmax, probabilities, type Segmenter } from "../lib/eval/segmenter.ts";
 import { listedPaths } from "../lib/launch.ts";
-import { chooseDevice, device } from "../lib/device.ts";
+import { chooseDevice, device, deviceFlags } from "../lib/device.ts";
 import { cancel, memory } from "../lib/tensor.ts";
 import { writeWhole } from "../lib/train/checkpoint.ts";
 
@@ -38,7 +38,7 @@ export const command: Command = {
       choices: ["all", "none"],
       help: "segmentation: mean over the 8 mirrored copies, or one pass (8 times faster)",
     },
-    device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
+    ...deviceFlags,
   },
 };
 
@@ -71,7 +71,7 @@ async function main({ positionals: [folder, ...given], flags }: Arguments): Prom
     [...given.filter((path) => path !== "-"), ...listed],
     model.info.channels.length,
   );
-  chooseDevice(flags.device);
+  chooseDevice(flags.device, flags.kernels);
   let stop = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     Deno.addSignalListener(signal, () => {

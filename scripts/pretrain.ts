@@ -2,7 +2,7 @@
 import { join } from "@std/path";
 import { architectures } from "../lib/arch/registry.ts";
 import { type Arguments, type Command, run, writeLine } from "../lib/config.ts";
-import { chooseDevice } from "../lib/device.ts";
+import { chooseDevice, deviceFlags } from "../lib/device.ts";
 import { isMethodFile, methods } from "../lib/methods/registry.ts";
 import { precisions } from "../lib/nn/precision.ts";
 import { plan } from "../lib/train/plan.ts";
@@ -58,7 +58,7 @@ export const command: Command = {
       type: "boolean",
       help: "compute blocks again in the backward pass: less memory, more time (resenc, primus)",
     },
-    device: { type: "string", default: "auto", choices: ["auto", "cpu", "cuda"], help: "where to compute" },
+    ...deviceFlags,
     resume: { type: "boolean", help: "go on from the last checkpoint of the run folder" },
     estimate: { type: "boolean", help: "time 20 steps, say how long the run will take, write nothing" },
   },
@@ -73,9 +73,9 @@ export function extraGrants(args: Arguments): { read: string[]; write: string[] 
 
 async function main(given: Arguments): Promise<void> {
   const args = await withConfig(command, given);
-  const { out, device, estimate, resume = false, from } = args.flags;
+  const { out, device, kernels, estimate, resume = false, from } = args.flags;
   // On a GPU products are bf16 in any case: activations then take half the memory.
-  if (chooseDevice(device) === "cuda" && !args.given.has("precision")) args.flags.precision = "bf16";
+  if (chooseDevice(device, kernels) === "cuda" && !args.given.has("precision")) args.flags.precision = "bf16";
   const planned = await plan(args);
   if (estimate) return writeLine(await estimateRun(planned));
   const { arch, method, first } = planned;

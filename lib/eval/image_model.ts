@@ -47,6 +47,14 @@ export class ImageModel implements Model {
     return reconstructionLoss(y, Tensor.from(wanted, 1), null, "mse");
   }
 
+  /** Logits or the value of one window `[z][y][x][channel]` of the patch, with nothing recorded. */
+  output(window: Float32Array): Tensor {
+    const { channels, patch: side } = this.info;
+    return Tape.none(() =>
+      this.#forward(Tensor.from(window, channels.length, { grid: Grid.dense(1), side }))
+    );
+  }
+
   /**
    * Probabilities in the order of `labels`, or the value: the mean over windows of the patch, half a patch apart, of
    * logits or values. Undefined when cancelled.
@@ -57,11 +65,7 @@ export class ImageModel implements Model {
     let count = 0;
     for (const window of windows(of.image, of.shape, channels.length, patch)) {
       const y = await scope(async () => {
-        const y = cancellable(() =>
-          Tape.none(() =>
-            this.#forward(Tensor.from(window, channels.length, { grid: Grid.dense(1), side: patch }))
-          )
-        );
+        const y = cancellable(() => this.output(window));
         return await wait() ? y.read() : undefined;
       });
       if (!y) return undefined;

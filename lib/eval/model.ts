@@ -46,6 +46,8 @@ export interface Model extends Disposable {
   readonly parameters: Parameters;
   /** Loss of a batch of crops, a scalar. */
   loss(x: Tensor, crops: Crops): Tensor;
+  /** What it makes of one window of the patch, with nothing recorded. */
+  output(window: Float32Array): Tensor;
 }
 
 /** A new network for what `info` says. */

@@ -5,7 +5,7 @@ import { type Case, toFile } from "../data/cases.ts";
 import type { Network } from "../nn/network.ts";
 import { Parameters } from "../nn/parameters.ts";
 import { diceCrossEntropy } from "../ops/segmentation.ts";
-import { cancellable, Grid, scope, type Side, Tensor, wait } from "../tensor.ts";
+import { cancellable, Grid, scope, Tensor, wait } from "../tensor.ts";
 import type { Crops } from "../train/patches.ts";
 import type { Model, ModelInfo } from "./model.ts";
 import { slidingWindow } from "./sliding_window.ts";
@@ -27,15 +27,19 @@ export class Segmenter implements Model {
     return diceCrossEntropy(this.network.decode(this.network.encode(x)), labels);
   }
 
-  /** Logits `[z][y][x][class]` of one window `[z][y][x][channel]` of `patch`; undefined when cancelled. */
-  async #forward(window: Float32Array, patch: Side): Promise<Float32Array | undefined> {
+  /** Logits of one window `[z][y][x][channel]` of the patch, with nothing recorded. */
+  output(window: Float32Array): Tensor {
+    const { channels, patch: side } = this.info;
+    return Tape.none(() => {
+      const x = Tensor.from(window, channels.length, { grid: Grid.dense(1), side });
+      return this.network.decode(this.network.encode(x));
+    });
+  }
+
+  /** The values of `output`; undefined when cancelled. */
+  async #forward(window: Float32Array): Promise<Float32Array | undefined> {
     return await scope(async () => {
-      const y = cancellable(() =>
-        Tape.none(() => {
-          const x = Tensor.from(window, this.info.channels.length, { grid: Grid.dense(1), side: patch });
-          return this.network.decode(this.network.encode(x));
-        })
-      );
+      const y = cancellable(() => this.output(window));
       return await wait() ? y.read() : undefined;
     });
   }
@@ -43,7 +47,7 @@ export class Segmenter implements Model {
   /** Logits `[z][y][x][class]` of a case on the grid of its file; undefined when `cancel` came in between. */
   async logits(of: Case, mirror: boolean): Promise<Float32Array | undefined> {
     const { patch, channels, labels } = this.info;
-    const forward = (window: Float32Array) => this.#forward(window, patch);
+    const forward = (window: Float32Array) => this.#forward(window);
     const inner = await slidingWindow(of.image, of.shape, channels.length, patch, labels.length, forward, {
       mirror,
     });

@@ -1,5 +1,6 @@
-/** Room for a run on the card, found and held before its first step. */
-import { deviceReport } from "../device.ts";
+/** Room for a run, found before its first step, and on a card held. */
+import { log } from "../config.ts";
+import { device, deviceReport } from "../device.ts";
 import { UserError } from "../errors.ts";
 import { native } from "../native/library.ts";
 
@@ -20,7 +21,8 @@ export interface Need {
 const WORK = 64 * 2 ** 20;
 const SPARE = { share: 0.05, bytes: 192 * 2 ** 20 };
 
-const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+/** Bytes for the user. */
+export const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 
 /** What the user can do where `room` bytes are to be had: the largest batch that fits, --recompute, or a smaller patch. */
 function remedy({ bytes, fixed, batch, least, recomputed }: Need, room: number): string {
@@ -58,4 +60,22 @@ export function holdRoom(planned: Need): number {
   // A card whose free memory is in parts gives them as they are asked for.
   if (wanted > 0 && !native().vx_device_reserve(wanted)) native().vx_device_reserve(Math.max(0, least));
   return room;
+}
+
+/**
+ * Says what a step will need, and holds it where a card computes.
+ * @param fix what to change where the machine's memory is too small
+ * @throws UserError where this machine or its GPU has less
+ */
+export function makeRoom(need: Need, fix: string): void {
+  const { bytes } = need;
+  if (device() === "cuda") {
+    const room = holdRoom(need);
+    return log(`memory: a step needs ${gib(bytes)} of the GPU at its peak, of ${gib(room)} that are free`);
+  }
+  const machine = native().vx_machine_bytes();
+  log(`memory: tensors take ${gib(bytes)} at the peak of a step${machine ? `, of ${gib(machine)}` : ""}`);
+  if (machine && bytes > machine) {
+    throw new UserError(`a step needs ${gib(bytes)} of memory, this machine has ${gib(machine)}: ${fix}`);
+  }
 }

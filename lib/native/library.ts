@@ -22,6 +22,9 @@ const file = { darwin: "libvoxalign.dylib", windows: "voxalign.dll" }[Deno.build
 /** Where `deno task build` leaves the library. */
 export const LIBRARY: string = fromFileUrl(new URL(`../../native/target/release/${file}`, import.meta.url));
 
+/** Where kernels that are compiled for a GPU at first use are kept. */
+export const KERNELS: string = fromFileUrl(new URL("../../native/target/kernels", import.meta.url));
+
 let opened: Native | undefined;
 
 /** Opens the library at `path` in place of the one that is built for use: before anything else calls it. */

@@ -9,7 +9,7 @@ import { buildModel, type ModelInfo } from "../eval/model.ts";
 import type { Segmenter } from "../eval/segmenter.ts";
 import type { Architecture } from "../nn/network.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
-import { cancel, cancellable, Grid, memory, scope, Tensor, wait } from "../tensor.ts";
+import { cancel, cancellable, Grid, memory, planning, scope, Tensor, volume, wait } from "../tensor.ts";
 import {
   checkSame,
   exists,
@@ -59,40 +59,75 @@ export class Finetuning implements Disposable {
     return this.cases.crops(this.info, step);
   }
 
+  #phaseAt(step: number): Phase {
+    const { schedule, of, lr } = this.info;
+    return phaseAt(schedule as Schedule, step, of, lr, this.#preset.decay);
+  }
+
+  #optimizerOf({ trainable }: Phase): Optimizer {
+    const wanted = [...this.model.parameters.tensors].filter(([name]) =>
+      trainable === "all" || !this.#encoder.has(name)
+    );
+    return this.#preset.optimizer(new Map(wanted));
+  }
+
   /** What step `step` does; its optimizer is ready, a new one where a stage begins. */
   #phase(step: number): Phase & { optimizer: Optimizer } {
-    const { schedule, of, lr } = this.info;
-    const phase = phaseAt(schedule as Schedule, step, of, lr, this.#preset.decay);
+    const phase = this.#phaseAt(step);
     if (phase.stage !== this.#stage) {
       this.#optimizer?.[Symbol.dispose]();
-      const wanted = [...this.model.parameters.tensors].filter(([name]) =>
-        phase.trainable === "all" || !this.#encoder.has(name)
-      );
-      this.#optimizer = this.#preset.optimizer(new Map(wanted));
+      this.#optimizer = this.#optimizerOf(phase);
       this.#stage = phase.stage;
     }
     return { ...phase, optimizer: this.#optimizer! };
   }
 
+  #gradients(crops: Crops, { parameters }: Optimizer): { loss: Tensor; gradients: Map<Tensor, Tensor> } {
+    const { batch, channels, patch: side } = this.info;
+    const { tape, result: loss } = Tape.record(parameters.values(), () => {
+      const x = Tensor.from(crops.image, channels.length, { grid: Grid.dense(batch), side });
+      return this.model.loss(x, crops);
+    });
+    return { loss, gradients: tape.backward(loss, []) };
+  }
+
+  /**
+   * Bytes at the peak of a step of the last stage, which trains the most, or of a window of the validation where that needs
+   * more, found as in `Trainer.plan`; `fixed`: of them parameters and state. For before the first step.
+   */
+  async plan(): Promise<{ bytes: number; fixed: number }> {
+    const { batch, channels, labels, patch, of } = this.info;
+    const voxels = volume(patch);
+    const blank: Crops = {
+      image: new Float32Array(batch * voxels * channels.length),
+      labels: new Uint8Array(batch * voxels),
+      targets: new Float32Array(batch).fill(labels[0] ?? 0),
+    };
+    await wait();
+    planning(true);
+    try {
+      using optimizer = this.#optimizerOf(this.#phaseAt(of - 1));
+      const fixed = memory().bytes;
+      await scope(() => void this.#gradients(blank, optimizer));
+      await scope(() => void this.model.output(blank.image.subarray(0, voxels * channels.length)));
+      return { bytes: memory().peakBytes, fixed };
+    } finally {
+      planning(false);
+    }
+  }
+
   /** One step (from 0). Undefined when it was cancelled, and then nothing has changed. */
   async step(step: number, crops: Crops): Promise<Metric | undefined> {
     const begin = performance.now();
-    const { batch, channels, patch: side, lr: peak } = this.info;
     const { optimizer, lr } = this.#phase(step);
     return await scope(async () => {
-      const { loss, gradients } = cancellable(() => {
-        const { tape, result: loss } = Tape.record(optimizer.parameters.values(), () => {
-          const x = Tensor.from(crops.image, channels.length, { grid: Grid.dense(batch), side });
-          return this.model.loss(x, crops);
-        });
-        return { loss, gradients: tape.backward(loss, []) };
-      });
+      const { loss, gradients } = cancellable(() => this.#gradients(crops, optimizer));
       const norm = optimizer.step(gradients, lr, this.#preset.clip);
       if (!await wait()) return undefined;
       const seconds = Number(((performance.now() - begin) / 1000).toFixed(4));
       const metric = { step: step + 1, loss: loss.read()[0], seconds, lr, gradient_norm: norm.read()[0] };
       if (!Number.isFinite(metric.loss)) {
-        throw new UserError(`the loss is not finite at step ${step + 1}; lower --lr (it is ${peak})`);
+        throw new UserError(`the loss is not finite at step ${step + 1}; lower --lr (it is ${this.info.lr})`);
       }
       return metric;
     });

@@ -4,11 +4,9 @@ import { log } from "../config.ts";
 import { Loader } from "../data/loader.ts";
 import type { Pair } from "../data/views.ts";
 import { device } from "../device.ts";
-import { UserError } from "../errors.ts";
-import { holdRoom } from "../gpu/room.ts";
+import { gib, makeRoom } from "../gpu/room.ts";
 import { pairDefects } from "../methods/compat.ts";
 import { writeReport } from "../report/pretraining.ts";
-import { native } from "../native/library.ts";
 import { memory, wait } from "../tensor.ts";
 import type { Plan } from "./plan.ts";
 import { estimate, train, Trainer } from "./pretrain.ts";
@@ -33,28 +31,15 @@ function loaderOf({ config, method, store }: Plan, start: number, pairs?: AsyncI
   });
 }
 
-const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
-
 /** Says what a step will need, before the first one. @throws UserError where this machine or its GPU has less */
 async function announce(trainer: Trainer): Promise<number> {
   const { arch, method, config } = trainer;
   const fixed = memory().bytes;
   const bytes = await trainer.plan();
-  if (device() === "cuda") {
-    const recomputed = arch.recomputes && !config.recompute ? await trainer.plan(true) : undefined;
-    const room = holdRoom({ bytes, fixed, batch: config.batch, least: method.views, recomputed });
-    log(`memory: a step needs ${gib(bytes)} of the GPU at its peak, of ${gib(room)} that are free`);
-    return bytes;
-  }
-  const machine = native().vx_machine_bytes();
-  log(`memory: tensors take ${gib(bytes)} at the peak of a step${machine ? `, of ${gib(machine)}` : ""}`);
-  if (machine && bytes > machine) {
-    throw new UserError(
-      `a step needs ${gib(bytes)} of memory, this machine has ${
-        gib(machine)
-      }: lower --patch or --batch, or give --precision bf16 or --recompute`,
-    );
-  }
+  const saves = device() === "cuda" && arch.recomputes && !config.recompute;
+  const recomputed = saves ? await trainer.plan(true) : undefined;
+  const need = { bytes, fixed, batch: config.batch, least: method.views, recomputed };
+  makeRoom(need, "lower --patch or --batch, or give --precision bf16 or --recompute");
   return bytes;
 }
 

@@ -125,6 +125,7 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::random::ABI);
     list.push(crate::device::ABI);
     list.push(crate::gpu::ABI);
+    list.push(crate::gpu::kept::ABI);
     list.push(crate::peak::ABI);
     list.push(crate::volume::ABI);
     list.push(crate::ops::conv3d::ABI);

@@ -95,11 +95,15 @@ impl Buffer {
         at
     }
     /// Brings values that lie on the host alone to the card, for a later step.
-    fn send(&self) {
-        let (memory, device) = unsafe { (&*self.memory.get(), &mut *self.device.get()) };
-        if let (None, Some(memory)) = (&device, memory) {
-            let piece = device.insert(Piece::behind(self.bytes()));
-            gpu::upload_to(unsafe { std::slice::from_raw_parts(memory.at(), self.bytes()) }, piece.at());
+    fn send(tensors: &[Tensor]) {
+        let parts = tensors.iter().filter_map(|t| {
+            let (memory, device) = unsafe { (&*t.memory.get(), &mut *t.device.get()) };
+            let at = memory.as_ref().filter(|_| device.is_none())?.at();
+            Some((device, unsafe { std::slice::from_raw_parts(at, t.bytes()) }))
+        });
+        let (places, parts): (Vec<_>, Vec<&[u8]>) = parts.unzip();
+        for (place, piece) in places.into_iter().zip(gpu::ahead::send(&parts)) {
+            *place = Some(piece);
         }
     }
     /// Where the values lie on the card, for writing, on the worker thread. Fresh memory may hold old content.
@@ -298,7 +302,9 @@ exports! {
     fn vx_tensors_send(tensors: slice[u32]) {
         let tensors = tensors.iter().map(|&t| any(t)).collect::<Result<Vec<_>>>()?;
         queue::enqueue(move || {
-            tensors.iter().filter(|_| gpu::active()).for_each(|t| t.send());
+            if gpu::active() {
+                Buffer::send(&tensors);
+            }
             Ok(())
         });
         Ok(0.0)

@@ -5,13 +5,15 @@ import type { Batch } from "../../lib/data/loader.ts";
 import { UserError } from "../../lib/errors.ts";
 import { method } from "../../lib/methods/registry.ts";
 import { native } from "../../lib/native/library.ts";
-import { memory, wait } from "../../lib/tensor.ts";
+import { makeRoom } from "../../lib/gpu/room.ts";
+import { memory, scope, wait } from "../../lib/tensor.ts";
 import { blankStore } from "../../lib/train/first_store.ts";
 import { train, Trainer } from "../../lib/train/pretrain.ts";
 import { estimateRun } from "../../lib/train/run.ts";
 import { RunFolder } from "../../lib/train/run_folder.ts";
 import { batch } from "../parity/batch.ts";
 import { families, tiny, tinyRun } from "../parity/tiny.ts";
+import { crops, tuningOf } from "../train/tuning.ts";
 import { openEmulated } from "./library.ts";
 
 const ignore = !openEmulated();
@@ -78,6 +80,46 @@ Deno.test({
     });
     await wait();
     assertEquals(memory().bytes, 0);
+  },
+});
+
+Deno.test({
+  name:
+    "emulated card: before the first step of a fine-tuning, what it needs is held or refused with what fits",
+  ignore,
+  async fn() {
+    const work = 64 * 2 ** 20;
+    const small = { patch: [16, 16, 16] as [number, number, number] };
+    let need = { bytes: 0, fixed: 0 };
+    const room = (batch: number) => () => {
+      chooseDevice("cuda");
+      makeRoom({ ...need, batch, least: 1 }, "lower --patch");
+      return Promise.resolve();
+    };
+    await onCard({}, async () => {
+      chooseDevice("cuda");
+      using tuning = tuningOf(small);
+      need = await tuning.plan();
+      makeRoom({ ...need, batch: 2, least: 1 }, "lower --patch");
+      deviceReport();
+      await tuning.step(0, crops(tuning.info));
+      const model = tuning.model;
+      await scope(async () => {
+        model.output(new Float32Array(16 ** 3));
+        await wait();
+      });
+      const { peak, allocations, on_host } = deviceReport();
+      assert(peak < need.bytes + work && peak > 0.8 * need.bytes, `planned ${need.bytes}, used ${peak}`);
+      assertEquals([allocations, on_host], [0, {}]);
+    });
+    const one = need.fixed + (need.bytes - need.fixed) / 2;
+    await onCard({ bytes: work + (one + need.bytes) / 2 }, async () => {
+      assert((await assertRejects(async () => await room(2)(), UserError)).message.endsWith("use --batch 1"));
+    });
+    await onCard({ bytes: work + need.fixed }, async () => {
+      const { message } = await assertRejects(async () => await room(2)(), UserError);
+      assert(message.endsWith("use a smaller --patch"), message);
+    });
   },
 });
 

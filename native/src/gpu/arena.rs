@@ -1,10 +1,11 @@
 //! Memory of the card: slabs that the driver gave, cut to size and joined again when pieces are dropped. A run reserves what
 //! its plan says before the first step, so that the driver is asked for nothing inside one.
 
+use super::ahead::{self, Lane};
 use super::{At, Failure, must, with};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -76,9 +77,11 @@ fn arena() -> std::sync::MutexGuard<'static, Arena> {
 pub struct Piece {
     at: u64,
     bytes: usize,
+    /// It lies in a lane, and is no part of the arena.
+    lane: Option<Arc<Lane>>,
 }
 
-fn rounded(bytes: usize) -> usize {
+pub(super) fn rounded(bytes: usize) -> usize {
     bytes.max(1).next_multiple_of(ALIGN)
 }
 
@@ -98,11 +101,22 @@ impl Piece {
             grow(size);
             take(&mut arena(), size).expect("the new slab holds it")
         });
+        Piece::counted(at, bytes, None)
+    }
+    /// `bytes` at a place in a lane.
+    pub(super) fn within(lane: Arc<Lane>, at: u64, bytes: usize) -> Piece {
+        Piece::counted(at, bytes, Some(lane))
+    }
+    fn counted(at: u64, bytes: usize, lane: Option<Arc<Lane>>) -> Piece {
         let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
         PEAK.fetch_max(live, Relaxed);
-        Piece { at, bytes }
+        Piece { at, bytes, lane }
     }
+    /// Where it lies, for work that is asked for now; on the worker thread.
     pub fn at(&self) -> At {
+        if let Some(lane) = &self.lane {
+            lane.reads();
+        }
         At(self.at)
     }
 }
@@ -110,8 +124,21 @@ impl Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         LIVE.fetch_sub(self.bytes, Relaxed);
-        arena().give(self.at, rounded(self.bytes));
+        if self.lane.is_none() {
+            arena().give(self.at, rounded(self.bytes));
+        }
     }
+}
+
+/// A place for a lane, counted as free: work that was asked for may still use it. None: the card has no room.
+pub(super) fn cut_behind(bytes: usize) -> Option<u64> {
+    let cut = || arena().take_behind(rounded(bytes));
+    cut().or_else(|| (slab(rounded(bytes).max(SLAB)) || slab(rounded(bytes))).then(cut).flatten())
+}
+
+/// Takes such a place back.
+pub(super) fn give_back(at: u64, bytes: usize) {
+    arena().give(at, rounded(bytes));
 }
 
 /// Asks the driver for a slab. False: the card has no such place.
@@ -152,6 +179,7 @@ pub fn reserve(bytes: usize) -> bool {
 
 /// Gives unused slabs back to the card; on the worker thread.
 pub fn empty() {
+    ahead::forget();
     let unused = arena().unused();
     if !unused.is_empty() {
         let _ = with(|s| {

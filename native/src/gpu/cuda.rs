@@ -1,25 +1,15 @@
-//! The CUDA driver, through cudarc: one context, one stream, kernels from the images that build.rs compiled with nvcc, or
-//! compiled by NVRTC from their text where there are none that the driver takes.
+//! The CUDA driver, through cudarc: one context, two streams, kernels from the images that build.rs compiled with nvcc, or
+//! from NVRTC where there are none that the driver takes (`kernels`).
 
 use super::cublas::Lt;
 use super::failure::{refused, sentence};
+use super::kernels;
 use super::{Arg, Card, Driver, Pretended, Product};
 use crate::abi::Result;
 use cudarc::driver::result::{self, DriverError, ctx, device, event, graph, module, primary_ctx, stream};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUfunction_attribute_enum as FunctionAttribute};
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
-
-/// The kernels of one op.
-struct Source {
-    op: &'static str,
-    /// The kernel.cu with its headers in it, for NVRTC.
-    text: &'static str,
-    /// For sm_80, sm_90a and, as PTX, everything newer; empty where the build found no nvcc.
-    image: &'static [u8],
-    kernels: &'static [&'static str],
-}
-include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
 /// Page-locked memory that uploads go through, so that they need not wait for the card; it grows to what a step uploads.
 const STAGING: usize = 64 << 20;
@@ -34,9 +24,11 @@ struct Function {
 
 struct Cuda {
     card: Card,
-    /// 80 for sm_80.
-    architecture: i32,
     stream: sys::CUstream,
+    /// The second stream; what it waits for, and the marks of its lanes.
+    beside: sys::CUstream,
+    forked: sys::CUevent,
+    lanes: [sys::CUevent; 2],
     staging: *mut u8,
     /// Bytes of it, how many of them copies under way may still read, and how many it should have had.
     room: usize,
@@ -84,13 +76,20 @@ pub fn open() -> Result<Box<dyn Driver>> {
     let stream = told(&name, stream::create(stream::StreamKind::NonBlocking))?;
     let locked = |bytes| told("page-locked memory", unsafe { result::malloc_host(bytes, 0) }).map(|at| at as *mut u8);
     let (staging, returned) = (locked(STAGING)?, locked(RETURNED)?);
-    let new_event = || told("an event", event::create(sys::CUevent_flags::CU_EVENT_DEFAULT));
-    let marks = [new_event()?, new_event()?];
-    let card = Card { name, memory, hopper: architecture == 90 };
+    let beside = told(&name, stream::create(stream::StreamKind::NonBlocking))?;
+    let new_event = |flag| told("an event", event::create(flag));
+    let (timed, plain) = (sys::CUevent_flags::CU_EVENT_DEFAULT, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
+    let marks = [new_event(timed)?, new_event(timed)?];
+    let (forked, lanes) = (new_event(plain)?, [new_event(plain)?, new_event(plain)?]);
+    let fits = module_of(&kernels::words(kernels::sample())).map(|sample| unsafe { module::unload(sample) }).is_ok();
+    let compile = if fits { 0 } else { architecture as u32 };
+    let card = Card { name, memory, hopper: architecture == 90, compile };
     Ok(Box::new(Cuda {
         card,
-        architecture,
         stream,
+        beside,
+        forked,
+        lanes,
         staging,
         room: STAGING,
         staged: 0,
@@ -103,48 +102,24 @@ pub fn open() -> Result<Box<dyn Driver>> {
     }))
 }
 
-impl Cuda {
-    /// The module of an op: its image, or its text compiled now.
-    fn load(&self, source: &Source) -> Result<sys::CUmodule> {
-        if !source.image.is_empty() {
-            // The driver is handed whole words: bytes in a library begin anywhere.
-            let words = source.image.chunks(8).map(|bytes| {
-                let mut word = [0; 8];
-                word[..bytes.len()].copy_from_slice(bytes);
-                u64::from_ne_bytes(word)
-            });
-            let image: Vec<u64> = words.collect();
-            let loaded = unsafe { module::load_data(image.as_ptr() as *const c_void) };
-            let Err(error) = loaded else { return loaded.map_err(|e| sentence(e.0 as u32)) };
-            return self.compile(source).map_err(|why| format!("{}; {why}", sentence(error.0 as u32)));
-        }
-        self.compile(source)
+/// What a compiler made, on the card.
+fn module_of(image: &[u64]) -> Result<sys::CUmodule> {
+    if image.is_empty() {
+        return Err("the library was built with no nvcc and has no compiled kernels".into());
     }
-    fn compile(&self, source: &Source) -> Result<sys::CUmodule> {
-        if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
-            return Err(
-                "the library was built with no nvcc, and NVRTC (libnvrtc) is not installed to compile the kernels \
-                        now; build it where nvcc is on PATH"
-                    .into(),
-            );
-        }
-        let arch = match self.architecture {
-            90 => "compute_90a",
-            91.. => "compute_90",
-            _ => "compute_80",
-        };
-        let options = vec!["-std=c++17".to_string()];
-        let options = cudarc::nvrtc::CompileOptions { options, arch: Some(arch), ..Default::default() };
-        let ptx = cudarc::nvrtc::compile_ptx_with_opts(source.text, options)
-            .map_err(|e| format!("NVRTC does not compile the kernels of {}: {e:?}", source.op))?;
-        let image = CString::new(ptx.to_src()).map_err(|e| e.to_string())?;
-        told("the compiled kernels", unsafe { module::load_data(image.as_ptr() as *const c_void) })
+    unsafe { module::load_data(image.as_ptr() as *const c_void) }.map_err(|e| sentence(e.0 as u32))
+}
+
+impl Cuda {
+    /// The module of an op.
+    fn load(&self, source: &kernels::Source) -> Result<sys::CUmodule> {
+        let image = kernels::compiled(source.op).unwrap_or_else(|| kernels::words(source.image));
+        module_of(&image).map_err(|why| format!("the kernels of {}: {why}", source.op))
     }
     /// A kernel ready for `shared` bytes.
     fn function(&mut self, kernel: &str, shared: u32) -> Result<sys::CUfunction> {
         if !self.functions.contains_key(kernel) {
-            let found = SOURCES.iter().find(|s| s.kernels.contains(&kernel));
-            let source = found.ok_or_else(|| format!("there is no kernel {kernel}"))?;
+            let source = kernels::source_of(kernel)?;
             let loaded = self.load(source)?;
             for name in source.kernels {
                 let c_name = CString::new(*name).expect("a name");
@@ -208,6 +183,28 @@ impl Driver for Cuda {
     fn send(&mut self, staged: u64, bytes: usize, to: u64) -> Result<()> {
         let from = unsafe { std::slice::from_raw_parts(staged as *const u8, bytes) };
         told("upload", unsafe { result::memcpy_htod_async(to, from, self.stream) })
+    }
+    fn lock(&mut self, bytes: usize) -> Result<u64> {
+        told("page-locked memory", unsafe { result::malloc_host(bytes, 0) }).map(|at| at as u64)
+    }
+    fn unlock(&mut self, at: u64) -> Result<()> {
+        told("page-locked memory", unsafe { result::free_host(at as *mut c_void) })
+    }
+    fn send_beside(&mut self, locked: u64, bytes: usize, to: u64) -> Result<()> {
+        let from = unsafe { std::slice::from_raw_parts(locked as *const u8, bytes) };
+        told("upload", unsafe { result::memcpy_htod_async(to, from, self.beside) })
+    }
+    fn sent(&mut self, lane: usize) -> Result<()> {
+        told("an event", unsafe { event::record(self.lanes[lane], self.beside) })
+    }
+    fn fork(&mut self) -> Result<()> {
+        told("an event", unsafe { event::record(self.forked, self.stream) })?;
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        told("an event", unsafe { stream::wait_event(self.beside, self.forked, flags) })
+    }
+    fn join(&mut self, lane: usize) -> Result<()> {
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        told("an event", unsafe { stream::wait_event(self.stream, self.lanes[lane], flags) })
     }
     fn download(&mut self, parts: &mut [(u64, &mut [u8])]) -> Result<()> {
         let small = parts.iter().map(|(_, to)| to.len()).sum::<usize>() <= RETURNED;

@@ -28,16 +28,29 @@ const STAGING: usize = 64 << 20;
 
 struct Host {
     pieces: HashMap<u64, usize>,
+    locked: HashMap<u64, usize>,
     marks: [Instant; 2],
     is: Pretended,
     staging: Vec<u8>,
     staged: usize,
+    /// What the second stream has not done: it does nothing before it is waited for.
+    beside: Vec<Beside>,
     /// What is being captured, and what was.
     capturing: Option<Vec<Work>>,
     graphs: Vec<Vec<Work>>,
 }
 
+/// Work of the second stream.
+enum Beside {
+    Send { locked: u64, bytes: usize, to: u64 },
+    Mark(usize),
+}
+
 impl Host {
+    /// Waits between streams are no part of a graph.
+    fn uncaptured(&self) -> Result<()> {
+        if self.capturing.is_some() { Err("a wait for another stream is captured".into()) } else { Ok(()) }
+    }
     /// True: it becomes part of the graph that is captured, and is not done now.
     fn captures(&mut self, work: impl FnOnce() -> Work) -> bool {
         self.capturing.as_mut().map(|list| list.push(work())).is_some()
@@ -59,13 +72,30 @@ pub fn open() -> Result<Box<dyn Driver>> {
     refused("emulated card", 90, is.version as i32).map_or(Ok(()), Err)?;
     Ok(Box::new(Host {
         pieces: HashMap::new(),
+        locked: HashMap::new(),
         marks: [Instant::now(); 2],
         is,
         staging: Vec::with_capacity(STAGING),
         staged: 0,
+        beside: Vec::new(),
         capturing: None,
         graphs: Vec::new(),
     }))
+}
+
+/// The emulated card needs no compiler.
+pub mod kernels {
+    use crate::abi::Result;
+    const NONE: &str = "the emulated card has its kernels compiled in";
+    pub fn name(_: u32) -> Result<String> {
+        Err(NONE.into())
+    }
+    pub fn compile(_: u32) -> Result<Vec<u8>> {
+        Err(NONE.into())
+    }
+    pub fn give(_: u32, _: &[u8]) -> Result<bool> {
+        Err(NONE.into())
+    }
 }
 
 fn layout(bytes: usize) -> Layout {
@@ -74,7 +104,7 @@ fn layout(bytes: usize) -> Layout {
 
 impl Driver for Host {
     fn card(&self) -> Card {
-        Card { name: "emulated card".into(), memory: self.is.memory, hopper: true }
+        Card { name: "emulated card".into(), memory: self.is.memory, hopper: true, compile: 0 }
     }
     fn allocate(&mut self, bytes: usize) -> Result<Option<u64>> {
         if bytes as u64 > self.available()? {
@@ -111,6 +141,44 @@ impl Driver for Host {
         }
         Ok(())
     }
+    fn lock(&mut self, bytes: usize) -> Result<u64> {
+        let at = unsafe { alloc(layout(bytes)) };
+        if at.is_null() {
+            Err("no memory can be locked".into())
+        } else {
+            self.locked.insert(at as u64, bytes);
+            Ok(at as u64)
+        }
+    }
+    fn unlock(&mut self, at: u64) -> Result<()> {
+        let bytes = self.locked.remove(&at).ok_or("an address that was not locked")?;
+        unsafe { dealloc(at as *mut u8, layout(bytes)) };
+        Ok(())
+    }
+    fn send_beside(&mut self, locked: u64, bytes: usize, to: u64) -> Result<()> {
+        self.beside.push(Beside::Send { locked, bytes, to });
+        Ok(())
+    }
+    fn sent(&mut self, lane: usize) -> Result<()> {
+        self.beside.push(Beside::Mark(lane));
+        Ok(())
+    }
+    fn fork(&mut self) -> Result<()> {
+        self.uncaptured()
+    }
+    fn join(&mut self, lane: usize) -> Result<()> {
+        self.uncaptured()?;
+        let last = self.beside.iter().rposition(|b| matches!(b, Beside::Mark(mark) if *mark == lane));
+        if self.is.code == 1 {
+            return Ok(()); // a planted bug
+        }
+        for work in self.beside.drain(..last.map_or(0, |last| last + 1)) {
+            if let Beside::Send { locked, bytes, to } = work {
+                unsafe { std::ptr::copy_nonoverlapping(locked as *const u8, to as *mut u8, bytes) };
+            }
+        }
+        Ok(())
+    }
     fn download(&mut self, parts: &mut [(u64, &mut [u8])]) -> Result<()> {
         for (from, to) in parts {
             unsafe { std::ptr::copy_nonoverlapping(*from as *const u8, to.as_mut_ptr(), to.len()) };
@@ -134,7 +202,7 @@ impl Driver for Host {
         if self.captures(copied) {
             return Ok(());
         }
-        if self.is.code != 0 {
+        if self.is.code > 1 {
             if self.is.launches <= 1 {
                 return Err(format!("{kernel}: {}", sentence(self.is.code)));
             }

@@ -1,10 +1,12 @@
 //! The GPU: memory, transfers and launches of the kernels of `ops/*/kernel.cu`, behind one small trait.
 //!
 //! Only the worker thread talks to the driver; a piece of memory may be dropped anywhere and waits in the pool. All work
-//! runs on one stream in the order of the calls, so memory that is given back may serve the next call at once.
-//! `cuda` is the driver of the product; the cargo feature `shim` puts `host` in its place, which runs the same kernels
-//! through the emulation of `native/shim`, so that every line above the driver is tested without a GPU.
+//! runs on one stream in the order of the calls, so memory that is given back may serve the next call at once; a second
+//! stream brings what the next step needs (`ahead`).
+//! `cuda` is the driver of the product; the cargo feature `shim` puts `host` in its place, which emulates the same kernels
+//! (`native/shim`), so that every line above the driver is tested without a GPU.
 
+pub mod ahead;
 mod arena;
 #[cfg(not(feature = "shim"))]
 mod cublas;
@@ -14,13 +16,16 @@ pub mod failure;
 mod graphs;
 #[cfg(feature = "shim")]
 mod host;
+pub mod kept;
+#[cfg(not(feature = "shim"))]
+mod kernels;
 mod product;
 
 pub use arena::{Piece, empty, live_bytes, peak_bytes, reset_peak};
 #[cfg(not(feature = "shim"))]
 use cuda::{open, pretend};
 #[cfg(feature = "shim")]
-use host::{open, pretend};
+use host::{kernels, open, pretend};
 
 use crate::abi::Result;
 use crate::element::Dtype;
@@ -41,6 +46,8 @@ pub struct Card {
     pub memory: u64,
     /// It has the instructions of compute capability 9.0.
     pub hopper: bool,
+    /// Its compute capability (90: 9.0) where its driver takes none of the compiled kernels in the library; else 0.
+    pub compile: u32,
 }
 
 /// What runs kernels. Calls come from the worker thread alone; an `Err` is one sentence for the user.
@@ -55,6 +62,15 @@ pub trait Driver: Send {
     fn stage(&mut self, from: &[u8]) -> Result<Option<u64>>;
     /// From a staged copy to the card.
     fn send(&mut self, staged: u64, bytes: usize, to: u64) -> Result<()>;
+    /// Page-locked memory for the second stream, and back.
+    fn lock(&mut self, bytes: usize) -> Result<u64>;
+    fn unlock(&mut self, at: u64) -> Result<()>;
+    /// On the second stream: from locked memory to the card, and the mark of a lane (0 or 1) behind that.
+    fn send_beside(&mut self, locked: u64, bytes: usize, to: u64) -> Result<()>;
+    fn sent(&mut self, lane: usize) -> Result<()>;
+    /// The second stream waits for the work so far; the work that follows waits for the last mark of a lane. Never captured.
+    fn fork(&mut self) -> Result<()>;
+    fn join(&mut self, lane: usize) -> Result<()>;
     /// Waits once for all work before it.
     fn download(&mut self, parts: &mut [(u64, &mut [u8])]) -> Result<()>;
     /// Between two places on the card.
@@ -92,7 +108,9 @@ impl Session {
     }
     fn synchronize(&mut self) -> Result<()> {
         self.flush()?;
-        self.driver.synchronize()
+        self.driver.synchronize()?;
+        ahead::waited();
+        Ok(())
     }
     fn upload(&mut self, from: &[u8], to: u64) -> Result<()> {
         let mut staged = self.driver.stage(from)?;
@@ -257,10 +275,8 @@ pub(crate) fn upload_to(values: &[u8], to: At) {
 pub(crate) fn download(parts: &mut [(u64, &mut [u8])]) {
     DOWNLOADS.fetch_add(parts.len() as u64, Relaxed);
     WAITS.fetch_add(1, Relaxed);
-    must(|s| {
-        s.flush()?;
-        s.driver.download(parts)
-    });
+    must(|s| s.flush().and_then(|()| s.driver.download(parts)));
+    ahead::waited();
     BUSY.store(false, Relaxed);
 }
 
@@ -315,12 +331,13 @@ pub fn report() -> Result<String> {
     let on_host: Vec<String> = on_host.iter().map(|(op, n)| format!("{op:?}:{n}")).collect();
     let count = |n: &AtomicU64| n.swap(0, Relaxed);
     Ok(format!(
-        "{{\"card\":{:?},\"memory\":{},\"launches\":{},\"uploads\":{},\"downloads\":{},\"waits\":{},\"graphs\":{graphs},\
+        "{{\"card\":{:?},\"memory\":{},\"launches\":{},\"uploads\":{},\"ahead\":{},\"downloads\":{},\"waits\":{},\"graphs\":{graphs},\
          \"allocations\":{},\"live\":{},\"peak\":{},\"held\":{},\"on_host\":{{{}}}}}",
         card.name,
         card.memory,
         count(&LAUNCHES),
         count(&UPLOADS),
+        ahead::take_sent(),
         count(&DOWNLOADS),
         count(&WAITS),
         arena::take_allocations(),
@@ -350,7 +367,8 @@ exports! {
     /// Waits, then holds `bytes` of the card in one piece for what comes. 0: the card has less.
     fn vx_device_reserve(bytes: f64) { done(move || Ok(arena::reserve(bytes as usize) as u32 as f64)) }
     /// Closes the card; the emulated one, and it alone, is another from now on: of `memory` bytes of which other programs use
-    /// `taken`, with a driver for CUDA `version` (12040: 12.4), whose launch number `launches` fails with `code` (0: none does).
+    /// `taken`, with a driver for CUDA `version` (12040: 12.4), whose launch number `launches` fails with `code` (0: none does;
+    /// 1: no launch fails, but waits for the second stream are forgotten).
     fn vx_device_pretend(memory: f64, taken: f64, version: u32, launches: u32, code: u32) {
         done(move || {
             let emulated = Pretended { memory: memory as u64, taken: taken as u64, version, launches, code };

@@ -1,0 +1,30 @@
+/** Fine-tuning with no data: what tests of its memory need. */
+import type { Dataset } from "../../lib/data/cases.ts";
+import type { ModelInfo } from "../../lib/eval/model.ts";
+import { Finetuning } from "../../lib/train/finetune.ts";
+
+/** A fine-tuning of resenc-s on crops of 32^3, with no data. */
+export function tuningOf(changes: Partial<ModelInfo>): Finetuning {
+  return new Finetuning({} as Dataset, {
+    ...{ task: "segmentation", method: "scratch", arch: "resenc-s", patch: [32, 32, 32], spacing: [1, 1, 1] },
+    ...{
+      channels: ["T1"],
+      labels: [0, 1, 2],
+      labelNames: ["background", "a", "b"],
+      dataset: "none",
+      fold: 0,
+    },
+    ...{ seed: 1, schedule: "scratch", steps: 0, of: 4, batch: 2, lr: 0.01, train: [] },
+    ...changes,
+  });
+}
+
+/** Crops of noise for one step of `info`. */
+export function crops({ batch, channels, patch, labels }: ModelInfo) {
+  const n = batch * patch[0] * patch[1] * patch[2];
+  return {
+    image: Float32Array.from({ length: n * channels.length }, (_, i) => Math.sin(i * i)),
+    labels: Uint8Array.from({ length: n }, (_, i) => i * 7 % 5 % Math.max(1, labels.length)),
+    targets: Float32Array.from({ length: batch }, (_, i) => labels[i % labels.length] ?? i / 2),
+  };
+}
