@@ -1,21 +1,18 @@
 /** Everything there is to see on a GPU, each result as it comes. See `deno task gpu-check --help`. */
 import { dirname, fromFileUrl, join } from "@std/path";
 import { type Arguments, type Command, type Grants, log, run, writeLine } from "../lib/config.ts";
-import { deviceReport } from "../lib/device.ts";
+import { deviceFlags } from "../lib/device.ts";
 import { UsageError, UserError } from "../lib/errors.ts";
-import { fragments } from "../lib/gpu/fragments.ts";
-import { loading } from "../lib/gpu/loading.ts";
-import { parity } from "../lib/gpu/parity.ts";
-import { LAYERS, products } from "../lib/gpu/products.ts";
+import { apart, first, spawn } from "../lib/gpu/apart.ts";
+import { checks, here, OTHERS, sizesOf } from "../lib/gpu/check.ts";
+import { useCard } from "../lib/gpu/kernels.ts";
 import { sanitized } from "../lib/gpu/sanitizer.ts";
-import { kernels, STAGES, STEPS, steps, type Work } from "../lib/gpu/speed.ts";
+import { STEPS } from "../lib/gpu/speed.ts";
 import { Stages } from "../lib/gpu/stages.ts";
 import { markdown } from "../lib/gpu/table.ts";
 import { firstTool } from "../lib/gpu/tools.ts";
 import { ratios, requests, torch } from "../lib/gpu/torch.ts";
-import { truth } from "../lib/gpu/truth.ts";
-import { LIBRARY, native, openAt } from "../lib/native/library.ts";
-import { resenc } from "../lib/arch/resenc.ts";
+import { KERNELS, LIBRARY, openAt } from "../lib/native/library.ts";
 
 const ROOT = dirname(dirname(fromFileUrl(import.meta.url)));
 const EMULATED = join(ROOT, "native", "target", "emulated", "libvoxalign.so");
@@ -24,11 +21,12 @@ const DOCS = join(ROOT, "docs", "gpu");
 export const command: Command = {
   name: "gpu-check",
   summary:
-    "Checks the GPU of this machine against the CPU and times it: JSON lines here, a page in docs/gpu.",
+    "Checks the GPU of this machine against the CPU and times it: JSON lines here, a page in docs/gpu. Each stage runs in\n" +
+    "processes of its own: one that hangs or breaks the GPU's context costs one case.",
   positionals: [],
   flags: {
     out: { type: "string", short: "o", access: "write", help: "folder for the page (default docs/gpu)" },
-    minutes: { type: "number", min: 0, default: 9, help: "start no further measurement after this long" },
+    minutes: { type: "number", min: 0, default: 9, help: "all ends after this long" },
     peer: {
       type: "string",
       default: "python3",
@@ -41,47 +39,49 @@ export const command: Command = {
     },
     only: { type: "string", help: "these stages alone, with commas, and no page: fragments,parity" },
     emulate: { type: "boolean", help: "tiny shapes on the emulated card of deno task shim; no page" },
+    from: { type: "integer", min: 0, help: "run --only in this process, from this case on" },
+    kernels: deviceFlags.kernels,
   },
 };
 
-/** The page, Python for PyTorch, the sanitizer where it is, and with --emulate the library of the emulated card. */
+/** The page, Deno for the stages, Python for PyTorch, the sanitizer where it is, with --emulate the emulated card. */
 export async function extraGrants({ flags }: Arguments): Promise<Grants> {
   const write = flags.emulate || flags.only || flags.out ? [] : [DOCS];
   const sanitizer = await firstTool([flags.sanitizer]);
-  const run = [flags.peer, ...(sanitizer ? [sanitizer] : [])];
+  const run = [Deno.execPath(), flags.peer, ...(sanitizer ? [sanitizer] : [])];
   return { read: [], write, run, ffi: flags.emulate ? [EMULATED] : [] };
 }
 
-/** Stages in their order, and seconds of each. */
-const SECONDS = {
-  fragments: 15,
-  parity: 60,
-  truth: 50,
-  sanitizer: 60,
-  step: 110,
-  kernel: 25,
-  product: 10,
-  loader: 40,
-  torch: 170,
-};
-
 /** The stages that `--only` names. @throws UsageError for a name that is none */
-function chosen(only?: string): string[] | undefined {
-  const names = only?.split(",");
-  const unknown = names?.find((name) => !(name in SECONDS));
-  if (unknown !== undefined) {
-    throw new UsageError(`--only names "${unknown}"; the stages are ${Object.keys(SECONDS).join(", ")}`);
-  }
-  return names;
+function chosen(names: string[], only?: string): string[] | undefined {
+  const wanted = only?.split(",");
+  const unknown = wanted?.find((name) => !names.includes(name));
+  if (unknown === undefined) return wanted;
+  throw new UsageError(`--only names "${unknown}"; the stages are ${names.join(", ")}`);
 }
 
 async function main({ flags }: Arguments): Promise<number> {
-  const { emulate, only, peer, sanitizer, out = DOCS } = flags;
-  const wanted = chosen(only);
-  const library = emulate ? EMULATED : LIBRARY;
-  if (emulate) openAt(EMULATED);
-  native().vx_device_use(true); // says why where there is no GPU that works
-  const { card, memory } = deviceReport();
+  const { emulate = false, only, peer, sanitizer, out = DOCS, from, kernels = KERNELS } = flags;
+  const all = checks(emulate);
+  const wanted = chosen([...Object.keys(all), ...Object.keys(OTHERS)], only);
+  if (from !== undefined) {
+    if (emulate) openAt(EMULATED);
+    useCard(kernels); // says why where there is no GPU that works
+    return await here(Object.entries(all).filter(([name]) => wanted?.includes(name)), from);
+  }
+  const grants = [`--allow-read=${ROOT},${kernels}`, `--allow-write=${kernels}`];
+  const rest = [`--allow-ffi=${emulate ? EMULATED : LIBRARY}`, fromFileUrl(import.meta.url)];
+  const line = [
+    "run",
+    "--no-prompt",
+    ...grants,
+    ...rest,
+    `--kernels=${kernels}`,
+    ...(emulate ? ["--emulate"] : []),
+  ];
+  const start = (stage: string) => (at: number) =>
+    spawn(Deno.execPath(), [...line, `--only=${stage}`, `--from=${at}`]);
+  const { card, ...about } = await first(apart(start("card"), all.card.quiet, () => all.card.seconds));
   const date = new Date().toISOString();
   const stem = join(out, `${date.slice(0, 10)}-${card.replaceAll(/\W+/g, "-")}`);
   const paged = !emulate && !only;
@@ -93,44 +93,26 @@ async function main({ flags }: Arguments): Promise<number> {
     writeLine(row);
     lines?.writeSync(new TextEncoder().encode(JSON.stringify(row) + "\n"));
   });
-  stages.note("card", { memory, cpu_threads: native().vx_cpu_threads(), date });
+  stages.note("card", { ...about, date });
 
-  const tiny = resenc("tiny resenc", [4, 8], [1, 1], 16);
-  const rounds = emulate ? 1 : 10;
-  const sizes = emulate ? [[8, 10], [33, 5]] as const : STAGES;
-  const work = emulate ? ["s3d", "mae", "cva"].map((name): Work => [name, tiny, 8, 2]) : STEPS;
   const peers = (emulate ? [] : STEPS).map(([method, arch, patch, batch]) => ({
     ...{ work: "step", method, patch, batch, dtype: "bf16", ...(arch === "resenc-l" ? {} : { arch }) },
   }));
-  const again = [
-    "run",
-    "--no-prompt",
-    `--allow-read=${ROOT}`,
-    `--allow-ffi=${library}`,
-    fromFileUrl(import.meta.url),
-    "--only=fragments,parity",
-    ...(emulate ? ["--emulate"] : []),
-  ];
-  const results: Record<keyof typeof SECONDS, () => AsyncIterable<object>> = {
-    fragments,
-    parity: () => parity(),
-    truth: () => emulate ? truth(1, ["s3d", "simmim"]) : truth(10),
-    sanitizer: () => sanitized(sanitizer, [Deno.execPath(), ...again], SECONDS.sanitizer / 2),
-    step: () => steps(work, emulate ? 1 : 5),
-    kernel: () => kernels(sizes, 1, rounds, card),
-    product: () => products(emulate ? [[40, 24, 17]] : LAYERS, rounds, card),
-    loader: async function* () {
-      if (emulate) return yield await loading(tiny, "s3d", 8, 2, 2, true);
-      for (const later of [true, false]) {
-        for (const name of ["s3d", "cva"]) yield await loading("resenc-l", name, 128, 2, 10, later);
-      }
-    },
-    torch: () => torch(peer, emulate ? "cpu" : "cuda", requests(sizes, peers), () => stages.left),
-  };
-  for (const [name, body] of Object.entries(results)) {
-    await stages.run(name, SECONDS[name as keyof typeof SECONDS], body);
+  const left = () => stages.left;
+  for (const [name, { seconds, quiet }] of Object.entries(all).slice(1)) {
+    await stages.run(name, seconds, () => apart(start(name), quiet, left));
   }
+  // PyTorch has what the stages before left of their time.
+  const time = Math.max(OTHERS.torch, stages.seconds - stages.passed - OTHERS.sanitizer);
+  const device = emulate ? "cpu" : "cuda";
+  await stages.run("torch", time, () => torch(peer, device, requests(sizesOf(emulate), peers), left));
   for (const row of ratios(stages.rows)) stages.note("ratio", row);
+  const again = [Deno.execPath(), ...line, "--only=fragments,parity", "--from=0"];
+  await stages.run(
+    "sanitizer",
+    OTHERS.sanitizer,
+    () => sanitized(sanitizer, again, OTHERS.sanitizer / 2, left),
+  );
   if (paged) {
     await Deno.writeTextFile(`${stem}.md`, markdown(stages.rows));
     log(`gpu-check: ${stem}.md`);

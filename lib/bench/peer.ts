@@ -60,7 +60,9 @@ export class Peer implements AsyncDisposable {
 
   /** Ends it at once, whatever it does: what was asked fails. */
   end(): void {
-    this.#child.kill("SIGKILL");
+    try {
+      this.#child.kill("SIGKILL");
+    } catch { /* it has ended */ }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,6 +1,7 @@
 /** Whether warp matrices lie on the card as the emulation assumes (PTX manual): known integers, compared one by one. */
 import { native } from "../native/library.ts";
 import { scope, Tensor, wait } from "../tensor.ts";
+import type { Begin } from "./apart.ts";
 
 /** One layout. `wrong`: where it first differs, or why it did not run. */
 export interface FragmentRow {
@@ -111,9 +112,9 @@ const LAYOUTS: Layout[] = [
 ];
 
 /** Runs every layout on the GPU in use; wgmma only where it has it. One row each, as they come. */
-export async function* fragments(): AsyncGenerator<FragmentRow> {
+export async function* fragments(begin: Begin): AsyncGenerator<FragmentRow> {
   for (const { layout, test, a, b, want, place } of LAYOUTS) {
-    if (test >= 4 && !native().vx_conv3d_stacked(false)) continue;
+    if (test >= 4 && !native().vx_conv3d_stacked(false) || !begin(layout)) continue;
     try {
       yield await scope(async () => {
         const [x, y] = [a, b].map(([length, value]) =>

@@ -29,6 +29,7 @@ import { softmaxPool } from "../ops/softmax_pool.ts";
 import { addPositions, patchify, rope } from "../ops/tokens.ts";
 import { windowAttention } from "../ops/window_attention.ts";
 import { type Dtype, Grid, type Layout, scope, type Side, Tensor, wait } from "../tensor.ts";
+import type { Begin } from "./apart.ts";
 
 /** Relative to the largest value: where products or stored values are bf16 on either side, and where all is f32. */
 const ROUNDED = 0.02;
@@ -365,10 +366,15 @@ function worst(want: Float32Array[], got: Float32Array[]): number {
   }));
 }
 
-/** Runs all cases whose name holds `words`; one row each, as they come. The GPU is in use at the end. */
-export async function* parity(words = ""): AsyncGenerator<ParityRow> {
-  for (const of of cases().filter(({ name }) => name.includes(words))) {
+/**
+ * Runs all cases, those of libraries and of `wgmma` last; one row each, as they come. The GPU is in use at the end.
+ * @param begin chooses the cases
+ */
+export async function* parity(begin: Begin): AsyncGenerator<ParityRow> {
+  const later = (of: Case) => (of.library ? 1 : 0) + (of.stacked ? 2 : 0);
+  for (const of of cases().sort((a, b) => later(a) - later(b))) {
     const { name: op, tolerance } = of;
+    if (!begin(op)) continue;
     try {
       native().vx_device_use(false);
       const want = await values(of);

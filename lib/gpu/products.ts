@@ -1,6 +1,7 @@
 /** Linear layers on the GPU in use: our own kernel and, where it is found, cuBLASLt. */
 import { native } from "../native/library.ts";
 import { scope, Tensor, wait } from "../tensor.ts";
+import type { Begin } from "./apart.ts";
 import { noise } from "./parity.ts";
 import { peakOf } from "./speed.ts";
 
@@ -28,6 +29,7 @@ export interface ProductRow {
 
 /** Times forward and both gradients of each layer, in bf16; both ways where there are two. */
 export async function* products(
+  begin: Begin,
   layers: readonly Shape[],
   rounds: number,
   card: string,
@@ -36,6 +38,7 @@ export async function* products(
   const peak = peakOf(card);
   const ways = n.vx_device_products(false) ? ["own", "cuBLASLt"] as const : ["own"] as const;
   for (const [rows, channels, outputs] of layers) {
+    if (!begin(`${rows} x ${channels} x ${outputs}`)) continue;
     yield* await scope(async () => {
       const x = Tensor.from(noise(rows * channels, 1), channels, undefined, "bf16");
       const dy = Tensor.from(noise(rows * outputs, 2), outputs, undefined, "bf16");

@@ -15,18 +15,20 @@ const TOOLS = ["memcheck", "racecheck"];
 /**
  * Runs `line` (a program and its arguments) under each tool, for at most `seconds` each.
  * @param program compute-sanitizer, on PATH or a path
+ * @param left seconds that there are for all
  */
 export async function* sanitized(
   program: string,
   line: readonly string[],
   seconds: number,
+  left: () => number,
 ): AsyncGenerator<SanitizerRow> {
   for (const tool of TOOLS) {
     const args = ["--tool", tool, "--target-processes", "all", "--error-exitcode", "9", ...line];
     try {
-      const { text, ended } = await runTool(program, args, seconds);
+      const { text, ended } = await runTool(program, args, Math.min(seconds, left()));
       if (ended) {
-        yield { tool, skipped: `it took longer than ${seconds} s` };
+        yield { tool, skipped: `it took longer than ${Math.round(seconds)} s` };
         continue;
       }
       const summary = text.match(/(ERROR|RACECHECK) SUMMARY: [^\n]*/g)?.at(-1);

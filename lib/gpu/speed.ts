@@ -1,13 +1,15 @@
 /** Times of kernels and of whole training steps on the GPU in use. */
 import { architecture } from "../arch/registry.ts";
-import { deviceReport } from "../device.ts";
+import { deviceReport, onCard } from "../device.ts";
 import { fillOptions } from "../methods/options.ts";
 import { method } from "../methods/registry.ts";
 import { native } from "../native/library.ts";
 import type { Architecture } from "../nn/network.ts";
-import { Grid, scope, type Side, Tensor, wait } from "../tensor.ts";
+import { Grid, memory, scope, type Side, Tensor, wait } from "../tensor.ts";
 import { Trainer } from "../train/pretrain.ts";
+import type { Begin } from "./apart.ts";
 import { noise } from "./parity.ts";
+import { holdRoom } from "./room.ts";
 
 /** Dense bf16 products of cards with f32 sums, in TFLOP/s, by a word of their name (data sheets). */
 const PEAKS: [RegExp, number][] = [
@@ -55,6 +57,7 @@ function gridOf(samples: number, side: number, sparse: boolean): { grid: Grid; b
 
 /** Times the 3^3 convolution of each stage, dense and with a quarter of the blocks visible. */
 export async function* kernels(
+  begin: Begin,
   stages: readonly Stage[],
   samples: number,
   rounds: number,
@@ -64,6 +67,7 @@ export async function* kernels(
   const peak = peakOf(card);
   for (const [channels, side] of stages) {
     for (const sparse of [false, true]) {
+      if (!begin(`${channels} channels at ${side}, ${sparse ? "a quarter" : "dense"}`)) continue;
       yield* await scope(async () => {
         const { grid, block } = gridOf(samples, side, sparse);
         const voxels = grid.blocks * block[0] ** 3;
@@ -165,6 +169,10 @@ export async function step(
     options,
     data: "",
   });
+  if (onCard()) { // as the product does, before its first step
+    const fixed = memory().bytes;
+    holdRoom({ bytes: await trainer.plan(), fixed, batch, least: chosen.views });
+  }
   const crops = batch * chosen.views;
   const images = noise(crops * patch ** 3, 4);
   const boxes = Array.from({ length: crops }, (_, i) => i < batch ? [0.15, 1] : [0, 0.85]);
@@ -221,12 +229,17 @@ const VARIANTS: [variant: string, kind: "cnn" | "token" | "any", turn: (on: bool
   ["graphs", "any", (on) => (native().vx_device_graphs(on), 1)],
 ];
 
-/** `step` of each in every variant; one that fails gives its error, and the next follows. */
-export async function* steps(list: readonly Work[], count: number): AsyncGenerator<StepRow | object> {
-  for (const [name, arch, patch, batch] of list) {
-    const network = typeof arch === "string" ? architecture(arch) : arch;
-    for (const [variant, kind, turn] of VARIANTS) {
+/** `step` of each in every variant, plain ones first; one that fails gives its error, and the next follows. */
+export async function* steps(
+  begin: Begin,
+  list: readonly Work[],
+  count: number,
+): AsyncGenerator<StepRow | object> {
+  for (const [variant, kind, turn] of VARIANTS) {
+    for (const [name, arch, patch, batch] of list) {
+      const network = typeof arch === "string" ? architecture(arch) : arch;
       if (kind !== "any" && kind !== (network.kind ?? "cnn")) continue;
+      if (!begin(`${name} on ${network.name} at ${patch}, ${variant}`)) continue;
       try {
         if (turn(true)) yield { ...await step(network, name, patch, batch, count), variant };
       } catch (error) {

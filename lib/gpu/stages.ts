@@ -47,8 +47,10 @@ export class Stages {
       for await (const row of results()) {
         if ((row as { ok?: boolean }).ok === false) this.failed++;
         this.note(stage, row);
-        if (this.left > 0) continue;
-        this.note(stage, { skipped: `what would follow: the ${seconds} s of this stage are over` });
+        if (this.left > 0 || "skipped" in row) continue;
+        this.note(stage, {
+          skipped: `what would follow: the ${Math.round(seconds)} s of this stage are over`,
+        });
         break;
       }
     } catch (error) {

@@ -34,8 +34,8 @@ export function requests(stages: readonly Stage[], steps: readonly Request[]): R
 }
 
 /**
- * The versions of the libraries, then the time of each request; one process each, so that its memory is its own. A request
- * that fails, or does not end within the seconds `left`, gives its error.
+ * The versions of the libraries, then the time of each request. A step has a process of its own, so that its memory is its
+ * own; convolutions share one. A request that fails, or does not end within the seconds `left`, gives its error.
  */
 export async function* torch(
   python: string,
@@ -43,16 +43,20 @@ export async function* torch(
   list: readonly Request[],
   left: () => number,
 ): AsyncGenerator<TorchRow | { versions: unknown } | { skipped: string } | { failure: string }> {
+  const open = () => new Peer(python, navigator.hardwareConcurrency);
+  let shared: Peer | undefined;
   try {
-    await using peer = new Peer(python, navigator.hardwareConcurrency);
-    yield { versions: (await peer.ask({ work: "versions" })).versions };
+    shared = open();
+    using _late = after(left(), () => shared?.end());
+    yield { versions: (await shared.ask({ work: "versions" })).versions };
   } catch (failure) {
     return yield { skipped: (failure as Error).message };
   }
   for (const { layout, compiled, ...request } of list) {
     const variant = `layout ${layout}${compiled ? ", compiled" : ""}`;
+    const alone = request.work === "step" ? open() : undefined;
+    const peer = alone ?? (shared ??= open());
     try {
-      await using peer = new Peer(python, navigator.hardwareConcurrency);
       using _late = after(left(), () => peer.end());
       const asked = { ...request, layout, compiled, device };
       await peer.ask(asked);
@@ -66,8 +70,12 @@ export async function* torch(
       yield { ...request, variant, seconds: times.sort((a, b) => a - b)[ROUNDS >> 1], peak_bytes };
     } catch (failure) {
       yield { ...request, variant, failure: (failure as Error).message };
+      if (peer === shared) shared = void peer.end();
+    } finally {
+      alone?.end();
     }
   }
+  shared?.end();
 }
 
 /** Calls `then` after some seconds, unless it is disposed of before. */

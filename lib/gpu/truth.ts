@@ -5,6 +5,7 @@ import { deviceReport } from "../device.ts";
 import { methods, runsOn } from "../methods/registry.ts";
 import { native } from "../native/library.ts";
 import type { Architecture } from "../nn/network.ts";
+import type { Begin } from "./apart.ts";
 import { step } from "./speed.ts";
 
 /** Losses of one method and network; `error`: largest difference, relative. `on_host`: ops with no kernel. */
@@ -22,7 +23,7 @@ export interface TruthRow {
 const TOLERANCE = { 1: 0.01, 2: 0.02 } as const;
 
 /** Every method of the registry (or those of `names`) on both kinds of networks, as far as they fit. */
-export async function* truth(steps: number, names?: string[]): AsyncGenerator<TruthRow> {
+export async function* truth(begin: Begin, steps: number, names?: string[]): AsyncGenerator<TruthRow> {
   const networks: Architecture[] = [
     resenc("tiny resenc", [4, 8, 8], [1, 1, 1], 16),
     { ...primus("tiny primus", 96, 2, 2), headWidth: 16 },
@@ -32,6 +33,7 @@ export async function* truth(steps: number, names?: string[]): AsyncGenerator<Tr
       // After one step of two views the batch norms of four rows have made much of little.
       const count = chosen.views === 2 ? 1 : steps;
       const tolerance = TOLERANCE[chosen.views];
+      if (!begin(`${chosen.name}, ${arch.name}`)) continue;
       const about = { method: chosen.name, arch: arch.name, steps: count, tolerance };
       try {
         native().vx_device_use(false);

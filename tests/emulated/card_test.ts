@@ -6,7 +6,7 @@ import { UserError } from "../../lib/errors.ts";
 import { method } from "../../lib/methods/registry.ts";
 import { native } from "../../lib/native/library.ts";
 import { makeRoom } from "../../lib/gpu/room.ts";
-import { memory, scope, wait } from "../../lib/tensor.ts";
+import { memory, scope, volume, wait } from "../../lib/tensor.ts";
 import { blankStore } from "../../lib/train/first_store.ts";
 import { train, Trainer } from "../../lib/train/pretrain.ts";
 import { estimateRun } from "../../lib/train/run.ts";
@@ -89,7 +89,7 @@ Deno.test({
   ignore,
   async fn() {
     const work = 64 * 2 ** 20;
-    const small = { patch: [16, 16, 16] as [number, number, number] };
+    const patch: [number, number, number] = [16, 16, 32];
     let need = { bytes: 0, fixed: 0 };
     const room = (batch: number) => () => {
       chooseDevice("cuda");
@@ -98,14 +98,14 @@ Deno.test({
     };
     await onCard({}, async () => {
       chooseDevice("cuda");
-      using tuning = tuningOf(small);
+      using tuning = tuningOf({ task: "classification", labels: [0, 1], patch });
       need = await tuning.plan();
       makeRoom({ ...need, batch: 2, least: 1 }, "lower --patch");
       deviceReport();
       await tuning.step(0, crops(tuning.info));
       const model = tuning.model;
       await scope(async () => {
-        model.output(new Float32Array(16 ** 3));
+        model.output(new Float32Array(volume(patch)));
         await wait();
       });
       const { peak, allocations, on_host } = deviceReport();
