@@ -69,7 +69,12 @@ async function main({ flags }: Arguments): Promise<number> {
     useCard(kernels); // says why where there is no GPU that works
     return await here(Object.entries(all).filter(([name]) => wanted?.includes(name)), from);
   }
-  const grants = [`--allow-read=${ROOT},${kernels}`, `--allow-write=${kernels}`];
+  const grants = [
+    "--config",
+    join(ROOT, "deno.json"),
+    `--allow-read=${ROOT},${kernels}`,
+    `--allow-write=${kernels}`,
+  ];
   const rest = [`--allow-ffi=${emulate ? EMULATED : LIBRARY}`, fromFileUrl(import.meta.url)];
   const line = [
     "run",

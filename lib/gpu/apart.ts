@@ -17,6 +17,9 @@ interface Beginning {
 /** Exit code of a process in which the GPU computes no more; its last row says why. */
 export const BROKEN = 3;
 
+/** Seconds until a process must have come to its first case: opening a large card that nobody else holds open takes some. */
+const START = 30;
+
 /** Errors after which every call of the process fails: memory, faults, time limits. */
 export const breaks = (row: object): boolean => /\(CUDA error (214|70[02]|71\d)\)/.test(JSON.stringify(row));
 
@@ -59,10 +62,11 @@ export async function* apart(
     let [late, over, done] = [false, false, false];
     try {
       for (;;) {
-        const patience = Math.min(quiet, left());
+        const allowed = now ? quiet : Math.max(quiet, START);
+        const patience = Math.min(allowed, left());
         const next = await within(process.lines.next(), patience);
         late = next === undefined;
-        over = late && patience < quiet;
+        over = late && patience < allowed;
         done = next?.done ?? false;
         if (!next || next.done) break;
         const row = JSON.parse(next.value) as object;
@@ -84,7 +88,7 @@ export async function* apart(
       const said = end?.signal
         ? [`it was ended by ${end.signal}`, end.said]
         : [end?.said || `it ended with ${end?.code}`];
-      const why = late ? `no result within ${quiet} s` : said.filter(Boolean).join("; ");
+      const why = late ? `no result within ${now ? quiet : START} s` : said.filter(Boolean).join("; ");
       yield { case: now?.begin, ok: false, error: why };
     }
     if (!now) return;

@@ -11,7 +11,7 @@ import { LAYERS, products } from "./products.ts";
 import { kernels, STAGES, STEPS, steps, type Work } from "./speed.ts";
 import { truth } from "./truth.ts";
 
-/** Seconds of a stage, and of one of its cases: what takes longer hangs. */
+/** Seconds of a stage, the start of its process in them, and of one of its cases: what takes longer hangs. */
 export interface Check {
   seconds: number;
   quiet: number;
@@ -51,7 +51,7 @@ export function checks(emulate: boolean): Record<string, Check> {
   const slow = emulate ? 4 : 1;
   return {
     card: { seconds: 30, quiet: 30, body: card },
-    fragments: { seconds: 15, quiet: 8, body: fragments },
+    fragments: { seconds: 30, quiet: 5, body: fragments },
     parity: { seconds: 60 * slow, quiet: 12, body: parity },
     truth: {
       seconds: 50 * slow,
