@@ -112,16 +112,15 @@ async function main({ flags }: Arguments): Promise<number> {
   const device = emulate ? "cpu" : "cuda";
   await stages.run("torch", time, () => torch(peer, device, requests(sizesOf(emulate), peers), left));
   for (const row of ratios(stages.rows)) stages.note("ratio", row);
+  const page = async () => {
+    if (paged) await Deno.writeTextFile(`${stem}.md`, markdown(stages.rows));
+  };
+  await page(); // the last stage starts a tool that may not end in time
   const again = [Deno.execPath(), ...line, "--only=fragments,parity", "--from=0"];
-  await stages.run(
-    "sanitizer",
-    OTHERS.sanitizer,
-    () => sanitized(sanitizer, again, OTHERS.sanitizer / 2, left),
-  );
-  if (paged) {
-    await Deno.writeTextFile(`${stem}.md`, markdown(stages.rows));
-    log(`gpu-check: ${stem}.md`);
-  }
+  const half = OTHERS.sanitizer / 2;
+  await stages.run("sanitizer", OTHERS.sanitizer, () => sanitized(sanitizer, again, half, left));
+  await page();
+  if (paged) log(`gpu-check: ${stem}.md`);
   const { failed, rows, passed } = stages;
   writeLine({ card, results: rows.length, failed, minutes: +(passed / 60).toFixed(2) });
   if (failed) throw new UserError(`${failed} of the checks failed on ${card}; the lines above say which`);

@@ -33,7 +33,7 @@ export interface Process {
 }
 
 /** What `work` gives within some seconds; undefined when they are over. */
-async function within<T>(work: Promise<T>, seconds: number): Promise<T | undefined> {
+export async function within<T>(work: Promise<T>, seconds: number): Promise<T | undefined> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<undefined>((resolve) =>
     timer = setTimeout(() => resolve(undefined), Math.max(0, seconds) * 1000)

@@ -5,17 +5,13 @@ export interface Outcome {
   ok: boolean;
   text: string;
   seconds: number;
-  /** It was ended because its time was over. */
-  ended: boolean;
 }
 
-/** Runs a program to its end, or for `most` seconds. @throws Deno.errors.NotFound when there is none of that name */
-export async function runTool(program: string, args: readonly string[], most?: number): Promise<Outcome> {
+/** Runs a program to its end. @throws Deno.errors.NotFound when there is none of that name */
+export async function runTool(program: string, args: readonly string[]): Promise<Outcome> {
   const began = performance.now();
-  const signal = most === undefined ? undefined : AbortSignal.timeout(most * 1000);
   const child = new Deno.Command(program, {
     args: [...args],
-    signal,
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
@@ -26,7 +22,6 @@ export async function runTool(program: string, args: readonly string[], most?: n
     ok: success,
     text: decoder.decode(stdout) + decoder.decode(stderr),
     seconds: (performance.now() - began) / 1000,
-    ended: signal?.aborted ?? false,
   };
 }
 
