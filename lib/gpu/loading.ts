@@ -1,13 +1,17 @@
 /** Whether the loader keeps up: views per second of it alone, and what a training step waits for it, with either way. */
 import { architecture } from "../arch/registry.ts";
 import { Loader, type Source } from "../data/loader.ts";
+import { deviceReport } from "../device.ts";
 import { fillOptions } from "../methods/options.ts";
 import { method } from "../methods/registry.ts";
 import type { Architecture } from "../nn/network.ts";
 import { Trainer } from "../train/pretrain.ts";
 import { noise } from "./parity.ts";
 
-/** `later`: views are made on the card with the step. `waiting_percent`: share of the steps that the training loop waits for its next batch. */
+/**
+ * `later`: views are made on the card with the step. `waiting_percent`: share of the steps that the training loop waits for
+ * its next batch. `ahead_percent`: share of the views that came to the card while the step before computed.
+ */
 export interface LoadingRow {
   method: string;
   arch: string;
@@ -17,6 +21,7 @@ export interface LoadingRow {
   views_per_second: number;
   seconds: number;
   waiting_percent: number;
+  ahead_percent: number;
 }
 
 /** One volume of noise in memory, as long as a brain: reading it takes no time, sampling it does. */
@@ -67,10 +72,12 @@ export async function loading(
   const source = open();
   for (let warm = 0; warm < 2; warm++) await trainer.step(warm, await source.next(), () => source.ahead());
   const before = source.waited;
+  deviceReport();
   began = performance.now();
   for (let i = 0; i < batches; i++) await trainer.step(2 + i, await source.next(), () => source.ahead());
   const total = (performance.now() - began) / 1000;
   const waiting_percent = 100 * (source.waited - before) / total;
+  const ahead_percent = 100 * deviceReport().ahead / (batches * batch * views);
   await source.close();
   return {
     method: name,
@@ -81,5 +88,6 @@ export async function loading(
     views_per_second,
     seconds: total / batches,
     waiting_percent,
+    ahead_percent,
   };
 }

@@ -48,7 +48,12 @@ export async function* torch(
   try {
     shared = open();
     using _late = after(left(), () => shared?.end());
-    yield { versions: (await shared.ask({ work: "versions" })).versions };
+    const versions = (await shared.ask({ work: "versions" })).versions ?? {};
+    yield { versions };
+    if (!versions.torch) {
+      shared.end();
+      return yield { skipped: `${python} has no PyTorch; --peer names one that has` };
+    }
   } catch (failure) {
     return yield { skipped: (failure as Error).message };
   }
