@@ -30,6 +30,11 @@ __device__ inline void store(bf16* to, float v) { *to = to_bf16(v); }
 /// Two 16-bit numbers in one register; `low` comes first in memory.
 __device__ inline unsigned pair(bf16 low, bf16 high) { return low | (unsigned)high << 16; }
 
+/// Eight neighbours of 16 bits, moved as one.
+struct alignas(16) Eight {
+    unsigned pairs[4];
+};
+
 /// Two neighbours at once; `to` is aligned for both together.
 __device__ inline void store_pair(bf16* to, float low, float high) {
     *reinterpret_cast<unsigned*>(to) = pair(to_bf16(low), to_bf16(high));
@@ -38,6 +43,9 @@ __device__ inline void store_pair(float* to, float low, float high) {
     to[0] = low;
     to[1] = high;
 }
+
+/// A value after its norm and before the activation: `factor` is gamma times the reciprocal deviation.
+__device__ inline float normed(float x, float mean, float factor, float beta) { return (x - mean) * factor + beta; }
 
 /// A matrix in shared memory as wgmma takes it, without swizzle: pieces of 8 rows of 16 bytes, each piece 128 bytes in
 /// one; `down` bytes from a piece to the one of the next 8 rows, `along` bytes to the one of the next 8 columns.

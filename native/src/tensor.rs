@@ -8,6 +8,7 @@ use crate::element::{Dtype, Element, convert};
 use crate::gpu::{self, At, Piece};
 use crate::memory::{self, Memory, Planned, Scratch};
 use crate::ops::linear::factors::Factors;
+use crate::ops::norm::later::Later;
 use crate::ops::rows;
 use crate::{launch, queue};
 use std::cell::UnsafeCell;
@@ -30,6 +31,8 @@ pub struct Buffer {
     /// What the values are the product of, until someone reads them.
     factors: UnsafeCell<Option<Factors>>,
     stretches: UnsafeCell<Option<Stretches>>,
+    /// What the values are made of on the card, until someone reads them there as they are.
+    later: UnsafeCell<Option<Later>>,
     /// Keeps the count of a planned tensor.
     _planned: Option<Planned>,
 }
@@ -45,8 +48,8 @@ impl Buffer {
     }
     fn empty(len: usize, dtype: Dtype) -> Buffer {
         let (memory, device) = (UnsafeCell::new(None), UnsafeCell::new(None));
-        let (factors, stretches) = (UnsafeCell::new(None), UnsafeCell::new(None));
-        Buffer { len, dtype, memory, device, factors, stretches, _planned: None }
+        let (factors, stretches, later) = (UnsafeCell::new(None), UnsafeCell::new(None), UnsafeCell::new(None));
+        Buffer { len, dtype, memory, device, factors, stretches, later, _planned: None }
     }
     fn bytes(&self) -> usize {
         self.len * self.dtype.bytes()
@@ -58,6 +61,9 @@ impl Buffer {
     /// Where the values lie on the host; copies them there when only the card has them.
     fn at<E: Element>(&self) -> *mut E {
         assert!(self.dtype == E::DTYPE, "a {} tensor is read as {}", self.dtype.name(), E::DTYPE.name());
+        if self.later().is_some() {
+            self.device();
+        }
         let (memory, device) = unsafe { (&mut *self.memory.get(), &*self.device.get()) };
         let fresh = memory.is_none();
         let at = memory.get_or_insert_with(|| Memory::take(self.bytes())).at();
@@ -92,7 +98,18 @@ impl Buffer {
         if let (true, Some(memory)) = (fresh, memory) {
             gpu::upload_to(unsafe { std::slice::from_raw_parts(memory.at(), self.bytes()) }, at);
         }
+        if let Some(later) = unsafe { (*self.later.get()).take() } {
+            later.fill(at).unwrap_or_else(|text| std::panic::panic_any(gpu::Failure(text)));
+        }
         at
+    }
+    /// Leaves the values, which nobody has written, to those who read them; on the worker thread.
+    pub fn put_off(&self, later: Later) {
+        unsafe { *self.later.get() = Some(later) };
+    }
+    /// What values are made of that nobody has written, on the worker thread.
+    pub fn later(&self) -> Option<&Later> {
+        unsafe { &*self.later.get() }.as_ref()
     }
     /// Brings values that lie on the host alone to the card, for a later step.
     fn send(tensors: &[Tensor]) {

@@ -100,11 +100,65 @@ __device__ inline void stage_piece(bf16* to, const float* x, long long voxel, in
     for (int i = 0; i < 8; i++) to[i] = ok && first + i < channels ? to_bf16(from[i]) : (bf16)0;
 }
 
+/// What a convolution reads, as it is stored: eight channels at a time.
+template <class E> struct Stored {
+    const E* x;
+    __device__ void begin(const Conv&, const Tile&, int) {}
+    __device__ void stage(const Conv& g, bf16* to, long long voxel, int first, bool ok) const {
+        stage_piece(to, x, voxel, first, g.c_in, ok);
+    }
+};
+
+/// What ops/norm and its activation make of x, rounded as they store it; hidden voxels are zeros after the norm. For channels in
+/// multiples of 8, and tiles with blocks of one sample.
+struct Normed {
+    const float* statistics;           // [2][samples][c_in]: mean, reciprocal deviation
+    const float *gamma, *beta;         // may be null
+    const int* starts;                 // first block of each sample, and the number of blocks
+    int samples;
+    float slope;
+};
+struct OnLoad {
+    const bf16* x;
+    Normed norm;
+    float mean[8], factor[8], beta[8];  // of the eight channels that this thread stages
+    /// Whoever stages pieces i, i + threads ... has always the same of four.
+    __device__ void begin(const Conv& g, const Tile& tile, int channel) {
+        const int first = channel + (threadIdx.x & 3) * 8, sample = sample_of(norm.starts, tile.block);
+        if (first >= g.c_in) return;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const int of = sample * g.c_in + first + i;
+            mean[i] = norm.statistics[of];
+            factor[i] = (norm.gamma ? norm.gamma[first + i] : 1.0f) * norm.statistics[norm.samples * g.c_in + of];
+            beta[i] = norm.beta ? norm.beta[first + i] : 0.0f;
+        }
+    }
+    __device__ void stage(const Conv& g, bf16* to, long long voxel, int first, bool ok) const {
+        Eight values{};
+        if (ok && first < g.c_in) {
+            values = *reinterpret_cast<const Eight*>(x + voxel * g.c_in + first);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                bf16 made[2];
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    const int k = 2 * i + h;
+                    const float v = normed(from_bf16((bf16)(values.pairs[i] >> 16 * h)), mean[k], factor[k], beta[k]);
+                    made[h] = to_bf16(v > 0.0f ? v : norm.slope * v);
+                }
+                values.pairs[i] = pair(made[0], made[1]);
+            }
+        }
+        *reinterpret_cast<Eight*>(to) = values;
+    }
+};
+
 /// Loads 32 channels of all that a tile reads. neighbours: 27 block numbers per block, -1 for hidden.
-template <class E>
-__device__ inline void stage_halo(bf16* halo, const Conv& g, const Tile& tile, const E* x, const int* neighbours,
-                                  int channel) {
+template <class From>
+__device__ inline void stage_halo(bf16* halo, const Conv& g, const Tile& tile, From& from, const int* neighbours, int channel) {
     const int plane = g.halo[1] * g.halo[2], volume = g.halo[0] * plane;
+    from.begin(g, tile, channel);
     for (int i = threadIdx.x; i < g.parts * volume * 4; i += blockDim.x) {
         const int v = i >> 2, piece = i & 3, in = v % volume, block = tile.block + v / volume;
         const int h[3] = {in / plane, in / g.halo[2] % g.halo[1], in % g.halo[2]};
@@ -120,7 +174,7 @@ __device__ inline void stage_halo(bf16* halo, const Conv& g, const Tile& tile, c
         const int source = ok ? neighbours[block * 27 + neighbour] : -1;
         const long long size = (long long)g.side[0] * g.side[1] * g.side[2] * g.stride * g.stride * g.stride;
         const bool seen = source >= 0;
-        stage_piece(halo + piece32(v, piece), x, seen ? source * size + voxel : 0, channel + piece * 8, g.c_in, seen);
+        from.stage(g, halo + piece32(v, piece), seen ? source * size + voxel : 0, channel + piece * 8, seen);
     }
 }
 
@@ -173,9 +227,9 @@ __device__ inline void describe(const Conv& g, float* shared, const float (&sums
 
 /// y = conv(x) + bias of one tile and N output channels. 4 warps, each 32 rows x N channels. tiles: as of `describe`, or
 /// null.
-template <int N, class E>
-__device__ inline void conv3d(const Conv& g, const E* x, const int* neighbours, const bf16* weights,
-                              const float* bias, E* y, float* tiles) {
+template <int N, class From, class E>
+__device__ inline void conv3d(const Conv& g, From from, const int* neighbours, const bf16* weights, const float* bias, E* y,
+                              float* tiles) {
     SHARED(bf16, halo);
     bf16* const staged = halo + g.parts * g.halo[0] * g.halo[1] * g.halo[2] * CHANNELS;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.y * N;
@@ -193,7 +247,7 @@ __device__ inline void conv3d(const Conv& g, const E* x, const int* neighbours, 
 
     for (int channel = 0; channel < g.in_padded; channel += CHANNELS) {
         if (channel) __syncthreads();  // the last tap of the channels before is read
-        stage_halo(halo, g, tile, x, neighbours, channel);
+        stage_halo(halo, g, tile, from, neighbours, channel);
         stage_weights<N>(staged, g, weights, 0, channel, first);
         for (int tap = 0; tap < g.taps; tap++) {
             copies_wait();
@@ -255,14 +309,14 @@ BUDGET(conv3d_32, 104, 98304);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
           float* tiles) {
-    conv3d<32>(g, x, neighbours, weights, bias, y, tiles);
+    conv3d<32>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
 }
 
 BUDGET(conv3d_32_f32, 104, 98304);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
               float* tiles) {
-    conv3d<32>(g, x, neighbours, weights, bias, y, tiles);
+    conv3d<32>(g, Stored<float>{x}, neighbours, weights, bias, y, tiles);
 }
 
 /// Grid (tiles, out_padded / 64), 128 threads.
@@ -270,14 +324,29 @@ BUDGET(conv3d_64, 136, 106496);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_64(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
           float* tiles) {
-    conv3d<64>(g, x, neighbours, weights, bias, y, tiles);
+    conv3d<64>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
 }
 
 BUDGET(conv3d_64_f32, 136, 106496);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_64_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
               float* tiles) {
-    conv3d<64>(g, x, neighbours, weights, bias, y, tiles);
+    conv3d<64>(g, Stored<float>{x}, neighbours, weights, bias, y, tiles);
+}
+
+/// The same of what a norm makes of x.
+BUDGET(conv3d_32_normed, 104, 98304);
+extern "C" __global__ void __launch_bounds__(128)
+conv3d_32_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* weights, const float* bias,
+                 bf16* y, float* tiles) {
+    conv3d<32>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, weights, bias, y, tiles);
+}
+
+BUDGET(conv3d_64_normed, 168, 106496);
+extern "C" __global__ void __launch_bounds__(128)
+conv3d_64_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* weights, const float* bias,
+                 bf16* y, float* tiles) {
+    conv3d<64>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, weights, bias, y, tiles);
 }
 
 /// Weights as conv3d reads them: `[tap][in_padded][out_padded]` bf16, zeros beyond the channels. `source` names the tap
@@ -300,9 +369,8 @@ extern "C" __global__ void __launch_bounds__(256) conv3d_pack(const Pack p, cons
 /// Sums of x[row + tap][c_in] * dy[row][c_out] over the tiles blockIdx.x, blockIdx.x + gridDim.x ... for 32 x 32
 /// channels. GROUPS x SHARES warps: a group holds TAPS taps, a share every SHARES-th stretch of 16 rows.
 /// partial `[gridDim.x * SHARES][taps][in_padded][out_padded]`. Geometry as for conv3d; dy is read where it writes.
-template <int TAPS, int GROUPS, int SHARES, class E>
-__device__ inline void conv3d_weight(const Conv& g, const E* x, const int* neighbours, const E* dy,
-                                     float* partial) {
+template <int TAPS, int GROUPS, int SHARES, class From, class E>
+__device__ inline void conv3d_weight(const Conv& g, From x, const int* neighbours, const E* dy, float* partial) {
     SHARED(bf16, halo);
     bf16* const rows = halo + g.parts * g.halo[0] * g.halo[1] * g.halo[2] * CHANNELS;
     constexpr int STRETCHES = GRAD_ROWS / 16 / SHARES;
@@ -371,26 +439,32 @@ __device__ inline void conv3d_weight(const Conv& g, const E* x, const int* neigh
 BUDGET(conv3d_weight_27, 184, 65536);
 extern "C" __global__ void __launch_bounds__(288)
 conv3d_weight_27(const Conv g, const bf16* x, const int* neighbours, const bf16* dy, float* partial) {
-    conv3d_weight<3, 9, 1>(g, x, neighbours, dy, partial);
+    conv3d_weight<3, 9, 1>(g, Stored<bf16>{x}, neighbours, dy, partial);
 }
 
 BUDGET(conv3d_weight_27_f32, 184, 65536);
 extern "C" __global__ void __launch_bounds__(288)
 conv3d_weight_27_f32(const Conv g, const float* x, const int* neighbours, const float* dy, float* partial) {
-    conv3d_weight<3, 9, 1>(g, x, neighbours, dy, partial);
+    conv3d_weight<3, 9, 1>(g, Stored<float>{x}, neighbours, dy, partial);
+}
+
+BUDGET(conv3d_weight_27_normed, 216, 65536);
+extern "C" __global__ void __launch_bounds__(288)
+conv3d_weight_27_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* dy, float* partial) {
+    conv3d_weight<3, 9, 1>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, dy, partial);
 }
 
 /// One tap: the same grid, 128 threads, four partial sums per block.
 BUDGET(conv3d_weight_1, 96, 65536);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_weight_1(const Conv g, const bf16* x, const int* neighbours, const bf16* dy, float* partial) {
-    conv3d_weight<1, 1, 4>(g, x, neighbours, dy, partial);
+    conv3d_weight<1, 1, 4>(g, Stored<bf16>{x}, neighbours, dy, partial);
 }
 
 BUDGET(conv3d_weight_1_f32, 96, 65536);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_weight_1_f32(const Conv g, const float* x, const int* neighbours, const float* dy, float* partial) {
-    conv3d_weight<1, 1, 4>(g, x, neighbours, dy, partial);
+    conv3d_weight<1, 1, 4>(g, Stored<float>{x}, neighbours, dy, partial);
 }
 
 /// dw = the partial sums, added in order, in the layout of the file.

@@ -5,6 +5,7 @@ use crate::abi::Result;
 use crate::gpu::{self, At, NULL, Piece, Value, one_each, typed};
 use crate::grid::Grid;
 use crate::launch;
+use crate::ops::norm::later::Normed;
 use crate::ops::{conv3d_stacked, conv3d_weight, conv3d_wide};
 use crate::tensor::{Buffer, Stretches};
 
@@ -185,28 +186,60 @@ impl Plan {
         full.then(|| (parts * tile[0] * tile[1] * tile[2]) as usize)
     }
 
-    /// y = conv(x) + bias; neighbours: 27 of each block. tiles: where mean and variance of each tile go.
-    fn convolve(&self, x: &Buffer, neighbours: At, weight: At, bias: At, y: &Buffer, tiles: At) -> Result<()> {
+    /// The norm that x waits for, where the kernels can apply it as they load.
+    fn normed(&self, grid: Option<&Grid>, x: &Buffer) -> Option<(At, Normed, Piece)> {
+        let (Conv { side, stride, parts, .. }, grid) = (self.conv, grid?);
+        let voxels = side.map(|s| (s * stride) as usize).iter().product();
+        let later = x.later().filter(|later| later.fits(grid, voxels, parts as usize))?;
+        let (normed, starts) = later.normed(grid);
+        Some((later.x.device(), normed, starts))
+    }
+
+    /// y = conv(x) + bias; neighbours: 27 of each block. tiles: where mean and variance of each tile go. grid: where x may wait
+    /// for a norm.
+    #[allow(clippy::too_many_arguments)]
+    fn convolve(
+        &self,
+        grid: Option<&Grid>,
+        x: &Buffer,
+        neighbours: At,
+        weight: At,
+        bias: At,
+        y: &Buffer,
+        tiles: At,
+    ) -> Result<()> {
         let packed = gpu::scratch::<u16>(self.packed_len());
         launch!("conv3d_pack", one_each(self.packed_len()), 256, 0, self.pack, weight, packed.at())?;
         let wide = if self.conv.out_padded % 64 == 0 { 64 } else { 32 };
         let kernel = if wide == 64 { "conv3d_64" } else { "conv3d_32" };
-        let grid = [self.tiles, self.conv.out_padded as usize / wide, 1];
-        let shared = self.halo_bytes + 2 * STAGED * wide;
-        let (kernel, from, to) = (typed(kernel, x.dtype), x.device(), y.device_mut());
-        launch!(kernel, grid, 128, shared, self.conv, from, neighbours, packed.at(), bias, to, tiles)
+        let (tiling, packed) = ([self.tiles, self.conv.out_padded as usize / wide, 1], packed.at());
+        let (shared, to) = (self.halo_bytes + 2 * STAGED * wide, y.device_mut());
+        if let Some((from, normed, _starts)) = self.normed(grid, x) {
+            let kernel = format!("{kernel}_normed");
+            return launch!(kernel, tiling, 128, shared, self.conv, from, normed, neighbours, packed, bias, to, tiles);
+        }
+        let (kernel, from) = (typed(kernel, x.dtype), x.device());
+        launch!(kernel, tiling, 128, shared, self.conv, from, neighbours, packed, bias, to, tiles)
     }
 
     /// dw from what the forward pass read and the gradient of what it wrote.
-    fn weight_gradient(&self, x: &Buffer, neighbours: At, dy: &Buffer, dw: &Buffer) -> Result<()> {
+    fn weight_gradient(&self, grid: Option<&Grid>, x: &Buffer, neighbours: At, dy: &Buffer, dw: &Buffer) -> Result<()> {
         let [c_in, c_out] = [self.conv.in_padded, self.conv.out_padded].map(|c| c as usize / 32);
         let splits = self.tiles.min((BLOCKS / (c_in * c_out)).max(1));
         let (kernel, threads, shares) =
             if self.conv.taps == 1 { ("conv3d_weight_1", 128, 4) } else { ("conv3d_weight_27", 288, 1) };
         let partial = gpu::scratch::<f32>(splits * shares * self.packed_len());
         let shared = self.halo_bytes + GRAD_TILE.0 * STAGED;
-        let (kernel, grid) = (typed(kernel, x.dtype), [splits, c_in, c_out]);
-        launch!(kernel, grid, threads, shared, self.conv, x.device(), neighbours, dy.device(), partial.at())?;
+        let (tiling, dy, to) = ([splits, c_in, c_out], dy.device(), partial.at());
+        match self.normed(grid.filter(|_| self.conv.taps > 1), x) {
+            Some((from, normed, _starts)) => {
+                let kernel = "conv3d_weight_27_normed";
+                launch!(kernel, tiling, threads, shared, self.conv, from, normed, neighbours, dy, to)?
+            }
+            None => {
+                launch!(typed(kernel, x.dtype), tiling, threads, shared, self.conv, x.device(), neighbours, dy, to)?
+            }
+        }
         let parts = (splits * shares) as i32;
         launch!("conv3d_weight_sum", one_each(dw.len), 256, 0, self.pack, partial.at(), parts, dw.device_mut())
     }
@@ -231,7 +264,7 @@ pub fn forward(s: &Shape, grid: &Grid, x: &Buffer, w: &Buffer, bias: Option<&Buf
     let even = plan.even(grid);
     let tiles = even.map(|_| gpu::scratch::<f32>(2 * plan.tiles * s.c_out));
     let at = tiles.as_ref().map_or(NULL, |t| t.at());
-    plan.convolve(x, grid.neighbours_on_card(), w.device(), place(bias), y, at)?;
+    plan.convolve(Some(grid), x, grid.neighbours_on_card(), w.device(), place(bias), y, at)?;
     if let (Some(rows), Some(values)) = (even, tiles) {
         y.leave(Stretches { rows, values });
     }
@@ -250,7 +283,7 @@ pub fn grad_input(s: &Shape, grid: &Grid, dy: &Buffer, w: &Buffer, dx: &Buffer) 
     let accesses = if s.stride == 1 { vec![Access::turned(s.kernel)] } else { (0..8).map(Access::reaching).collect() };
     accesses.iter().try_for_each(|access| {
         let plan = Plan::new(grid.blocks.len(), s.side, channels, access, [s.taps(), 1], TILE);
-        plan.convolve(dy, grid.neighbours_on_card(), w.device(), NULL, dx, NULL)
+        plan.convolve(None, dy, grid.neighbours_on_card(), w.device(), NULL, dx, NULL)
     })
 }
 
@@ -272,7 +305,7 @@ pub fn grad_weight(s: &Shape, grid: &Grid, x: &Buffer, dy: &Buffer, dw: &Buffer)
     }
     let access = Access::all(s.kernel, s.stride, s.kernel / 2);
     let plan = Plan::new(grid.blocks.len(), s.side, [s.c_in, s.c_out], &access, [s.taps(), 0], GRAD_TILE);
-    plan.weight_gradient(x, grid.neighbours_on_card(), dy, dw)
+    plan.weight_gradient(Some(grid), x, grid.neighbours_on_card(), dy, dw)
 }
 
 /// Neighbours of blocks of which nothing beyond the edge is read: each is its own.
@@ -285,20 +318,20 @@ pub fn up_forward(s: &Up, x: &Buffer, w: &Buffer, bias: &Buffer, y: &Buffer) -> 
     let neighbours = alone(s.blocks);
     (0..8).map(Access::spreading).try_for_each(|access| {
         let plan = Plan::new(s.blocks, s.side, [s.c_in, s.c_out], &access, [8, 1], TILE);
-        plan.convolve(x, neighbours.at(), w.device(), bias.device(), y, NULL)
+        plan.convolve(None, x, neighbours.at(), w.device(), bias.device(), y, NULL)
     })
 }
 
 /// As `cpu::up_grad_input`: a convolution with 2x2x2 taps and stride 2.
 pub fn up_grad_input(s: &Up, dy: &Buffer, w: &Buffer, dx: &Buffer) -> Result<()> {
     let plan = Plan::new(s.blocks, s.side, [s.c_out, s.c_in], &Access::all(2, 2, 0), [8, 0], TILE);
-    plan.convolve(dy, alone(s.blocks).at(), w.device(), NULL, dx, NULL)
+    plan.convolve(None, dy, alone(s.blocks).at(), w.device(), NULL, dx, NULL)
 }
 
 /// As `cpu::up_grad_weight`.
 pub fn up_grad_weight(s: &Up, x: &Buffer, dy: &Buffer, dw: &Buffer) -> Result<()> {
     let plan = Plan::new(s.blocks, s.side, [s.c_out, s.c_in], &Access::all(2, 2, 0), [8, 0], GRAD_TILE);
-    plan.weight_gradient(dy, alone(s.blocks).at(), x, dw)
+    plan.weight_gradient(None, dy, alone(s.blocks).at(), x, dw)
 }
 
 /// Sum over the rows of `[rows][c]`.

@@ -78,32 +78,40 @@ norm_stretches(const Norm s, const float* means, const float* variances, const f
     });
 }
 
-/// Gradient of what the activation was applied to; y is read only where slope is not 1.
-template <class E> __device__ inline float through(const Norm& s, const E* y, const E* dy, long long at) {
-    const float g = number(dy[at]);
-    return s.slope == 1.0f || number(y[at]) > 0.0f ? g : s.slope * g;
+/// A value before the activation; gamma and beta may be null.
+__device__ inline float before(const Norm& s, float x, const float* statistics, int of, const float* gamma, const float* beta) {
+    const int channel = of % s.c;
+    const float factor = (gamma ? gamma[channel] : 1.0f) * statistics[s.samples * s.c + of];
+    return normed(x, statistics[of], factor, beta ? beta[channel] : 0.0f);
+}
+
+/// Gradient of what the activation was applied to, where there was no residual: the sign is that of the value from x.
+__device__ inline float through(const Norm& s, float x, float dy, const float* statistics, int of, const float* gamma, const float* beta) {
+    return s.slope == 1.0f || before(s, x, statistics, of, gamma, beta) > 0.0f ? dy : s.slope * dy;
 }
 
 template <class E>
-__device__ inline void grad_sums(const Norm& s, const E* x, const E* y, const E* dy, const float* statistics, float* partial) {
+__device__ inline void grad_sums(const Norm& s, const E* x, const E* dy, const float* statistics, const float* gamma,
+                                 const float* beta, float* partial) {
     slice_sums(s, partial, [&](long long at, int of, float& a, float& b) {
-        const float g = through(s, y, dy, at);
+        const float xhat = (number(x[at]) - statistics[of]) * statistics[s.samples * s.c + of];
+        const float g = through(s, number(x[at]), number(dy[at]), statistics, of, gamma, beta);
         a += g;
-        b += g * (number(x[at]) - statistics[of]) * statistics[s.samples * s.c + of];
+        b += g * xhat;
     });
 }
 
 /// Sums of g and of g * xhat. statistics `[2][samples][c]`: mean, 1 / sqrt(variance + eps).
 BUDGET(norm_grad_sums, 40, 2048);
 extern "C" __global__ void __launch_bounds__(256)
-norm_grad_sums(const Norm s, const bf16* x, const bf16* y, const bf16* dy, const float* statistics, float* partial) {
-    grad_sums(s, x, y, dy, statistics, partial);
+norm_grad_sums(const Norm s, const bf16* x, const bf16* dy, const float* statistics, const float* gamma, const float* beta, float* partial) {
+    grad_sums(s, x, dy, statistics, gamma, beta, partial);
 }
 
 BUDGET(norm_grad_sums_f32, 40, 2048);
 extern "C" __global__ void __launch_bounds__(256)
-norm_grad_sums_f32(const Norm s, const float* x, const float* y, const float* dy, const float* statistics, float* partial) {
-    grad_sums(s, x, y, dy, statistics, partial);
+norm_grad_sums_f32(const Norm s, const float* x, const float* dy, const float* statistics, const float* gamma, const float* beta, float* partial) {
+    grad_sums(s, x, dy, statistics, gamma, beta, partial);
 }
 
 /// Adds the slices in order: grid over samples * c, twice where `halves` is 2. as: 0 the sums themselves, 1 the mean,
@@ -127,9 +135,8 @@ __device__ inline void apply(const Norm& s, const E* x, const float* statistics,
     const long long end = (long long)s.starts[n + 1] * s.c;
     long long at = (long long)s.starts[n] * s.c + blockIdx.x * blockDim.x + threadIdx.x;
     for (; at < end; at += gridDim.x * blockDim.x) {
-        const int channel = at % s.c, of = n * s.c + channel;
-        float v = (number(x[at]) - statistics[of]) * statistics[s.samples * s.c + of];
-        v = (gamma ? gamma[channel] : 1.0f) * v + (beta ? beta[channel] : 0.0f) + (residual ? number(residual[at]) : 0.0f);
+        const int of = n * s.c + (int)(at % s.c);
+        const float v = before(s, number(x[at]), statistics, of, gamma, beta) + (residual ? number(residual[at]) : 0.0f);
         store(y + at, v > 0.0f ? v : s.slope * v);
     }
 }
@@ -150,8 +157,8 @@ norm_apply_f32(const Norm s, const float* x, const float* statistics, const floa
 }
 
 template <class E>
-__device__ inline void grad_input(const Norm& s, const E* x, const E* y, const E* dy, const float* statistics,
-                                  const float* sums, const float* gamma, E* dx, E* dresidual) {
+__device__ inline void grad_input(const Norm& s, const E* x, const E* dy, const float* statistics, const float* sums,
+                                  const float* gamma, const float* beta, E* dx) {
     const int n = blockIdx.y, lines = s.samples * s.c;
     const float share = 1.0f / (float)(s.starts[n + 1] - s.starts[n]);
     const long long end = (long long)s.starts[n + 1] * s.c;
@@ -159,26 +166,25 @@ __device__ inline void grad_input(const Norm& s, const E* x, const E* y, const E
     for (; at < end; at += gridDim.x * blockDim.x) {
         const int channel = at % s.c, of = n * s.c + channel;
         const float rstd = statistics[lines + of], xhat = (number(x[at]) - statistics[of]) * rstd;
-        const float g = through(s, y, dy, at);
+        const float g = through(s, number(x[at]), number(dy[at]), statistics, of, gamma, beta);
         const float d = g - sums[of] * share - xhat * sums[lines + of] * share;
         store(dx + at, (gamma ? gamma[channel] : 1.0f) * rstd * d);
-        if (dresidual) store(dresidual + at, g);
     }
 }
 
-/// dx = gamma * rstd * (g - mean(g) - xhat * mean(g * xhat)), and g itself for the residual where dresidual is not null.
+/// dx = gamma * rstd * (g - mean(g) - xhat * mean(g * xhat)).
 BUDGET(norm_grad_input, 40, 0);
 extern "C" __global__ void __launch_bounds__(256)
-norm_grad_input(const Norm s, const bf16* x, const bf16* y, const bf16* dy, const float* statistics, const float* sums,
-                const float* gamma, bf16* dx, bf16* dresidual) {
-    grad_input(s, x, y, dy, statistics, sums, gamma, dx, dresidual);
+norm_grad_input(const Norm s, const bf16* x, const bf16* dy, const float* statistics, const float* sums, const float* gamma,
+                const float* beta, bf16* dx) {
+    grad_input(s, x, dy, statistics, sums, gamma, beta, dx);
 }
 
 BUDGET(norm_grad_input_f32, 40, 0);
 extern "C" __global__ void __launch_bounds__(256)
-norm_grad_input_f32(const Norm s, const float* x, const float* y, const float* dy, const float* statistics,
-                    const float* sums, const float* gamma, float* dx, float* dresidual) {
-    grad_input(s, x, y, dy, statistics, sums, gamma, dx, dresidual);
+norm_grad_input_f32(const Norm s, const float* x, const float* dy, const float* statistics, const float* sums,
+                    const float* gamma, const float* beta, float* dx) {
+    grad_input(s, x, dy, statistics, sums, gamma, beta, dx);
 }
 
 /// Gradient of beta (half 0) or gamma (half 1): that half of the sums, added over the samples; a thread per channel.

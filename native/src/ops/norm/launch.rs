@@ -100,43 +100,50 @@ pub fn means(s: &Shape, x: &Buffer, out: At) -> Result<()> {
     rows.fold(&partial, 1, 1, 0.0, out)
 }
 
-/// As `cpu::forward`; gamma, beta, residual.
-pub fn forward(
+/// As `cpu::forward`, written `to` memory of y; gamma, beta, residual.
+pub fn apply(
     s: &Shape,
     x: &Buffer,
     statistics: &Buffer,
     [gamma, beta, residual]: [&Option<Tensor>; 3],
     slope: f32,
-    y: &Buffer,
+    to: At,
 ) -> Result<()> {
-    let (rows, to) = (Rows::new(s, slope), y.device_mut());
+    let rows = Rows::new(s, slope);
     let (gamma, beta, residual) = (place(gamma), place(beta), place(residual));
     let (kernel, statistics) = (typed("norm_apply", x.dtype), statistics.device());
     launch!(kernel, rows.each(), 256, 0, rows.norm, x.device(), statistics, gamma, beta, residual, to)
 }
 
-/// As `cpu::grad_sums`; x, y, dy.
-pub fn grad_sums(s: &Shape, [x, y, dy]: [&Buffer; 3], statistics: &Buffer, slope: f32, out: &Buffer) -> Result<()> {
-    let rows = Rows::new(s, slope);
-    let (kernel, partial) = (typed("norm_grad_sums", x.dtype), rows.partial());
-    let (x, y, dy, statistics) = (x.device(), y.device(), dy.device(), statistics.device());
-    launch!(kernel, rows.sliced(), 256, SUMS, rows.norm, x, y, dy, statistics, partial.at())?;
+/// As `cpu::grad_sums`; x, dy.
+pub fn grad_sums(
+    s: &Shape,
+    [x, dy]: [&Buffer; 2],
+    statistics: &Buffer,
+    [gamma, beta]: [&Option<Tensor>; 2],
+    slope: f32,
+    out: &Buffer,
+) -> Result<()> {
+    let (rows, kernel) = (Rows::new(s, slope), typed("norm_grad_sums", x.dtype));
+    let partial = rows.partial();
+    let (x, dy, statistics, gamma, beta) = (x.device(), dy.device(), statistics.device(), place(gamma), place(beta));
+    launch!(kernel, rows.sliced(), 256, SUMS, rows.norm, x, dy, statistics, gamma, beta, partial.at())?;
     rows.fold(&partial, 2, 0, 0.0, out.device_mut())
 }
 
-/// As `cpu::grad_input`; x, y, dy.
+/// As `cpu::grad_input`; x, dy.
 pub fn grad_input(
     s: &Shape,
-    [x, y, dy]: [&Buffer; 3],
+    [x, dy]: [&Buffer; 2],
     statistics: &Buffer,
     sums: &Buffer,
-    gamma: &Option<Tensor>,
+    [gamma, beta]: [&Option<Tensor>; 2],
     slope: f32,
     dx: &Buffer,
 ) -> Result<()> {
     let (rows, kernel, dx) = (Rows::new(s, slope), typed("norm_grad_input", x.dtype), dx.device_mut());
-    let (x, y, dy, statistics, sums) = (x.device(), y.device(), dy.device(), statistics.device(), sums.device());
-    launch!(kernel, rows.each(), 256, 0, rows.norm, x, y, dy, statistics, sums, place(gamma), dx, NULL)
+    let (x, dy, statistics, sums) = (x.device(), dy.device(), statistics.device(), sums.device());
+    launch!(kernel, rows.each(), 256, 0, rows.norm, x, dy, statistics, sums, place(gamma), place(beta), dx)
 }
 
 /// Half of the sums, added over the samples.

@@ -10,6 +10,7 @@
 //! slope * dy.
 
 pub mod cpu;
+pub mod later;
 pub mod launch;
 pub mod reference;
 
@@ -18,6 +19,8 @@ use crate::abi::Result;
 use crate::element::Dtype;
 use crate::tensor::{self, Tensor};
 use crate::{gpu, queue};
+use later::Later;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Shape: first row of each sample (and the number of rows at the end), channels.
 #[derive(Clone, Debug)]
@@ -61,6 +64,11 @@ fn optional(handle: u32, len: usize, what: &str, dtype: Dtype) -> Result<Option<
 }
 
 exports! {
+    /// Whether norms without residual that follow may leave their values to the convolutions that read them, on a GPU.
+    fn vx_norm_on_load(on: bool) {
+        queue::enqueue(move || { later::ON.store(on, Relaxed); Ok(()) });
+        Ok(0.0)
+    }
     /// Mean and 1 / sqrt(variance + eps) of each sample and channel: `[2][samples][c]`. voxels: rows per block.
     fn vx_norm_statistics(x: u32, grid: u32, voxels: u32, c: u32, eps: f32) {
         let s = Shape::new(grid, voxels, c)?;
@@ -86,7 +94,11 @@ exports! {
         let (y, handle) = tensor::make_as(s.len(), x.dtype);
         queue::enqueue(move || {
             if gpu::active() {
-                return launch::forward(&s, &x, &statistics, [&gamma, &beta, &residual], slope, &y);
+                if residual.is_none() && later::takes(&s, x.dtype) {
+                    y.put_off(Later { shape: s, x, statistics, gamma, beta, slope });
+                    return Ok(());
+                }
+                return launch::apply(&s, &x, &statistics, [&gamma, &beta, &residual], slope, y.device_mut());
             }
             let affine = [&gamma, &beta].map(|t| t.as_ref().map(|t| t.values()));
             by_dtype!(x.dtype, E => {
@@ -97,8 +109,8 @@ exports! {
         });
         Ok(handle)
     }
-    /// Sums of g and of g * xhat per sample and channel: `[2][samples][c]`. Where slope is not 1, there was no residual; y is
-    /// what the GPU has its sign from.
+    /// Sums of g and of g * xhat per sample and channel: `[2][samples][c]`. Where slope is not 1, there was no residual. y is not
+    /// read: signs are those of the values that x gives.
     fn vx_norm_grad_sums(x: u32, y: u32, dy: u32, statistics: u32, gamma: u32, beta: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
         let s = Shape::new(grid, voxels, c)?;
         let x = tensor::either(x, s.len(), "norm input")?;
@@ -110,7 +122,7 @@ exports! {
         let (out, handle) = tensor::make(s.statistics_len());
         queue::enqueue(move || {
             if gpu::active() {
-                return launch::grad_sums(&s, [&x, &y, &dy], &statistics, slope, &out);
+                return launch::grad_sums(&s, [&x, &dy], &statistics, [&gamma, &beta], slope, &out);
             }
             let affine = [&gamma, &beta].map(|t| t.as_ref().map(|t| t.values()));
             by_dtype!(x.dtype, E => {
@@ -133,7 +145,7 @@ exports! {
         let (dx, handle) = tensor::make_as(s.len(), x.dtype);
         queue::enqueue(move || {
             if gpu::active() {
-                return launch::grad_input(&s, [&x, &y, &dy], &statistics, &sums, &gamma, slope, &dx);
+                return launch::grad_input(&s, [&x, &dy], &statistics, &sums, [&gamma, &beta], slope, &dx);
             }
             let affine = [&gamma, &beta].map(|t| t.as_ref().map(|t| t.values()));
             let (statistics, sums) = (statistics.values(), sums.values());
