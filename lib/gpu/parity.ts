@@ -41,6 +41,8 @@ interface Case {
   tolerance: number;
   /** On wgmma (native/src/ops/conv3d_stacked), where the card has it. */
   stacked?: true;
+  /** With norms applied where a convolution loads (native/src/ops/norm/later.rs). */
+  onLoad?: true;
   /** By cuBLASLt, where it is found. */
   library?: true;
   make(): { inputs: Tensor[]; body: () => Tensor };
@@ -92,6 +94,8 @@ const CONVOLUTIONS: [Side, number, number, 1 | 3, 1 | 2][] = [
 
 function cases(): Case[] {
   const list: Case[] = [];
+  const special = (name: string, way: Partial<Case>, make: Case["make"]) =>
+    list.push({ name, tolerance: ROUNDED, ...way, make });
   const both = (name: string, f32: number, make: (dtype: Dtype) => ReturnType<Case["make"]>) => {
     list.push({ name: `${name} bf16`, tolerance: ROUNDED, make: () => make("bf16") });
     list.push({ name: `${name} f32`, tolerance: f32, make: () => make("f32") });
@@ -121,16 +125,15 @@ function cases(): Case[] {
     [[1, 1, 1], 64, 64],
   ];
   for (const [side, cIn, cOut] of onWgmma) {
-    list.push({
-      name: `conv3d 3^3 stride 1 ${side.join("x")} C${cIn} to ${cOut} bf16 on wgmma`,
-      tolerance: ROUNDED,
-      stacked: true,
-      make() {
+    special(
+      `conv3d 3^3 stride 1 ${side.join("x")} C${cIn} to ${cOut} bf16 on wgmma`,
+      { stacked: true },
+      () => {
         const x = volumeOf({ grid: masked(), side }, cIn, 1, "bf16");
         const [w, b] = [matrix(cOut, cIn * 27, 2), matrix(1, cOut, 3)];
         return { inputs: [x, w, b], body: () => conv3d(x, w, b) };
       },
-    });
+    );
   }
   both("upconv3d C48 to 20", ROUNDED, (dtype) => {
     const x = volumeOf({ grid: masked(), side: [2, 3, 2] }, 48, 1, dtype);
@@ -141,14 +144,15 @@ function cases(): Case[] {
     const [x, w, b] = [matrix(70, 40, 1, dtype), matrix(24, 40, 2), matrix(1, 24, 3)];
     return { inputs: [x, w, b], body: () => linear(x, w, b) };
   });
-  list.push({
-    name: "linear 72 x 40 to 24 bf16 by cuBLASLt",
-    tolerance: ROUNDED,
-    library: true,
-    make() {
-      const [x, w, b] = [matrix(72, 40, 1, "bf16"), matrix(24, 40, 2), matrix(1, 24, 3)];
-      return { inputs: [x, w, b], body: () => linear(x, w, b) };
-    },
+  special("linear 72 x 40 to 24 bf16 by cuBLASLt", { library: true }, () => {
+    const [x, w, b] = [matrix(72, 40, 1, "bf16"), matrix(24, 40, 2), matrix(1, 24, 3)];
+    return { inputs: [x, w, b], body: () => linear(x, w, b) };
+  });
+  special("instance norm and conv3d C40 to 24 bf16, norm on load", { onLoad: true }, () => {
+    const x = volumeOf({ grid: masked(), side: [4, 4, 8] }, 40, 1, "bf16");
+    const [gamma, beta, w] = [matrix(1, 40, 2), matrix(1, 40, 3), matrix(24, 40 * 27, 4)];
+    const body = () => conv3d(instanceNorm(x, gamma, beta, { slope: 0.01 }), w, null);
+    return { inputs: [x, gamma, beta, w], body };
   });
   both("instance norm with residual", EXACT, (dtype) => {
     const layout = { grid: masked(), side: [3, 4, 5] as const };
@@ -371,7 +375,7 @@ function worst(want: Float32Array[], got: Float32Array[]): number {
  * @param begin chooses the cases
  */
 export async function* parity(begin: Begin): AsyncGenerator<ParityRow> {
-  const later = (of: Case) => (of.library ? 1 : 0) + (of.stacked ? 2 : 0);
+  const later = (of: Case) => (of.onLoad ? 0.5 : 0) + (of.library ? 1 : 0) + (of.stacked ? 2 : 0);
   for (const of of cases().sort((a, b) => later(a) - later(b))) {
     const { name: op, tolerance } = of;
     if (!begin(op)) continue;
@@ -380,6 +384,7 @@ export async function* parity(begin: Begin): AsyncGenerator<ParityRow> {
       const want = await values(of);
       native().vx_device_use(true);
       if (!native().vx_conv3d_stacked(of.stacked ?? false) && of.stacked) continue;
+      native().vx_norm_on_load(of.onLoad ?? false);
       if (!native().vx_device_products(of.library ?? false) && of.library) continue;
       deviceReport();
       const got = await values(of);

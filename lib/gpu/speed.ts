@@ -225,6 +225,7 @@ export const STEPS: readonly Work[] = [
 const VARIANTS: [variant: string, kind: "cnn" | "token" | "any", turn: (on: boolean) => number][] = [
   ["plain", "any", () => 1],
   ["wgmma", "cnn", (on) => native().vx_conv3d_stacked(on)],
+  ["norm on load", "cnn", (on) => (native().vx_norm_on_load(on), 1)],
   ["cuBLASLt", "token", (on) => native().vx_device_products(on)],
   ["graphs", "any", (on) => (native().vx_device_graphs(on), 1)],
 ];

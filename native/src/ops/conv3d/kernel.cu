@@ -342,7 +342,7 @@ conv3d_32_normed(const Conv g, const bf16* x, const Normed norm, const int* neig
     conv3d<32>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, weights, bias, y, tiles);
 }
 
-BUDGET(conv3d_64_normed, 168, 106496);
+BUDGET(conv3d_64_normed, 136, 106496);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_64_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* weights, const float* bias,
                  bf16* y, float* tiles) {
@@ -448,7 +448,7 @@ conv3d_weight_27_f32(const Conv g, const float* x, const int* neighbours, const 
     conv3d_weight<3, 9, 1>(g, Stored<float>{x}, neighbours, dy, partial);
 }
 
-BUDGET(conv3d_weight_27_normed, 216, 65536);
+BUDGET(conv3d_weight_27_normed, 184, 65536);
 extern "C" __global__ void __launch_bounds__(288)
 conv3d_weight_27_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* dy, float* partial) {
     conv3d_weight<3, 9, 1>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, dy, partial);

@@ -104,13 +104,15 @@ __device__ inline void grad_sums(const Norm& s, const E* x, const E* dy, const f
 /// Sums of g and of g * xhat. statistics `[2][samples][c]`: mean, 1 / sqrt(variance + eps).
 BUDGET(norm_grad_sums, 40, 2048);
 extern "C" __global__ void __launch_bounds__(256)
-norm_grad_sums(const Norm s, const bf16* x, const bf16* dy, const float* statistics, const float* gamma, const float* beta, float* partial) {
+norm_grad_sums(const Norm s, const bf16* x, const bf16* dy, const float* statistics, const float* gamma, const float* beta,
+               float* partial) {
     grad_sums(s, x, dy, statistics, gamma, beta, partial);
 }
 
 BUDGET(norm_grad_sums_f32, 40, 2048);
 extern "C" __global__ void __launch_bounds__(256)
-norm_grad_sums_f32(const Norm s, const float* x, const float* dy, const float* statistics, const float* gamma, const float* beta, float* partial) {
+norm_grad_sums_f32(const Norm s, const float* x, const float* dy, const float* statistics, const float* gamma, const float* beta,
+               float* partial) {
     grad_sums(s, x, dy, statistics, gamma, beta, partial);
 }
 

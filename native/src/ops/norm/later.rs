@@ -50,7 +50,8 @@ impl Later {
     /// Whether its samples are those of a grid with blocks of `voxels`, and tiles of `parts` blocks hold one sample each.
     pub fn fits(&self, grid: &Grid, voxels: usize, parts: usize) -> bool {
         let starts = grid.starts.iter().map(|s| s * voxels);
-        starts.eq(self.shape.starts.iter().copied()) && grid.starts.iter().all(|s| s % parts == 0)
+        let apart = grid.starts[..grid.starts.len() - 1].iter().all(|s| s % parts == 0);
+        apart && starts.eq(self.shape.starts.iter().copied())
     }
     /// As the kernels take it, with a table that must live through the launch.
     pub fn normed(&self, grid: &Grid) -> (Normed, Piece) {

@@ -114,7 +114,7 @@ exports! {
     fn vx_norm_grad_sums(x: u32, y: u32, dy: u32, statistics: u32, gamma: u32, beta: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
         let s = Shape::new(grid, voxels, c)?;
         let x = tensor::either(x, s.len(), "norm input")?;
-        let y = tensor::get_as(y, s.len(), "norm output", x.dtype)?;
+        tensor::get_as(y, s.len(), "norm output", x.dtype)?;
         let dy = tensor::get_as(dy, s.len(), "norm output gradient", x.dtype)?;
         let statistics = tensor::get(statistics, s.statistics_len(), "norm statistics")?;
         let gamma = optional(gamma, s.c, "norm weight", Dtype::F32)?;
@@ -136,7 +136,7 @@ exports! {
     fn vx_norm_grad_input(x: u32, y: u32, dy: u32, statistics: u32, sums: u32, gamma: u32, beta: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
         let s = Shape::new(grid, voxels, c)?;
         let x = tensor::either(x, s.len(), "norm input")?;
-        let y = tensor::get_as(y, s.len(), "norm output", x.dtype)?;
+        tensor::get_as(y, s.len(), "norm output", x.dtype)?;
         let dy = tensor::get_as(dy, s.len(), "norm output gradient", x.dtype)?;
         let statistics = tensor::get(statistics, s.statistics_len(), "norm statistics")?;
         let sums = tensor::get(sums, s.statistics_len(), "norm gradient sums")?;
