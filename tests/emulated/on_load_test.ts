@@ -20,7 +20,7 @@ for (const name of ["mae", "s3d"]) {
     ignore,
     async fn() {
       native().vx_device_use(true);
-      const arch = resenc("small resenc", [8, 16], [2, 1], 16);
+      const arch = resenc("small resenc", [8, 16], [1, 1], 16);
       const chosen = method(name);
       const config = tinyRun(chosen, arch, { precision: "bf16", batch: 1 });
       const runs: { losses: number[]; peak: number; launches: number }[] = [];
@@ -31,7 +31,7 @@ for (const name of ["mae", "s3d"]) {
         using trainer = new Trainer(arch, chosen, config);
         const losses: number[] = [];
         let report = deviceReport();
-        for (let step = 0; step < 3; step++) {
+        for (let step = 0; step < 2; step++) {
           losses.push((await trainer.step(step, batch(step, config.patch[0], 1, 1)))!.loss);
           report = deviceReport();
         }
