@@ -217,7 +217,8 @@ export const symbols = {
   vx_conv3d_joined_grad_weight: { parameters: ["u32", "u32", "u32", "u32", "u32", "u32", "u32", "u32", "u32", "u32"], result: "f64" },
   // How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule; 1: directly; 2: by Winograd where
   // possible, with f32 operands; 3: the same, multiplying bf16 tensors as bf16 where the processor can; 4: by the measured
-  // rule, but multiplying bf16 tensors in f32 in the forward pass and the data gradient.
+  // rule, but multiplying bf16 tensors in f32 in the forward pass and the data gradient; 5: as 2, in wide tiles where
+  // possible.
   // (choice)
   vx_conv3d_algorithm: { parameters: ["u32"], result: "f64" },
   // Forces the convolutions and linear layers to an instruction set (1 portable, 2 AVX2, 3 AVX-512, 4 AVX-512 with bf16, 5 AMX, 6 AMX emulated; 0: the best). The vectors in use.

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | 128 output voxels or fewer, in fewer than 27 tiles (weight gradient: 8), c_in a multiple of 16, c_out of 32, AVX-512 | on the weights as they lie (`few`) |
 //! | even sides, f32 with 8 channels or more, bf16 with multiples of 16; 24 tiles or more, 4 for the weight gradient | Winograd |
+//! | the same with f32 operands, sides along y and x that 4 divides, 216 tiles or more | Winograd in wide tiles |
 //! | the same of whole volumes with odd sides of 3 or more | Winograd on sides rounded up (`rounded`) |
 //! | bf16, c_in and c_out multiples of 32, AMX (by the reference's measurements, `amx`: not measured here) | directly |
 //! | everything else, and strides, 1x1x1 and transposed convolutions | directly |
@@ -41,6 +42,7 @@ const RULE: u32 = 0;
 const DIRECT: u32 = 1;
 const WINOGRAD_PAIRS: u32 = 3;
 const RULE_F32: u32 = 4;
+const WINOGRAD_WIDE: u32 = 5;
 
 /// See `vx_conv3d_algorithm`.
 static CHOICE: AtomicU32 = AtomicU32::new(RULE);
@@ -48,10 +50,11 @@ static CHOICE: AtomicU32 = AtomicU32::new(RULE);
 exports! {
     /// How 3x3x3 convolutions with stride 1 are computed. 0: by the measured rule; 1: directly; 2: by Winograd where
     /// possible, with f32 operands; 3: the same, multiplying bf16 tensors as bf16 where the processor can; 4: by the measured
-    /// rule, but multiplying bf16 tensors in f32 in the forward pass and the data gradient.
+    /// rule, but multiplying bf16 tensors in f32 in the forward pass and the data gradient; 5: as 2, in wide tiles where
+    /// possible.
     fn vx_conv3d_algorithm(choice: u32) {
-        if choice > RULE_F32 {
-            return Err(format!("conv3d algorithm {choice} is not offered; use 0 to {RULE_F32}"));
+        if choice > WINOGRAD_WIDE {
+            return Err(format!("conv3d algorithm {choice} is not offered; use 0 to {WINOGRAD_WIDE}"));
         }
         CHOICE.store(choice, Relaxed);
         Ok(0.0)
@@ -87,6 +90,8 @@ pub fn way<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Way {
         return Way::Direct;
     }
     let pairs = matches!(choice, RULE | WINOGRAD_PAIRS) || choice == RULE_F32 && weight;
-    let path = Path::new(isa(), pairs && E::DTYPE == Dtype::Bf16);
+    // With fewer tiles the 144 transformed values of a weight cost more than is saved.
+    let wide = winograd::widens(&rounded::even(s)) && (free && tiles >= 216 || choice == WINOGRAD_WIDE);
+    let path = Path::new(isa(), pairs && E::DTYPE == Dtype::Bf16, wide);
     if even { Way::Winograd(path) } else { Way::Rounded(path) }
 }

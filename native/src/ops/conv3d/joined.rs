@@ -168,11 +168,12 @@ exports! {
 mod tests {
     use super::super::isa;
     use super::*;
-    use winograd::Path;
+    use winograd::{Operands, Path};
 
     /// All three directions by Winograd, to the bit those of one tensor.
     fn judge<E: Element>(path: Path, side: [usize; 3], c: [usize; 2], c_out: usize, grid: &Grid) {
         let s = Shape { side, c_in: c[0] + c[1], c_out, kernel: 3, stride: 1 };
+        let path = Path { wide: path.operands == Operands::F32 && winograd::widens(&s), ..path };
         let rows = grid.blocks.len() * s.out_voxels();
         let wave = |n: usize, a: f32| (0..n).map(move |i| (a * (i * i % 1009) as f32).sin());
         let stored = |n: usize, a: f32| wave(n, a).map(E::from_f32).collect::<Vec<E>>();
@@ -203,14 +204,15 @@ mod tests {
         judge::<E>(path, [2, 2, 6], [48, 37], 40, &masked); // few tiles
         judge::<E>(path, [2, 6, 2], [64, 9], 21, &dense);
         judge::<E>(path, [16, 12, 14], [48, 19], 35, &dense);
+        judge::<E>(path, [8, 4, 12], [48, 19], 35, &dense);
     }
 
     #[test]
     fn joined_inputs_give_the_bits_of_one_on_every_instruction_set() {
         isa::available().for_each(|isa| {
-            judge_all::<f32>(Path::new(isa, false));
-            judge_all::<half::bf16>(Path::new(isa, false));
+            judge_all::<f32>(Path::new(isa, false, false));
+            judge_all::<half::bf16>(Path::new(isa, false, false));
         });
-        judge_all::<half::bf16>(Path::new(isa::isa(), true));
+        judge_all::<half::bf16>(Path::new(isa::isa(), true, false));
     }
 }

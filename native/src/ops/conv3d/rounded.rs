@@ -77,7 +77,7 @@ mod tests {
     fn odd_sides_equal_the_loop_nest() {
         let wave = |n: usize, a: f32| -> Vec<f32> { (0..n).map(|i| (a * (i * i % 1009) as f32).sin()).collect() };
         let grid = Grid::new(2, [1, 1, 1], &[1, 1]).unwrap();
-        for (side, c_in, c_out) in [([3, 3, 3], 40, 33), ([5, 3, 4], 9, 70), ([7, 9, 5], 16, 8)] {
+        for (side, c_in, c_out) in [([3, 3, 3], 40, 33), ([5, 3, 4], 9, 70), ([7, 9, 5], 16, 8), ([3, 7, 11], 9, 40)] {
             let s = Shape { side, c_in, c_out, kernel: 3, stride: 1 };
             assert!(applies(&s, &grid));
             let n = 2 * s.out_voxels();
@@ -89,7 +89,7 @@ mod tests {
                 assert!(far < 1e-5 * scale, "{what} of {s:?}: {far} of {scale}");
             };
             for isa in isa::available() {
-                let path = Path::new(isa, false);
+                let path = Path::new(isa, false, winograd::widens(&even(&s)));
                 let (mut y, mut want) = (vec![9.0; dy.len()], vec![0.0; dy.len()]);
                 forward(path, &s, &grid, &x, &w, Some(&b), &mut y);
                 reference::forward(&s, &grid, &x, &w, Some(&b), &mut want);

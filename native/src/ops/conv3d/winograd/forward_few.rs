@@ -7,10 +7,11 @@
 //! 8.7, 10.6 and 9.7. Not in turn, 320 to 320, 1 of 6^3: f32 3.6 and 3.2, 2.4 and 2.4; bf16 pairs 2.1 and 2.2, 1.7 and 1.7.
 //! It took the input in strips as the products read it, and the weights asked for ahead: f32 3.6 and 3.1 before.
 
+use super::axis::{MOST, outputs};
 use super::forward::Given;
 use super::product::{PANEL, ROWS, product};
 use super::tiles::{Parts, Tiles};
-use super::transform::{Place, input, outputs};
+use super::transform::{Place, input};
 use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
 use crate::memory::Scratch;
@@ -35,7 +36,7 @@ pub fn input_len(tiles: usize, c_in: usize, operands: Operands) -> usize {
 
 /// B^T d of all tiles; item `index` is (tile row, z index), the z index counting fastest.
 pub struct Input<'a, E> {
-    pub tiles: Tiles<'a>,
+    pub tiles: Tiles<'a, 2>,
     pub x: Parts<*const E>,
     pub zeros: &'a [E],
     pub to: *mut f32,
@@ -66,14 +67,14 @@ impl<E: Element> Input<'_, E> {
             let word = c / O::PER_WORD;
             let at = self.to.wrapping_add((word / STRIP * 64 + Z * 16) * matrix + word % STRIP);
             let to = Place { at, matrix, tile: STRIP, tiles_share: false };
-            unsafe { input::<V, O, E, Z>(&row, &self.x, c, index * per_row..(index + 1) * per_row, to) };
+            unsafe { input::<V, O, E, Z, 2>(&row, &self.x, c, index * per_row..(index + 1) * per_row, to) };
         }
     }
 }
 
 /// y of one panel of output channels.
 pub struct Panel<'a, E> {
-    pub tiles: Tiles<'a>,
+    pub tiles: Tiles<'a, 2>,
     /// From `Input`.
     pub input: *const f32,
     pub given: Given<'a>,
@@ -102,7 +103,7 @@ impl<E: Element> Kernel for Panel<'_, E> {
                 let strip = STRIP.min(words - first);
                 for word in 0..strip {
                     let row = |m: usize| weights.wrapping_add(m * strip_len + word * PANEL);
-                    self.given.put::<V, O>((index, first + word), next, row);
+                    self.given.put::<V, O, 2>((index, first + word), next, row);
                 }
                 let input = self.input.add(first / STRIP * 64 * matrix);
                 for m in 0..64 {
@@ -143,21 +144,22 @@ impl<E: Element> Panel<'_, E> {
                 let bias = V::load(self.bias.as_ptr().add(channel + j));
                 let (part, first) = self.y.find(channel + j);
                 let (y, c) = (self.y.of[part].add(first), self.y.c[part]);
-                let mut planes = [[V::splat(0.0); 4]; 4]; // [y x][z]
+                let zero = V::splat(0.0);
+                let mut planes = [[zero; MOST]; 4]; // [y x][z]
                 for z in 0..4 {
-                    let mut half = [[V::splat(0.0); 4]; 2]; // [x][y of the tile]
+                    let mut half = [[zero; MOST]; 2]; // [x][y of the tile]
                     for v in 0..4 {
                         let m = 16 * z + 4 * v;
-                        let q = outputs([load(m), load(m + 1), load(m + 2), load(m + 3)]);
+                        let q = outputs::<V, 2>([load(m), load(m + 1), load(m + 2), load(m + 3), zero, zero]);
                         (half[0][v], half[1][v]) = (q[0], q[1]);
                     }
                     for x in 0..2 {
-                        let q = outputs(half[x]);
+                        let q = outputs::<V, 2>(half[x]);
                         (planes[x][z], planes[2 + x][z]) = (q[0], q[1]);
                     }
                 }
                 for (yx, planes) in planes.iter().enumerate() {
-                    for (z, value) in outputs(*planes).into_iter().enumerate() {
+                    for (z, value) in outputs::<V, 2>(*planes)[..2].iter().enumerate() {
                         let voxel = voxel + (z * sy + yx / 2) * sx + yx % 2;
                         store(value.add(bias), y.add(voxel * c), c - first);
                     }

@@ -8,7 +8,7 @@ pub const PANEL: usize = 32;
 /// Rows of a tile of products.
 pub const ROWS: usize = 8;
 
-/// m[r][j] = (ADD: m[r][j] +) sum over k < steps of a[r * row + k * step] * w[k][j], for 8 rows and `width` columns (16 or 32).
+/// m[r][j] = (ADD: m[r][j] +, last of all, so that many calls round like few steps) sum over k < steps of a[r * row + k * step] * w[k][j], for 8 rows and `width` columns (16 or 32).
 /// a and w hold words of operands, all of which a step multiplies; w and m have rows of 32 words and values.
 #[inline(always)]
 pub unsafe fn product<V: Vector, O: Operand<V>, const ADD: bool>(
@@ -45,13 +45,6 @@ unsafe fn block<V: Vector, O: Operand<V>, const R: usize, const Q: usize, const 
 ) {
     unsafe {
         let mut sums = [[V::splat(0.0); Q]; R];
-        if ADD {
-            for r in 0..R {
-                for j in 0..Q {
-                    sums[r][j] = V::load(m.add(r * PANEL + j * V::LANES));
-                }
-            }
-        }
         for k in 0..steps {
             let mut columns = [V::splat(0.0); Q];
             for j in 0..Q {
@@ -66,7 +59,9 @@ unsafe fn block<V: Vector, O: Operand<V>, const R: usize, const Q: usize, const 
         }
         for r in 0..R {
             for j in 0..Q {
-                sums[r][j].store(m.add(r * PANEL + j * V::LANES));
+                let to = m.add(r * PANEL + j * V::LANES);
+                let sum = if ADD { V::load(to).add(sums[r][j]) } else { sums[r][j] };
+                sum.store(to);
             }
         }
     }

@@ -1,7 +1,8 @@
-//! Where the tiles lie. An output tile is 2x2x2 voxels, its input 4x4x4. A tile row is the run of tiles along x at one
-//! (block, z, y): it reads 4 x 4 input rows, each given by three pointers (the voxel left of the block, the block's own
+//! Where the tiles lie. An output tile is 2xTxT voxels, T = 2 or 4, its input two more each way. A tile row is the run of
+//! tiles along x at one (block, z, y): it reads 4 x (T + 2) input rows, each given by three pointers (the voxel left of the block, the block's own
 //! row, the voxel right of it), so that the halo is read in place and nothing is gathered. Absent blocks are zeros.
 
+use super::axis::MOST;
 use crate::element::Element;
 use crate::grid::Grid;
 
@@ -61,29 +62,33 @@ impl<'a, E> Parts<&'a mut [E]> {
     }
 }
 
-/// The 4 x 4 input rows [z][y] of a tile row in each part, and its first output voxel.
+/// The 4 x (T + 2) input rows [z][y] of a tile row in each part, and its first output voxel.
 pub struct TileRow<E> {
-    pub rows: [[[Row<E>; 4]; 4]; 2],
+    pub rows: [[[Row<E>; MOST]; 4]; 2],
     pub voxel: usize,
 }
 
 /// All tile rows of a tensor `[block][z][y][x][c]`.
 #[derive(Clone, Copy)]
-pub struct Tiles<'a> {
+pub struct Tiles<'a, const T: usize> {
     pub grid: &'a Grid,
     pub side: [usize; 3],
     /// The input lies in whole volumes `[sample][z][y][x][c]`, of which the grid lists the blocks to compute.
     pub volumes: bool,
 }
 
-impl Tiles<'_> {
+impl<'a, const T: usize> Tiles<'a, T> {
+    /// The same in tiles of side `U`.
+    pub fn of<const U: usize>(&self) -> Tiles<'a, U> {
+        Tiles { grid: self.grid, side: self.side, volumes: self.volumes }
+    }
     /// Tiles of one tile row.
     pub fn per_row(&self) -> usize {
-        self.side[2] / 2
+        self.side[2] / T
     }
     /// Tile rows of all blocks.
     pub fn rows(&self) -> usize {
-        self.grid.blocks.len() * (self.side[0] / 2) * (self.side[1] / 2)
+        self.grid.blocks.len() * (self.side[0] / 2) * (self.side[1] / T)
     }
     /// Tiles of all blocks.
     pub fn count(&self) -> usize {
@@ -98,25 +103,30 @@ impl Tiles<'_> {
         };
         blocks * self.side.iter().product::<usize>()
     }
+    /// Block of tile row `index`, and its place along z and y.
+    fn place(&self, index: usize) -> (usize, usize, usize) {
+        let [z, y] = [self.side[0] / 2, self.side[1] / T];
+        (index / y / z, index / y % z, index % y)
+    }
     /// First output voxel of tile row `index`.
     pub fn voxel(&self, index: usize) -> usize {
         let [sz, sy, sx] = self.side;
-        let (ty, tz, block) = (index % (sy / 2), index / (sy / 2) % (sz / 2), index / (sy / 2) / (sz / 2));
-        ((block * sz + 2 * tz) * sy + 2 * ty) * sx
+        let (block, tz, ty) = self.place(index);
+        ((block * sz + 2 * tz) * sy + T * ty) * sx
     }
     /// Tile row `index`; `zeros` holds a row of zeros.
     pub fn row<E: Element>(&self, x: &Parts<*const E>, zeros: *const E, index: usize) -> TileRow<E> {
-        let absent = [[Row { left: zeros, own: zeros, right: zeros }; 4]; 4];
+        let absent = [[Row { left: zeros, own: zeros, right: zeros }; MOST]; 4];
         let rows = [0, 1].map(|p| if x.c[p] > 0 { self.rows_of(x.of[p], x.c[p], zeros, index) } else { absent });
         TileRow { rows, voxel: self.voxel(index) }
     }
     /// The same of one tensor with `c` channels.
-    fn rows_of<E: Element>(&self, x: *const E, c: usize, zeros: *const E, index: usize) -> [[Row<E>; 4]; 4] {
+    fn rows_of<E: Element>(&self, x: *const E, c: usize, zeros: *const E, index: usize) -> [[Row<E>; MOST]; 4] {
         let [sz, sy, sx] = self.side;
-        let (ty, tz, block) = (index % (sy / 2), index / (sy / 2) % (sz / 2), index / (sy / 2) / (sz / 2));
+        let (block, tz, ty) = self.place(index);
         let at = |voxel: usize| x.wrapping_add(voxel * c);
         let in_blocks = |i: usize, j: usize| {
-            let ((nz, z), (ny, y)) = (locate(2 * tz + i, sz), locate(2 * ty + j, sy));
+            let ((nz, z), (ny, y)) = (locate(2 * tz + i, sz), locate(T * ty + j, sy));
             let voxel = |nx: usize, v: usize| match self.grid.neighbours[block][nz * 9 + ny * 3 + nx] {
                 -1 => zeros,
                 b => at(((b as usize * sz + z) * sy + y) * sx + v),
@@ -126,7 +136,7 @@ impl Tiles<'_> {
         let [n, bz, by, bx] = self.grid.blocks[block].map(|v| v as usize);
         let [vz, vy, vx] = [0, 1, 2].map(|a| self.grid.dims[a] * self.side[a]);
         let in_volumes = |i: usize, j: usize| {
-            let (z, y, x) = (bz * sz + 2 * tz + i, by * sy + 2 * ty + j, bx * sx); // z and y one too high
+            let (z, y, x) = (bz * sz + 2 * tz + i, by * sy + T * ty + j, bx * sx); // z and y one too high
             if !(1..=vz).contains(&z) || !(1..=vy).contains(&y) {
                 return Row { left: zeros, own: zeros, right: zeros };
             }
@@ -134,7 +144,11 @@ impl Tiles<'_> {
             let left = if x > 0 { at(own - 1) } else { zeros };
             Row { left, own: at(own), right: if x + sx < vx { at(own + sx) } else { zeros } }
         };
-        let row = |i: usize, j: usize| if self.volumes { in_volumes(i, j) } else { in_blocks(i, j) };
+        let row = |i: usize, j: usize| match self.volumes {
+            _ if j >= T + 2 => Row { left: zeros, own: zeros, right: zeros },
+            true => in_volumes(i, j),
+            false => in_blocks(i, j),
+        };
         std::array::from_fn(|i| std::array::from_fn(|j| row(i, j)))
     }
 }
@@ -159,7 +173,7 @@ pub struct Ahead {
 impl Ahead {
     /// Planes `z` of `rows` but for their outer y rows, which neighbouring tile rows bring, spread over `calls` of `fetch`.
     /// A row has `voxels` voxels of `c` channels in each part.
-    pub fn new<E>(
+    pub fn new<E, const T: usize>(
         rows: &[TileRow<E>],
         z: &[usize],
         (voxels, c): (usize, [usize; 2]),
@@ -169,7 +183,7 @@ impl Ahead {
         let mut lines = Vec::new();
         let planes = rows.iter().flat_map(|r| z.iter().flat_map(|&z| [0, 1].map(|p| (&r.rows[p][z], c[p]))));
         for (plane, c) in planes {
-            for row in plane[1..3].iter().filter(|row| row.own != zeros) {
+            for row in plane[1..T + 1].iter().filter(|row| row.own != zeros) {
                 let bytes = voxels * c * size_of::<E>();
                 lines.extend((0..bytes).step_by(64).map(|b| (row.own as *const u8).wrapping_add(b)));
             }

@@ -70,6 +70,8 @@ pub unsafe fn store<V: Vector, E: Element>(value: V, to: *mut E, n: usize) {
 
 /// Work on item `index`, written for any vector.
 pub trait Kernel: Sync {
+    /// Whether it is ever asked for bf16 operands.
+    const PAIRS: bool = true;
     /// # Safety
     /// Call it through `dispatch` only.
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize);
@@ -94,12 +96,15 @@ impl Operands {
 pub struct Path {
     pub isa: Isa,
     pub operands: Operands,
+    /// Tiles of 2x4x4 in place of 2x2x2: sides along y and x are divisible by 4, operands f32.
+    pub wide: bool,
 }
 
 impl Path {
-    /// On instructions `isa`; bf16 operands where wanted and possible.
-    pub fn new(isa: Isa, pairs: bool) -> Path {
-        Path { isa, operands: if pairs && isa == Isa::Avx512Bf16 { Operands::Bf16 } else { Operands::F32 } }
+    /// On instructions `isa`; bf16 operands where wanted and possible, else wide tiles where wanted.
+    pub fn new(isa: Isa, pairs: bool, wide: bool) -> Path {
+        let operands = if pairs && isa == Isa::Avx512Bf16 { Operands::Bf16 } else { Operands::F32 };
+        Path { isa, operands, wide: wide && operands == Operands::F32 }
     }
 }
 
@@ -144,7 +149,7 @@ pub fn dispatch<K: Kernel>(kernel: &K, path: Path, index: usize) {
     unsafe {
         match path.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 if path.operands == Operands::Bf16 => super::x86::avx512_bf16(kernel, index),
+            Isa::Avx512Bf16 if K::PAIRS && path.operands == Operands::Bf16 => super::x86::avx512_bf16(kernel, index),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Bf16 => super::x86::avx512(kernel, index),
             #[cfg(target_arch = "x86_64")]

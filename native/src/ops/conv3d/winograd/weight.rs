@@ -1,33 +1,36 @@
 //! Weight gradient: dg = G^T [sum over tiles of (A dy) . (B^T d)], the transpose of the forward pass.
 //!
 //! The tiles are cut into stretches of fixed extent; a task is one stretch and one z index of the transformed tile, or all
-//! of them; where cores outnumber these, output channels are shared out too. A task keeps 16 sums
-//! `[c_out/32][c_in/8][16][8][32]` over its tiles; the last step adds the stretches in turn and applies G^T.
+//! of them; where cores outnumber these, output channels are shared out too. A task keeps 16 sums (tiles of
+//! 2x4x4: 36) `[c_out/32][c_in/8][y x][8][32]` over its tiles; the last step adds the stretches in turn and applies G^T.
 
+use super::axis::{MOST, taps_back};
 use super::product::{PANEL, ROWS, product};
 use super::taps::{self, TAPS};
 use super::tiles::{Ahead, Parts, TileRow, Tiles, soon};
-use super::transform::{PLANES, Place, gradient_row, input, taps_back};
+use super::transform::{PLANES, Place, gradient_row, input, matrices};
 use super::vector::{Kernel, Operand, Vector};
 use crate::element::Element;
 use crate::memory::Scratch;
 use std::ops::Range;
 
-/// Values between two blocks of sums; one line more than the 16 matrices, or all blocks would share cache sets.
-const BLOCK: usize = 16 * ROWS * PANEL + 16;
+/// Values between two blocks of sums; one line more than the matrices, or all blocks would share cache sets.
+const fn block_len(side: usize) -> usize {
+    matrices(side) * ROWS * PANEL + 16
+}
 
 /// Most values of the sums of a stretch that stay in the L2 cache beside what they come from.
-pub const TOGETHER: usize = 144 << 10;
+pub const TOGETHER: usize = 145 << 10;
 
 /// Sums of one stretch and all z indices, in values.
-pub fn sums_len(c_in: usize, c_out: usize) -> usize {
-    4 * c_out.div_ceil(PANEL) * c_in.div_ceil(ROWS) * BLOCK
+pub fn sums_len<const T: usize>(c_in: usize, c_out: usize) -> usize {
+    4 * c_out.div_ceil(PANEL) * c_in.div_ceil(ROWS) * block_len(T)
 }
 
 /// Sums of one task: item `index` is (stretch, share of the output channels) and, unless these are taken together, z
 /// index, which counts fastest.
-pub struct Sums<'a, E> {
-    pub tiles: Tiles<'a>,
+pub struct Sums<'a, E, const T: usize> {
+    pub tiles: Tiles<'a, T>,
     pub x: Parts<*const E>,
     pub dy: *const E,
     pub c_in: usize,
@@ -43,7 +46,7 @@ pub struct Sums<'a, E> {
     /// `sums_len` values per stretch.
     pub to: *mut f32,
 }
-unsafe impl<E> Sync for Sums<'_, E> {}
+unsafe impl<E, const T: usize> Sync for Sums<'_, E, T> {}
 
 /// Memory of one task: transformed x and dy, words per channel.
 struct Task {
@@ -53,7 +56,8 @@ struct Task {
     share: Range<usize>,
 }
 
-impl<E: Element> Kernel for Sums<'_, E> {
+impl<E: Element, const T: usize> Kernel for Sums<'_, E, T> {
+    const PAIRS: bool = T == 2;
     #[inline(always)]
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         let panels = self.c_out.div_ceil(PANEL);
@@ -63,18 +67,18 @@ impl<E: Element> Kernel for Sums<'_, E> {
         let share = share * self.panels..((share + 1) * self.panels).min(panels);
         let most = (self.rows * self.tiles.per_row()).div_ceil(O::PER_WORD);
         let (x_len, dy_len) = (self.c_in.div_ceil(16) * most * 16 + 16, share.len() * most * PANEL + 16);
-        let mut memory = Scratch::<f32>::new(16 * (x_len + dy_len));
+        let mut memory = Scratch::<f32>::new(matrices(T) * (x_len + dy_len));
         let at = memory.as_mut_ptr();
         let x = Place { at, matrix: x_len, tile: 16, tiles_share: true };
-        let dy = Place { at: at.wrapping_add(16 * x_len), matrix: dy_len, tile: PANEL, tiles_share: true };
-        let calls = 16 * share.len() * self.c_in.div_ceil(ROWS);
+        let dy = Place { at: at.wrapping_add(matrices(T) * x_len), matrix: dy_len, tile: PANEL, tiles_share: true };
+        let calls = matrices(T) * share.len() * self.c_in.div_ceil(ROWS);
         let task = Task { x, dy, most, share };
         let (begin, end) = (stretch * self.stretch, ((stretch + 1) * self.stretch).min(self.tiles.rows()));
         let group_rows = |first: usize| -> Vec<TileRow<E>> {
             let rows = first..end.min(first + self.rows);
             rows.map(|r| self.tiles.row(&self.x, self.zeros.as_ptr(), r)).collect()
         };
-        let per_z = sums_len(self.c_in, self.c_out) / 4;
+        let per_z = sums_len::<T>(self.c_in, self.c_out) / 4;
         for first in (begin..end).step_by(self.rows) {
             let (rows, next) = (group_rows(first), group_rows(first + self.rows));
             let fresh = first == begin;
@@ -88,7 +92,7 @@ impl<E: Element> Kernel for Sums<'_, E> {
                     (false, z) => &[PLANES[z].0, PLANES[z].1],
                 };
                 let row = (self.tiles.side[2], self.x.c);
-                let mut ahead = Ahead::new(&next, planes, row, self.zeros.as_ptr(), calls);
+                let mut ahead = Ahead::new::<E, T>(&next, planes, row, self.zeros.as_ptr(), calls);
                 if !self.together || z == 2 {
                     for row in &next {
                         self.gradient_rows(row.voxel, &task.share, |from, n, values| {
@@ -110,12 +114,13 @@ impl<E: Element> Kernel for Sums<'_, E> {
     }
 }
 
-impl<E: Element> Sums<'_, E> {
-    /// The four rows of dy of a tile row: its first value, voxels, and values of each that a task reads.
+impl<E: Element, const T: usize> Sums<'_, E, T> {
+    /// The rows of dy of a tile row: its first value, voxels, and values of each that a task reads.
     fn gradient_rows(&self, voxel: usize, share: &Range<usize>, mut each: impl FnMut(*const E, usize, usize)) {
         let [_, sy, sx] = self.tiles.side;
         let (first, end) = (share.start * PANEL, self.c_out.min(share.end * PANEL));
-        for row in [0, sx, sy * sx, sy * sx + sx] {
+        for row in 0..2 * T {
+            let row = (row / T * sy + row % T) * sx;
             each(self.dy.wrapping_add((voxel + row) * self.c_out + first), sx, end - first);
         }
     }
@@ -139,20 +144,20 @@ impl<E: Element> Sums<'_, E> {
                 let tiles = i * per_row..(i + 1) * per_row;
                 for c in (0..c_in).step_by(V::LANES) {
                     let to = Place { at: x.at.add(c / 16 * most * 16 + c % 16), ..*x };
-                    input::<V, O, E, Z>(row, &self.x, c, tiles.clone(), to);
+                    input::<V, O, E, Z, T>(row, &self.x, c, tiles.clone(), to);
                 }
                 for c in (share.start * PANEL..c_out.min(share.end * PANEL)).step_by(V::LANES) {
                     let to = Place { at: dy.at.add((c / PANEL - share.start) * most * PANEL + c % PANEL), ..*dy };
                     let (from, n) = (self.dy.add(row.voxel * c_out + c), c_out - c);
                     if n >= V::LANES {
-                        gradient_row::<V, O, E, Z, true>(from, n, strides, tiles.clone(), to);
+                        gradient_row::<V, O, E, Z, T, true>(from, n, strides, tiles.clone(), to);
                     } else {
-                        gradient_row::<V, O, E, Z, false>(from, n, strides, tiles.clone(), to);
+                        gradient_row::<V, O, E, Z, T, false>(from, n, strides, tiles.clone(), to);
                     }
                 }
             }
             let steps = (rows.len() * per_row).div_ceil(O::PER_WORD);
-            for m in 0..16 {
+            for m in 0..matrices(T) {
                 for panel in share.clone() {
                     let width = if c_out - panel * PANEL > 16 { 32 } else { 16 };
                     let right = dy.at.add(m * dy.matrix + (panel - share.start) * most * PANEL);
@@ -160,7 +165,7 @@ impl<E: Element> Sums<'_, E> {
                         ahead.fetch();
                         let left = x.at.add(m * x.matrix + c / 16 * most * 16 + c % 16);
                         let block = panel * c_in.div_ceil(ROWS) + c / ROWS;
-                        let to = to.add(block * BLOCK + m * ROWS * PANEL);
+                        let to = to.add(block * block_len(T) + m * ROWS * PANEL);
                         if fresh {
                             product::<V, O, false>(left, (1, 16), steps, right, to, width);
                         } else {
@@ -174,20 +179,21 @@ impl<E: Element> Sums<'_, E> {
 }
 
 /// dw from the sums: stretches in turn, then G^T along all axes. Item `index` is one block of 8 inputs x 32 outputs.
-pub struct Finish<'a> {
+pub struct Finish<'a, const T: usize> {
     pub sums: &'a [f32],
     pub stretches: usize,
     pub to: Gradient,
 }
-unsafe impl Sync for Finish<'_> {}
+unsafe impl<const T: usize> Sync for Finish<'_, T> {}
 
-impl Kernel for Finish<'_> {
+impl<const T: usize> Kernel for Finish<'_, T> {
+    const PAIRS: bool = T == 2;
     #[inline(always)]
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         let blocks = self.to.c_in.div_ceil(ROWS);
-        let per_z = sums_len(self.to.c_in, self.to.c_out) / 4;
-        let sums = self.sums[index * BLOCK..].as_ptr();
-        unsafe { self.to.finish::<V>(sums, per_z, self.stretches, (index / blocks, index % blocks * ROWS)) };
+        let per_z = sums_len::<T>(self.to.c_in, self.to.c_out) / 4;
+        let sums = self.sums[index * block_len(T)..].as_ptr();
+        unsafe { self.to.finish::<V, T>(sums, per_z, self.stretches, (index / blocks, index % blocks * ROWS)) };
     }
 }
 
@@ -207,10 +213,10 @@ pub struct Gradient {
 const AHEAD: usize = 2;
 
 impl Gradient {
-    /// Writes a block of 8 inputs x 32 outputs from its sums `[16][8][32]`, which lie `per_z` values apart for each z index
+    /// Writes a block of 8 inputs x 32 outputs from its sums `[y x][8][32]`, which lie `per_z` values apart for each z index
     /// and 4 of these for each stretch.
     #[inline(always)]
-    pub unsafe fn finish<V: Vector>(
+    pub unsafe fn finish<V: Vector, const T: usize>(
         &self,
         sums: *const f32,
         per_z: usize,
@@ -223,21 +229,21 @@ impl Gradient {
                 unsafe {
                     let mut b = [[V::splat(0.0); 9]; 4]; // [z][y x]
                     for z in 0..4 {
-                        let mut a = [[V::splat(0.0); 3]; 4]; // [y][x]
-                        for y in 0..4 {
-                            let mut m = [V::splat(0.0); 4];
-                            for x in 0..4 {
-                                let from = sums.add(z * per_z + ((4 * y + x) * ROWS + r) * PANEL + j);
+                        let mut a = [[V::splat(0.0); 3]; MOST]; // [y][x]
+                        for y in 0..T + 2 {
+                            let mut m = [V::splat(0.0); MOST];
+                            for x in 0..T + 2 {
+                                let from = sums.add(z * per_z + (((T + 2) * y + x) * ROWS + r) * PANEL + j);
                                 soon(from.wrapping_add(AHEAD * PANEL));
                                 m[x] = V::load(from);
                                 for s in 1..stretches {
                                     m[x] = m[x].add(V::load(from.add(s * 4 * per_z)));
                                 }
                             }
-                            a[y] = taps_back(m);
+                            a[y] = taps_back::<V, T>(m);
                         }
                         for x in 0..3 {
-                            let q = taps_back([a[0][x], a[1][x], a[2][x], a[3][x]]);
+                            let q = taps_back::<V, T>(a.map(|row| row[x]));
                             for y in 0..3 {
                                 b[z][y * 3 + x] = q[y];
                             }
@@ -245,7 +251,8 @@ impl Gradient {
                     }
                     let mut g = [V::splat(0.0); TAPS];
                     for yx in 0..9 {
-                        let q = taps_back([b[0][yx], b[1][yx], b[2][yx], b[3][yx]]);
+                        let (zero, b) = (V::splat(0.0), b.map(|plane| plane[yx]));
+                        let q = taps_back::<V, 2>([b[0], b[1], b[2], b[3], zero, zero]);
                         for z in 0..3 {
                             g[z * 9 + yx] = q[z];
                         }

@@ -1,5 +1,5 @@
 //! Weight gradient of few tiles, where the sums are larger than the operands: A dy of all tiles first, then per strip of
-//! input channels all 64 products of a panel, whose sums go through G^T before they leave the L2 cache.
+//! input channels all products of a panel, whose sums go through G^T before they leave the L2 cache.
 //!
 //! Two cores of a Zen 5, nothing else running, 2026-11-21, best of 12, bf16 pairs, milliseconds by `weight` and this way:
 //! 320 to 320, 1 of 6^3: 2.9, 1.1; 640 to 320: 6.4, 2.1; 256 to 256, 54 of 2^3: 2.2, 1.2; 1 of 8^3: 2.0, 1.4; 1 of 12^3:
@@ -7,37 +7,40 @@
 
 use super::product::{PANEL, ROWS, product};
 use super::tiles::{Parts, Tiles};
-use super::transform::{Place, gradient_row, input};
+use super::transform::{Place, gradient_row, input, matrices};
 use super::vector::{Kernel, Operand, Operands, Vector};
 use super::weight::Gradient;
 use crate::element::Element;
 use crate::memory::Scratch;
 
-/// Most tiles for which this way is taken.
-pub const TILES: usize = 256;
+/// Most tiles of side `side` for which this way is taken.
+pub const fn most(side: usize) -> usize {
+    if side == 2 { 256 } else { 64 }
+}
 /// Input channels per task: their products share a panel of dy while it is in the L1 cache.
 pub const STRIP: usize = 32;
 
-/// A dy: words of one matrix `[panel][word][32]`; one line more, or all 64 would share cache sets.
+/// A dy: words of one matrix `[panel][word][32]`; one line more, or all of them would share cache sets.
 fn matrix_len(tiles: usize, c_out: usize, per_word: usize) -> usize {
     c_out.div_ceil(PANEL) * tiles.div_ceil(per_word) * PANEL + 16
 }
 
 /// Words of A dy.
-pub fn spread_len(tiles: usize, c_out: usize, operands: Operands) -> usize {
-    64 * matrix_len(tiles, c_out, operands.per_word())
+pub fn spread_len<const T: usize>(tiles: usize, c_out: usize, operands: Operands) -> usize {
+    4 * matrices(T) * matrix_len(tiles, c_out, operands.per_word())
 }
 
 /// A dy of all tiles; item `index` is (panel, z index), the z index counting fastest.
-pub struct Spread<'a, E> {
-    pub tiles: Tiles<'a>,
+pub struct Spread<'a, E, const T: usize> {
+    pub tiles: Tiles<'a, T>,
     pub dy: *const E,
     pub c_out: usize,
     pub to: *mut f32,
 }
-unsafe impl<E> Sync for Spread<'_, E> {}
+unsafe impl<E, const T: usize> Sync for Spread<'_, E, T> {}
 
-impl<E: Element> Kernel for Spread<'_, E> {
+impl<E: Element, const T: usize> Kernel for Spread<'_, E, T> {
+    const PAIRS: bool = T == 2;
     #[inline(always)]
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         unsafe {
@@ -51,13 +54,13 @@ impl<E: Element> Kernel for Spread<'_, E> {
     }
 }
 
-impl<E: Element> Spread<'_, E> {
+impl<E: Element, const T: usize> Spread<'_, E, T> {
     #[inline(always)]
     unsafe fn plane<V: Vector, O: Operand<V>, const Z: usize>(&self, panel: usize) {
         let (c_out, count, per_row) = (self.c_out, self.tiles.count(), self.tiles.per_row());
         let [_, sy, sx] = self.tiles.side;
         let matrix = matrix_len(count, c_out, O::PER_WORD);
-        let at = self.to.wrapping_add(Z * 16 * matrix + panel * count.div_ceil(O::PER_WORD) * PANEL);
+        let at = self.to.wrapping_add(Z * matrices(T) * matrix + panel * count.div_ceil(O::PER_WORD) * PANEL);
         for row in 0..self.tiles.rows() {
             let voxel = self.tiles.voxel(row);
             for c in (panel * PANEL..c_out.min((panel + 1) * PANEL)).step_by(V::LANES) {
@@ -67,9 +70,9 @@ impl<E: Element> Spread<'_, E> {
                 unsafe {
                     let from = self.dy.add(voxel * c_out + c);
                     if n >= V::LANES {
-                        gradient_row::<V, O, E, Z, true>(from, n, strides, tiles, to);
+                        gradient_row::<V, O, E, Z, T, true>(from, n, strides, tiles, to);
                     } else {
-                        gradient_row::<V, O, E, Z, false>(from, n, strides, tiles, to);
+                        gradient_row::<V, O, E, Z, T, false>(from, n, strides, tiles, to);
                     }
                 }
             }
@@ -78,17 +81,18 @@ impl<E: Element> Spread<'_, E> {
 }
 
 /// dw of one strip of input channels.
-pub struct Strip<'a, E> {
-    pub tiles: Tiles<'a>,
+pub struct Strip<'a, E, const T: usize> {
+    pub tiles: Tiles<'a, T>,
     pub x: Parts<*const E>,
     pub zeros: &'a [E],
     /// From `Spread`.
     pub dy: *const f32,
     pub to: Gradient,
 }
-unsafe impl<E> Sync for Strip<'_, E> {}
+unsafe impl<E, const T: usize> Sync for Strip<'_, E, T> {}
 
-impl<E: Element> Kernel for Strip<'_, E> {
+impl<E: Element, const T: usize> Kernel for Strip<'_, E, T> {
+    const PAIRS: bool = T == 2;
     #[inline(always)]
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         let Gradient { c_in, c_out, .. } = self.to;
@@ -97,19 +101,19 @@ impl<E: Element> Kernel for Strip<'_, E> {
         let channels = STRIP.min(c_in - first);
         let blocks = channels.div_ceil(ROWS);
         let (x_matrix, dy_matrix) = (STRIP * words + 16, matrix_len(self.tiles.count(), c_out, O::PER_WORD));
-        let mut memory = Scratch::<f32>::new(64 * x_matrix + 64 * blocks * ROWS * PANEL);
+        let mut memory = Scratch::<f32>::new(4 * matrices(T) * (x_matrix + blocks * ROWS * PANEL));
         let x = memory.as_mut_ptr();
-        let sums = x.wrapping_add(64 * x_matrix);
-        // [block][64][8][32]
-        let block_len = 64 * ROWS * PANEL;
+        let sums = x.wrapping_add(4 * matrices(T) * x_matrix);
+        // [block][z y x][8][32]
+        let block_len = 4 * matrices(T) * ROWS * PANEL;
         unsafe {
             self.transform::<V, O, 0>(first, channels, words, x);
-            self.transform::<V, O, 1>(first, channels, words, x.add(16 * x_matrix));
-            self.transform::<V, O, 2>(first, channels, words, x.add(32 * x_matrix));
-            self.transform::<V, O, 3>(first, channels, words, x.add(48 * x_matrix));
+            self.transform::<V, O, 1>(first, channels, words, x.add(matrices(T) * x_matrix));
+            self.transform::<V, O, 2>(first, channels, words, x.add(2 * matrices(T) * x_matrix));
+            self.transform::<V, O, 3>(first, channels, words, x.add(3 * matrices(T) * x_matrix));
             for panel in 0..c_out.div_ceil(PANEL) {
                 let width = if c_out - panel * PANEL > 16 { 32 } else { 16 };
-                for m in 0..64 {
+                for m in 0..4 * matrices(T) {
                     let right = self.dy.add(m * dy_matrix + panel * words * PANEL);
                     for block in 0..blocks {
                         let left = x.add(m * x_matrix + block / 2 * words * 16 + block % 2 * ROWS);
@@ -118,16 +122,16 @@ impl<E: Element> Kernel for Strip<'_, E> {
                     }
                 }
                 for block in 0..blocks {
-                    let per_z = 16 * ROWS * PANEL;
-                    self.to.finish::<V>(sums.add(block * block_len), per_z, 1, (panel, first + block * ROWS));
+                    let per_z = matrices(T) * ROWS * PANEL;
+                    self.to.finish::<V, T>(sums.add(block * block_len), per_z, 1, (panel, first + block * ROWS));
                 }
             }
         }
     }
 }
 
-impl<E: Element> Strip<'_, E> {
-    /// B^T d of all tiles for z index `Z`, `[y x 16][16 channels][word][16]`.
+impl<E: Element, const T: usize> Strip<'_, E, T> {
+    /// B^T d of all tiles for z index `Z`, `[y x][16 channels][word][16]`.
     #[inline(always)]
     unsafe fn transform<V: Vector, O: Operand<V>, const Z: usize>(
         &self,
@@ -142,7 +146,7 @@ impl<E: Element> Strip<'_, E> {
             for c in (0..channels).step_by(V::LANES) {
                 let at = at.wrapping_add(c / 16 * words * 16 + c % 16);
                 let to = Place { at, matrix: STRIP * words + 16, tile: 16, tiles_share: true };
-                unsafe { input::<V, O, E, Z>(&row, &self.x, first + c, i * per_row..(i + 1) * per_row, to) };
+                unsafe { input::<V, O, E, Z, T>(&row, &self.x, first + c, i * per_row..(i + 1) * per_row, to) };
             }
         }
     }
