@@ -3,7 +3,7 @@
 //! Same contract as `conv3d`: block lists, absent blocks read as zero; block sides must be even.
 //!
 //! Measured: billions of direct operations (2 x 27 x c_in x c_out x voxels) per second of two Zen 5 cores with AVX-512 bf16
-//! (peak by multiplying directly: 468 in f32, 936 in bf16), nothing else running, 2026-11-21, best of 6 in turn. bf16 tensors:
+//! (peak by multiplying directly: 468 in f32, 936 in bf16), nothing else running, 2026-11-21, best of 6 in turn, tiles of 2x2x2. bf16 tensors:
 //! directly, this way with f32 operands, with bf16 operands ("pairs"); f32 tensors: directly, this way.
 //! `vx_conv3d_algorithm` switches between them.
 //!
@@ -27,6 +27,23 @@
 //! to be written alone: nothing); `weight_few`; all z indices in one task of the weight gradient while the sums stay in the L2
 //! cache, 32 to 32 at 96^3: 39, 34. Transformed weights are not kept: a training step uses them once per direction.
 
+//!
+//! f32 in tiles of 2x2x2 and of 2x4x4, milliseconds of two cores in turn, best of 5, 2026-11-22, other programs running:
+//!
+//! | channels, map | forward | data gradient | weight gradient |
+//! |---|---|---|---|
+//! | 16 to 16, 64^3 | 9.8, 7.0 | 9.7, 7.0 | 10.7, 7.6 |
+//! | 32 to 32, 64^3 | -, 11.2 | 14.9, 11.4 | 18.0, 13.2 |
+//! | 64 to 32, 96^3 | 121, 104 | 98.9, 74.7 | 133, 134 |
+//! | 64 to 64, 48^3 | 23.3, 19.6 | 23.4, 19.4 | 30.8, 26.5 |
+//! | 128 to 128, 24^3 | 12.6, 10.7 | 11.9, 10.2 | 12.2, 9.1 |
+//! | 128 to 128, 16^3 | 4.3, 4.3 | 3.9, 3.5 | 3.9, 3.5 |
+//! | 256 to 256, 12^3 | 8.3, 7.7 | 7.7, 7.2 | 8.8, 7.3 |
+//!
+//! One core gains more: 64 to 64 at 48^3 40.1, 28.9 and 39.8, 27.3 and 45.3, 34.6; with AVX2 at 24^3 11.0, 7.6 and 10.7, 6.8 and
+//! 11.1, 8.4. What a group of wide tiles touches exceeds the L2 cache from 64 channels on. Tried: groups of 16 to 64 tiles (within a
+//! tenth, but for multiples of 8), products of 8 tiles at a time (24: up to 14 % faster), columns kept in registers in place of a
+//! ring in memory (spills: the input transform took 58 % of 64 to 32 at 96^3).
 //!
 //! Relative RMS error against f64 (16^3, uniform noise; forward pass, and weight gradient behind the comma):
 //!
