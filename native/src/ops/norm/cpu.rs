@@ -1,8 +1,8 @@
 //! The CPU path: one pass for the statistics, one for y, one for the sums of the gradient, one for dx. The passes wait for
 //! memory (55 GB/s on two cores of a Zen 5), so the backward pass reads x and dy only: the sign of y comes from x.
 //!
-//! y is written, not made on load: the input transform of a Winograd convolution reads each voxel 8 times per direction, so
-//! that norm and activation would be computed 16 times to save one write and one read.
+//! y is written, not made on load by the convolution that reads it. That would pay (numbers in `conv3d/winograd`) for the half of
+//! the tensors that nothing else reads; the others are a residual, a skip or the input of a stride of 2.
 
 use super::Shape;
 use crate::element::Element;

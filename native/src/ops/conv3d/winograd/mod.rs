@@ -26,6 +26,12 @@
 //! 2^3: weight gradient 3.3, 2.1; the next weights asked for while these are transformed, forward 3.9, 1.6 (asking for the lines
 //! to be written alone: nothing); `weight_few`; all z indices in one task of the weight gradient while the sums stay in the L2
 //! cache, 32 to 32 at 96^3: 39, 34. Transformed weights are not kept: a training step uses them once per direction.
+//!
+//! Norm on load is not built. Timed in a trial with tiles of 2x2x2, best of 14 in turn, forward in milliseconds: as it is; with
+//! scale, shift and LeakyReLU on every load of `column`; with the rows of a group normalised once into scratch; and what `vx_norm`
+//! takes, which it would save where no one else reads the tensor. 32 to 32 at 96^3: f32 54.8, 55.4, 60.4, 6.6; bf16 35.9, 36.5,
+//! 43.4, 2.6. 64 to 64 at 48^3: f32 21.9, 22.0, 23.2, 1.2; bf16 13.3, 14.0, 15.1, 0.7. (Rows beyond the edge, which must stay
+//! zero, were not treated apart.)
 
 //!
 //! f32 in tiles of 2x2x2 and of 2x4x4, milliseconds of two cores in turn, best of 5, 2026-11-22, other programs running:
