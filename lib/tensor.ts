@@ -27,6 +27,7 @@ export async function scope<T>(
   scopes.push(made);
   try {
     return await body((value) => {
+      if (value instanceof Tensor) value.hold();
       made.delete(value);
       return value;
     });
@@ -50,7 +51,10 @@ export function alone<K>(
   scopes.push(made);
   try {
     const result = body();
-    for (const value of kept(result)) if (made.delete(value)) scopes.at(-2)?.add(value);
+    for (const value of kept(result)) {
+      if (value instanceof Tensor) value.hold();
+      if (made.delete(value)) scopes.at(-2)?.add(value);
+    }
     return result;
   } finally {
     scopes.splice(scopes.indexOf(made), 1);
@@ -104,13 +108,20 @@ export function dtypeNumber(dtype: Dtype): number {
 /** Values in rows of `channels`, on a layout or as a plain matrix. */
 export class Tensor implements Disposable {
   #handle: number;
+  #make?: () => number;
   /** Storage type; values cross the boundary as f32. */
   readonly dtype: Dtype;
 
-  /** Takes ownership of a native handle. */
-  constructor(handle: number, readonly rows: number, readonly channels: number, readonly layout?: Layout) {
-    this.#handle = handle;
-    this.dtype = DTYPES[native().vx_tensor_dtype(handle)];
+  /** Takes ownership of a native handle, or of what `handle` makes: now, and again when asked for after `drop`. */
+  constructor(
+    handle: number | (() => number),
+    readonly rows: number,
+    readonly channels: number,
+    readonly layout?: Layout,
+  ) {
+    if (typeof handle === "function") this.#make = handle;
+    this.#handle = typeof handle === "function" ? handle() : handle;
+    this.dtype = DTYPES[native().vx_tensor_dtype(this.#handle)];
     if (layout && rows !== layout.grid.blocks * volume(layout.side)) {
       throw new Error(`a tensor of ${rows} rows does not fit ${layout.grid.blocks} blocks of ${layout.side}`);
     }
@@ -147,8 +158,20 @@ export class Tensor implements Disposable {
   }
 
   get handle(): number {
+    if (!this.#handle && this.#make) this.#handle = this.#make();
     if (!this.#handle) throw new Error("a freed tensor is used");
     return this.#handle;
+  }
+
+  /**
+   * Frees the values of a tensor that can make them again, as the backward pass will ask: for outputs that take less time
+   * to make than the memory is worth in between. Other tensors keep theirs.
+   */
+  drop(): void {
+    if (this.#handle && this.#make) {
+      native().vx_tensor_free(this.#handle);
+      this.#handle = 0;
+    }
   }
 
   get length(): number {
@@ -161,6 +184,11 @@ export class Tensor implements Disposable {
       throw new Error(`a volume tensor is needed, this is a matrix of ${this.rows} x ${this.channels}`);
     }
     return this.layout;
+  }
+
+  /** From now on the values stay: what they are made of may go. */
+  hold(): void {
+    if (this.handle) this.#make = undefined;
   }
 
   /** Waits for the queue and copies the values out. Blocks: for tests, reports and scalars after `wait()`. */
@@ -183,6 +211,7 @@ export class Tensor implements Disposable {
   [Symbol.dispose](): void {
     if (this.#handle) native().vx_tensor_free(this.#handle);
     this.#handle = 0;
+    this.#make = undefined;
   }
 }
 

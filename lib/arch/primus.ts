@@ -82,10 +82,17 @@ function block(
     const [keep1, keep2] = [1, 2].map(() => dropPath(x.space.grid.samples, drop, random));
     return recompute(() => {
       const a = norm1(x);
-      const seen = attention(rope(query(a), heads), rope(key(a), heads), value(a), heads);
-      const y = layerScale(x, project(inner(seen)), gamma1, keep1);
-      const b = norm2(y);
-      return layerScale(y, close(middle(swiglu(gate(b), open(b)))), gamma2, keep2);
+      using q = query(a); // no gradient reads its values, nor those of k
+      using k = key(a);
+      const seen = attention(rope(q, heads), rope(k, heads), value(a), heads);
+      const b = inner(seen);
+      const y = layerScale(x, project(b), gamma1, keep1);
+      const c = norm2(y);
+      const wide = swiglu(gate(c), open(c));
+      const d = middle(wide);
+      const z = layerScale(y, close(d), gamma2, keep2);
+      for (const cheap of [a, b, c, wide, d]) cheap.drop();
+      return z;
     });
   };
 }

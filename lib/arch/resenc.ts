@@ -22,7 +22,10 @@ function block(p: Parameters, name: string, cIn: number, cOut: number, stride: 1
   return (x) =>
     recompute(() => {
       const pooled = stride === 2 ? avgPool2(x) : x;
-      return second(first(x), project ? project(pooled) : pooled);
+      const inner = first(x);
+      const y = second(inner, project ? project(pooled) : pooled);
+      inner.drop();
+      return y;
     });
 }
 
@@ -41,6 +44,7 @@ function decoder(p: Parameters, features: number[], outputs: number): Network["d
   return (pyramid, _random, maps) => {
     const x = levels.reduce((x, { up, conv }, j) => {
       const y = recompute(() => conv([upconv3d(x, up.weight, up.bias!), pyramid[top - 1 - j]]));
+      x.drop();
       maps?.push(y);
       return y;
     }, pyramid[top]);
@@ -83,7 +87,11 @@ export function resenc(name: string, features: number[], blocks: number[], headW
           const pyramid: Tensor[] = [];
           stages.forEach((stage, s) => {
             x = s === 0 ? stem(x, undefined, gather) : divisible(x);
-            for (const layer of stage) x = layer(x);
+            stage.forEach((layer, b) => {
+              const y = layer(x);
+              if (b || !s) x.drop();
+              x = y;
+            });
             pyramid.push(x);
           });
           return pyramid;

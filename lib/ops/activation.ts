@@ -34,15 +34,15 @@ export function gelu(x: Tensor): Tensor {
   );
 }
 
-/** silu(gate) * value, of one shape: the gated unit of SwiGLU. */
+/** silu(gate) * value, of one shape: the gated unit of SwiGLU. May be dropped. */
 export function swiglu(gate: Tensor, value: Tensor): Tensor {
   if (gate.rows !== value.rows || gate.channels !== value.channels) {
     throw new Error("swiglu: the shapes differ");
   }
   const n = native();
-  const like = (handle: number) => new Tensor(handle, gate.rows, gate.channels, gate.layout);
+  const like = (handle: number | (() => number)) => new Tensor(handle, gate.rows, gate.channels, gate.layout);
   const length = gate.length;
-  return record(like(n.vx_swiglu(gate.handle, value.handle, length)), [gate, value], (dy) => [
+  return record(like(() => n.vx_swiglu(gate.handle, value.handle, length)), [gate, value], (dy) => [
     like(n.vx_swiglu_grad_gate(gate.handle, value.handle, dy.handle, length)),
     like(n.vx_swiglu(gate.handle, dy.handle, length)),
   ]);

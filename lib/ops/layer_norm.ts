@@ -9,17 +9,14 @@ import { Tensor } from "../tensor.ts";
  * @param gamma `[c]`
  * @param beta `[c]`
  * @param eps 1e-5 in transformers, 1e-6 between the transposed convolutions of Primus (architectures.md section 1)
+ * @returns of x's shape; may be dropped
  */
 export function layerNorm(x: Tensor, gamma: Tensor, beta: Tensor, eps = 1e-5): Tensor {
   const n = native();
   const { rows, channels: c, layout } = x;
   const statistics = new Tensor(n.vx_layer_norm_statistics(x.handle, rows, c, eps), rows, 2);
-  const y = new Tensor(
-    n.vx_layer_norm(x.handle, statistics.handle, gamma.handle, beta.handle, rows, c),
-    rows,
-    c,
-    layout,
-  );
+  const make = () => n.vx_layer_norm(x.handle, statistics.handle, gamma.handle, beta.handle, rows, c);
+  const y = new Tensor(make, rows, c, layout);
   const wants = [x, gamma, beta].map(needsGradient);
   return record(y, [x, gamma, beta], (dy) => {
     using affine = new Tensor(

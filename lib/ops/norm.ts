@@ -11,6 +11,7 @@ import { Tensor, volume } from "../tensor.ts";
  * @param gamma `[c]` or null for 1
  * @param beta `[c]` or null for 0
  * @param o `residual`: of x's shape; `slope`: of the LeakyReLU (absent = no activation); `eps`: 1e-5
+ * @returns of x's shape; may be dropped
  * @throws UserError naming the patch when a sample has fewer than 2 visible voxels
  */
 export function instanceNorm(
@@ -41,19 +42,9 @@ export function normalise(
   const tail = [...rowsOf, c] as const;
   const affine = [gamma?.handle ?? 0, beta?.handle ?? 0] as const;
   const statistics = new Tensor(n.vx_norm_statistics(x.handle, ...tail, eps), 2 * samples, c);
-  const y = new Tensor(
-    n.vx_norm(
-      x.handle,
-      statistics.handle,
-      ...affine,
-      residual?.handle ?? 0,
-      ...tail,
-      slope,
-    ),
-    x.rows,
-    c,
-    x.layout,
-  );
+  const make = () =>
+    n.vx_norm(x.handle, statistics.handle, ...affine, residual?.handle ?? 0, ...tail, slope);
+  const y = new Tensor(make, x.rows, c, x.layout);
   const wants = [x, gamma, beta, residual].map(needsGradient);
   return record(y, [x, gamma, beta, residual], (dy) => {
     // With a residual, the gradient before the activation is one of its own: the other sums then read that.

@@ -11,6 +11,7 @@ pub mod grid;
 pub mod memory;
 pub mod ops;
 pub mod peak;
+pub mod places;
 pub mod queue;
 pub mod random;
 pub mod sample;

@@ -1,58 +1,84 @@
-//! Memory of tensors and of scratch: 64-byte aligned, pooled by size class.
+//! Memory of tensors and of scratch.
 //!
-//! The sizes of a training step repeat in the next, or nearly (masked batches vary), so freed memory waits in a pool of
-//! sixteen classes per power of two and may serve a request up to a quarter smaller. Large pieces ask for huge pages:
-//! the system then clears 2 MiB at a time instead of faulting on every 4 KiB. What waits in the pool is bounded by what was
-//! in use at once: a piece that does not fit makes others go. The crate's own tests take each size as it is and give it back at
-//! once, so that a memory checker sees every access beyond it.
+//! Large pieces are cut from slabs of address space (`places`): memory becomes the process's own where it is first written, so
+//! that it holds little more than the most that was in use at once, and the system clears no page twice. Slabs ask
+//! for huge pages: it then clears 2 MiB at a time instead of faulting on every 4 KiB. Small pieces wait in classes, sixteen per
+//! power of two. The crate's own tests take each size as it is and give it back at once, so that a memory checker sees every
+//! access beyond it.
 
 use crate::gpu;
+use crate::places::Places;
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
 static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
 static PLANNING: AtomicBool = AtomicBool::new(false);
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), held: 0, used: 0, most: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { small: BTreeMap::new(), large: Places::new(), used: 0 });
 
 const HUGE: usize = 2 << 20;
-/// Bytes of free pieces that are kept in any case: the sizes of a small step do not fit each other, and clearing new memory
-/// takes longer than an op (`resenc-l` at 96^3, 1.4 GiB in use: 0.3 s of a step of 1 s).
-const ROOM: usize = 1 << 30;
+/// Pieces of this size and more are cut from slabs, at multiples of `ALIGN`.
+const LARGE: usize = 256 << 10;
+const ALIGN: usize = 4096;
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// Freed pieces by class, and the bytes of all pieces: of the system, in use, most in use so far.
+/// Freed pieces by class, slabs, and the bytes of all pieces in use.
 struct Pool {
-    free: BTreeMap<usize, Vec<Piece>>,
-    held: usize,
+    small: BTreeMap<usize, Vec<Piece>>,
+    large: Places,
     used: usize,
-    most: usize,
 }
 
 impl Pool {
-    /// A piece of `class` or a little more. Free pieces of other sizes, the largest first, go back to the system where a new
-    /// one would else make the process larger than an eighth, or `ROOM`, above what was ever in use.
-    fn take(&mut self, class: usize) -> Piece {
-        let found = self.free.range_mut(class..=class + class / 4).find_map(|(_, list)| list.pop());
-        let piece = found.unwrap_or_else(|| {
-            let most = self.most.max(self.used + class);
-            while self.held + class > most + (most / 8).max(ROOM) {
-                let Some(piece) = self.free.values_mut().rev().find_map(Vec::pop) else { break };
-                self.held -= piece.class;
-                piece.give_back();
-            }
-            let piece = Piece::fresh(class, self.held + class);
-            self.held += class;
-            piece
-        });
-        self.used += piece.class;
-        self.most = self.most.max(self.used);
+    fn take(&mut self, bytes: usize) -> Piece {
+        let size = if class(bytes) < LARGE { class(bytes) } else { bytes.next_multiple_of(ALIGN).max(LARGE) };
+        let machine = machine_bytes();
+        assert!(
+            self.used + size <= machine,
+            "out of memory: {:.1} GiB are needed and this machine has {:.1} GiB; take a smaller --patch or --batch, --precision bf16 or --recompute",
+            (self.used + size) as f64 / GIB,
+            machine as f64 / GIB
+        );
+        let piece = if size < LARGE {
+            let found = self.small.range_mut(size..=size + size / 4).find_map(|(_, list)| list.pop());
+            found.unwrap_or_else(|| Piece::fresh(size))
+        } else {
+            let at = self.large.take(size).unwrap_or_else(|| {
+                self.grow(size, machine);
+                self.large.take(size).expect("the new slab holds it")
+            });
+            Piece { at: at as *mut u8, size }
+        };
+        self.used += piece.size;
         piece
+    }
+    fn give(&mut self, piece: Piece) {
+        self.used -= piece.size;
+        match piece.size {
+            LARGE.. => self.large.give(piece.at as u64, piece.size),
+            size => self.small.entry(size).or_default().push(piece),
+        }
+    }
+    /// A slab that holds `size`: a quarter of the machine's memory, or as much of that as the system lends. Where a slab
+    /// costs memory before it is written, no more than 1 GiB.
+    fn grow(&mut self, size: usize, machine: usize) {
+        let lazy = cfg!(any(target_os = "linux", target_os = "macos")) && machine != usize::MAX;
+        let mut slab = size.max(if lazy { machine / 4 } else { 1 << 30 }).next_multiple_of(HUGE);
+        let at = loop {
+            let at = unsafe { alloc(layout(slab)) };
+            if !at.is_null() || slab <= size {
+                break at;
+            }
+            slab = size.max(slab / 2).next_multiple_of(ALIGN);
+        };
+        assert!(!at.is_null(), "out of memory: {} MiB more are needed", size >> 20);
+        huge_pages(unsafe { std::slice::from_raw_parts_mut(at as *mut MaybeUninit<u8>, slab) });
+        self.large.add(at as u64, slab);
     }
 }
 
@@ -61,10 +87,10 @@ fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Memory of a class, as the system gave it.
+/// Memory of the process.
 struct Piece {
     at: *mut u8,
-    class: usize,
+    size: usize,
 }
 unsafe impl Send for Piece {}
 unsafe impl Sync for Piece {}
@@ -75,27 +101,19 @@ pub fn class(bytes: usize) -> usize {
     bytes.max(1).next_multiple_of(step)
 }
 
-fn layout(class: usize) -> Layout {
-    Layout::from_size_align(class, if class < HUGE { 64 } else { HUGE }).expect("tensor size")
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, if size < HUGE { 64 } else { HUGE }).expect("tensor size")
 }
 
 impl Piece {
-    /// New memory; `held` are the bytes that there are with it.
-    fn fresh(class: usize, held: usize) -> Piece {
-        let machine = machine_bytes();
-        assert!(
-            held <= machine,
-            "out of memory: {:.1} GiB are needed and this machine has {:.1} GiB; take a smaller --patch or --batch, --precision bf16 or --recompute",
-            held as f64 / GIB,
-            machine as f64 / GIB
-        );
-        let at = unsafe { alloc(layout(class)) };
-        assert!(!at.is_null(), "out of memory: {} MiB more are needed", class >> 20);
-        huge_pages(unsafe { std::slice::from_raw_parts_mut(at as *mut MaybeUninit<u8>, class) });
-        Piece { at, class }
+    /// From the system.
+    fn fresh(size: usize) -> Piece {
+        let at = unsafe { alloc(layout(size)) };
+        assert!(!at.is_null(), "out of memory: {} bytes more are needed", size);
+        Piece { at, size }
     }
     fn give_back(self) {
-        unsafe { dealloc(self.at, layout(self.class)) };
+        unsafe { dealloc(self.at, layout(self.size)) };
     }
 }
 
@@ -103,20 +121,29 @@ impl Piece {
 pub fn huge_pages<T>(values: &mut [T]) {
     #[cfg(target_os = "linux")]
     if size_of_val(values) >= HUGE {
-        unsafe extern "C" {
-            fn madvise(at: *mut u8, bytes: usize, advice: i32) -> i32;
-        }
-        const MADV_HUGEPAGE: i32 = 14;
-        const PAGE: usize = 4096;
-        let at = values.as_mut_ptr() as *mut u8;
-        let skip = at.align_offset(PAGE);
-        let bytes = (size_of_val(values) - skip) / PAGE * PAGE;
-        unsafe { madvise(at.add(skip), bytes, MADV_HUGEPAGE) }; // advice: a refusal changes nothing
+        advise(values.as_mut_ptr() as usize, size_of_val(values), 14); // MADV_HUGEPAGE
     }
+}
+
+/// Advice on whole pages; a refusal changes nothing.
+#[cfg(target_os = "linux")]
+fn advise(at: usize, bytes: usize, advice: i32) {
+    unsafe extern "C" {
+        fn madvise(at: *mut u8, bytes: usize, advice: i32) -> i32;
+    }
+    const PAGE: usize = 4096;
+    let first = at.next_multiple_of(PAGE);
+    let pages = (at + bytes).saturating_sub(first) / PAGE * PAGE;
+    unsafe { madvise(first as *mut u8, pages, advice) };
 }
 
 /// Memory of this machine, from the system call that opens no file; usize::MAX where there is none.
 pub fn machine_bytes() -> usize {
+    static BYTES: LazyLock<usize> = LazyLock::new(ask_machine);
+    *BYTES
+}
+
+fn ask_machine() -> usize {
     #[cfg(target_os = "linux")]
     {
         unsafe extern "C" {
@@ -131,7 +158,7 @@ pub fn machine_bytes() -> usize {
     usize::MAX
 }
 
-/// `bytes` bytes, returned to the pool when dropped. Their content is whatever was there.
+/// `bytes` bytes at a multiple of 64, returned to the pool when dropped. Their content is whatever was there.
 pub struct Memory {
     piece: Option<Piece>,
     bytes: usize,
@@ -139,7 +166,7 @@ pub struct Memory {
 
 impl Memory {
     pub fn take(bytes: usize) -> Memory {
-        let piece = Some(if cfg!(test) { Piece::fresh(bytes.max(1), 0) } else { pool().take(class(bytes)) });
+        let piece = Some(if cfg!(test) { Piece::fresh(bytes.max(1)) } else { pool().take(bytes) });
         count(bytes);
         Memory { piece, bytes }
     }
@@ -155,9 +182,7 @@ impl Drop for Memory {
             if cfg!(test) {
                 return piece.give_back();
             }
-            let mut pool = pool();
-            pool.used -= piece.class;
-            pool.free.entry(piece.class).or_default().push(piece);
+            pool().give(piece);
         }
     }
 }
@@ -201,14 +226,22 @@ impl<T: Plain> DerefMut for Scratch<T> {
     }
 }
 
-/// Gives pooled memory back to the system.
+/// Gives free memory back to the system: small pieces, slabs of which nothing is in use, and what is free of the others.
 pub fn empty_pool() {
     let mut pool = pool();
-    for piece in std::mem::take(&mut pool.free).into_values().flatten() {
-        pool.held -= piece.class;
-        piece.give_back();
+    std::mem::take(&mut pool.small).into_values().flatten().for_each(Piece::give_back);
+    for (at, slab) in pool.large.unused() {
+        unsafe { dealloc(at as *mut u8, layout(slab)) };
     }
-    pool.most = pool.used;
+    pool.large.free.iter().for_each(|(&at, &bytes)| forget(at as usize, bytes));
+}
+
+/// Lets the system take back the pages of a place; they read as zero when next written to.
+fn forget(at: usize, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    advise(at, bytes, 4); // MADV_DONTNEED
+    #[cfg(not(target_os = "linux"))]
+    let _ = (at, bytes);
 }
 
 fn count(bytes: usize) {
@@ -275,5 +308,30 @@ mod tests {
             let class = class(bytes);
             assert!(class >= bytes && class <= bytes + (bytes / 16).max(64), "{bytes} {class}");
         }
+    }
+
+    #[test]
+    fn freed_places_serve_again_and_free_slabs_go_back() {
+        let mut pool = Pool { small: BTreeMap::new(), large: Places::new(), used: 0 };
+        let sizes = [LARGE - 1, LARGE, 5 * LARGE + 1, 100];
+        let pieces = sizes.map(|bytes| pool.take(bytes));
+        assert!(pieces.iter().zip(sizes).all(|(p, bytes)| p.size >= bytes && p.at as usize % 64 == 0));
+        for p in &pieces {
+            unsafe { p.at.write_bytes(1, p.size) };
+        }
+        let [first, second, third, small] = pieces;
+        let at = second.at;
+        pool.give(second);
+        pool.give(small);
+        let again = pool.take(LARGE);
+        assert_eq!(again.at, at);
+        let small = pool.take(90); // a freed piece that is a little larger
+        assert_eq!(pool.small.values().map(Vec::len).sum::<usize>(), 0);
+        pool.give(small);
+        pool.give(third);
+        assert!(pool.large.unused().is_empty());
+        pool.give(again);
+        pool.give(first);
+        assert_eq!((pool.used, pool.large.unused().len()), (0, 1));
     }
 }

@@ -3,73 +3,21 @@
 
 use super::ahead::{self, Lane};
 use super::{At, Failure, must, with};
-use std::collections::BTreeMap;
+use crate::places::Places;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-static ARENA: Mutex<Arena> = Mutex::new(Arena { slabs: BTreeMap::new(), free: BTreeMap::new() });
+static ARENA: Mutex<Places> = Mutex::new(Places::new());
 
 /// Pieces begin at multiples of this.
 const ALIGN: usize = 512;
 /// Bytes that the driver is asked for at least.
 const SLAB: usize = 64 << 20;
 
-/// Addresses and bytes of what the driver gave, and of what nobody uses of it.
-struct Arena {
-    slabs: BTreeMap<u64, usize>,
-    free: BTreeMap<u64, usize>,
-}
-
-impl Arena {
-    /// Cuts `bytes` from the smallest free place that holds them, the first of these.
-    fn take(&mut self, bytes: usize) -> Option<u64> {
-        let fits = self.free.iter().filter(|&(_, &free)| free >= bytes);
-        let (&at, &free) = fits.min_by_key(|&(_, &free)| free)?;
-        self.free.remove(&at);
-        if free > bytes {
-            self.free.insert(at + bytes as u64, free - bytes);
-        }
-        Some(at)
-    }
-    /// Cuts `bytes` from the end of the largest free place: what comes next is cut from where it would have been.
-    fn take_behind(&mut self, bytes: usize) -> Option<u64> {
-        let (&at, &free) = self.free.iter().max_by_key(|&(_, &free)| free).filter(|&(_, &free)| free >= bytes)?;
-        self.free.remove(&at);
-        if free > bytes {
-            self.free.insert(at, free - bytes);
-        }
-        Some(at + (free - bytes) as u64)
-    }
-    /// Takes a place back, joined with its free neighbours of the same slab.
-    fn give(&mut self, mut at: u64, mut bytes: usize) {
-        let next = at + bytes as u64;
-        if !self.slabs.contains_key(&next) {
-            bytes += self.free.remove(&next).unwrap_or(0);
-        }
-        if let Some((&before, &free)) = self.free.range(..at).next_back()
-            && before + free as u64 == at
-            && !self.slabs.contains_key(&at)
-        {
-            (at, bytes) = (before, bytes + free);
-        }
-        self.free.insert(at, bytes);
-    }
-    /// Slabs of which nothing is in use; they are ours no longer.
-    fn unused(&mut self) -> Vec<u64> {
-        let unused = self.slabs.iter().filter(|&(at, bytes)| self.free.get(at) == Some(bytes));
-        let unused: Vec<u64> = unused.map(|(&at, _)| at).collect();
-        for at in &unused {
-            self.slabs.remove(at);
-            self.free.remove(at);
-        }
-        unused
-    }
-}
-
-fn arena() -> std::sync::MutexGuard<'static, Arena> {
+fn arena() -> std::sync::MutexGuard<'static, Places> {
     ARENA.lock().unwrap_or_else(|e| e.into_inner())
 }
 
@@ -88,13 +36,13 @@ pub(super) fn rounded(bytes: usize) -> usize {
 impl Piece {
     /// On the worker thread. Fails when the card has no more memory, after every unused slab is given back.
     pub fn take(bytes: usize) -> Piece {
-        Piece::taken(bytes, Arena::take)
+        Piece::taken(bytes, Places::take)
     }
     /// The same for what a later step needs: its size changes no address of the steps before it.
     pub fn behind(bytes: usize) -> Piece {
-        Piece::taken(bytes, Arena::take_behind)
+        Piece::taken(bytes, Places::take_behind)
     }
-    fn taken(bytes: usize, take: fn(&mut Arena, usize) -> Option<u64>) -> Piece {
+    fn taken(bytes: usize, take: fn(&mut Places, usize) -> Option<u64>) -> Piece {
         let size = rounded(bytes);
         let taken = take(&mut arena(), size);
         let at = taken.unwrap_or_else(|| {
@@ -145,9 +93,7 @@ pub(super) fn give_back(at: u64, bytes: usize) {
 fn slab(bytes: usize) -> bool {
     let Some(at) = must(|s| s.driver.allocate(bytes)) else { return false };
     ALLOCATIONS.fetch_add(1, Relaxed);
-    let mut arena = arena();
-    arena.slabs.insert(at, bytes);
-    arena.free.insert(at, bytes);
+    arena().add(at, bytes);
     true
 }
 
@@ -184,7 +130,7 @@ pub fn empty() {
     if !unused.is_empty() {
         let _ = with(|s| {
             s.synchronize()?;
-            unused.iter().for_each(|&at| s.driver.free(at));
+            unused.iter().for_each(|&(at, _)| s.driver.free(at));
             Ok(())
         });
     }
@@ -218,27 +164,4 @@ pub(super) fn free_bytes() -> usize {
 /// Number of allocations since the last call.
 pub(super) fn take_allocations() -> u64 {
     ALLOCATIONS.swap(0, Relaxed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_cut_and_joined_within_their_slab() {
-        let slabs = BTreeMap::from([(1000, 100), (1100, 50)]); // two that touch
-        let mut arena = Arena { free: slabs.clone(), slabs };
-        let [a, b, c] = [40, 60, 20].map(|bytes| arena.take(bytes).unwrap());
-        assert_eq!([a, b, c], [1100, 1000, 1060]); // the smallest place that holds them
-        assert_eq!(arena.take(30), None);
-        arena.give(b, 60);
-        arena.give(c, 20);
-        assert_eq!(arena.free, BTreeMap::from([(1000, 100), (1140, 10)]));
-        assert_eq!(arena.unused(), [1000]);
-        assert_eq!(arena.take_behind(10), Some(1140));
-        arena.give(1140, 10);
-        arena.give(a, 40);
-        assert_eq!(arena.unused(), [1100]);
-        assert!(arena.slabs.is_empty() && arena.free.is_empty());
-    }
 }
