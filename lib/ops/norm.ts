@@ -42,8 +42,7 @@ export function normalise(
   const tail = [...rowsOf, c] as const;
   const affine = [gamma?.handle ?? 0, beta?.handle ?? 0] as const;
   const statistics = new Tensor(n.vx_norm_statistics(x.handle, ...tail, eps), 2 * samples, c);
-  const make = () =>
-    n.vx_norm(x.handle, statistics.handle, ...affine, residual?.handle ?? 0, ...tail, slope);
+  const make = () => n.vx_norm(x.handle, statistics.handle, ...affine, residual?.handle ?? 0, ...tail, slope);
   const y = new Tensor(make, x.rows, c, x.layout);
   const wants = [x, gamma, beta, residual].map(needsGradient);
   return record(y, [x, gamma, beta, residual], (dy) => {
