@@ -56,7 +56,7 @@ export function convolutions(dtype: "f32" | "bf16"): Case[] {
             );
             const shape = [layout.grid.handle, side, side, side, channels, channels, 3, 1] as const;
             const call = {
-              forward: () => n.vx_conv3d(x.handle, w.handle, 0, ...shape),
+              forward: () => n.vx_conv3d(x.handle, w.handle, 0, ...shape, false),
               input: () => n.vx_conv3d_grad_input(dy.handle, w.handle, ...shape),
               weight: () => n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape),
             }[direction];

@@ -76,7 +76,7 @@ export async function* kernels(
         const w = Tensor.from(noise(channels ** 2 * 27, 3), channels * 27);
         const shape = [grid.handle, ...block, channels, channels, 3, 1] as const;
         const calls: Record<string, () => number> = {
-          forward: () => n.vx_conv3d(x.handle, w.handle, 0, ...shape),
+          forward: () => n.vx_conv3d(x.handle, w.handle, 0, ...shape, false),
           input: () => n.vx_conv3d_grad_input(dy.handle, w.handle, ...shape),
           weight: () => n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape),
         };

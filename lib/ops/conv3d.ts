@@ -16,7 +16,8 @@ export type Joined = readonly [Tensor, Tensor];
  * @param x `[block][z][y][x][c_in]`; of two joined ones: 3x3x3 with stride 1
  * @param weight `[c_out, c_in, k, k, k]` as rows c_out, channels c_in * k^3
  * @param bias `[c_out]` or null
- * @param centred a norm follows that takes the mean away: the gradient of the bias is zero, and is not summed to rounding
+ * @param centred a norm follows that takes the mean away: the gradient of the bias is zero, and is not summed
+ *   to rounding; what that norm sums is summed here, where it costs less
  * @returns `[block][z/s][y/s][x/s][c_out]`
  */
 export function conv3d(
@@ -42,7 +43,7 @@ export function conv3d(
   const shape = [grid.handle, ...out, cIn, cOut, kernel, stride] as const;
   const n = native();
   const y = new Tensor(
-    n.vx_conv3d(x.handle, weight.handle, bias?.handle ?? 0, ...shape),
+    n.vx_conv3d(x.handle, weight.handle, bias?.handle ?? 0, ...shape, centred),
     x.rows / stride ** 3,
     cOut,
     { grid, side: out },
@@ -81,7 +82,7 @@ function overJoined(x: Joined, weight: Tensor, bias: Tensor | null, centred: boo
   const shape = [grid.handle, ...side, a.channels, b.channels, cOut] as const;
   const n = native();
   const y = new Tensor(
-    n.vx_conv3d_joined(a.handle, b.handle, weight.handle, bias?.handle ?? 0, ...shape),
+    n.vx_conv3d_joined(a.handle, b.handle, weight.handle, bias?.handle ?? 0, ...shape, centred),
     a.rows,
     cOut,
     a.layout,

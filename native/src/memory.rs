@@ -197,6 +197,7 @@ pub struct Scratch<T> {
 /// Numbers that any bytes make up.
 pub trait Plain: Copy {}
 impl Plain for f32 {}
+impl Plain for f64 {}
 impl Plain for i32 {}
 impl Plain for u32 {}
 impl Plain for half::bf16 {}

@@ -21,6 +21,13 @@ pub struct Stretches {
     pub values: Piece,
 }
 
+/// Sums of the values and of their squares over the rows of each sample, `[sample][2][c]`, and the first row of each sample (and
+/// the number of rows): what the CPU that wrote a tensor found on the way.
+pub struct Sums {
+    pub starts: Vec<usize>,
+    pub values: Vec<f64>,
+}
+
 /// A tensor's values. Only the worker thread touches them (or anyone, after a wait). They lie on the host, on the card,
 /// or on both with the same content: reading on one side copies what the other has, writing drops the other's copy.
 pub struct Buffer {
@@ -33,6 +40,7 @@ pub struct Buffer {
     stretches: UnsafeCell<Option<Stretches>>,
     /// What the values are made of on the card, until someone reads them there as they are.
     later: UnsafeCell<Option<Later>>,
+    sums: UnsafeCell<Option<Sums>>,
     /// Keeps the count of a planned tensor.
     _planned: Option<Planned>,
 }
@@ -48,8 +56,9 @@ impl Buffer {
     }
     fn empty(len: usize, dtype: Dtype) -> Buffer {
         let (memory, device) = (UnsafeCell::new(None), UnsafeCell::new(None));
-        let (factors, stretches, later) = (UnsafeCell::new(None), UnsafeCell::new(None), UnsafeCell::new(None));
-        Buffer { len, dtype, memory, device, factors, stretches, later, _planned: None }
+        let (factors, stretches, sums) = (UnsafeCell::new(None), UnsafeCell::new(None), UnsafeCell::new(None));
+        let later = UnsafeCell::new(None);
+        Buffer { len, dtype, memory, device, factors, stretches, later, sums, _planned: None }
     }
     fn bytes(&self) -> usize {
         self.len * self.dtype.bytes()
@@ -87,7 +96,7 @@ impl Buffer {
         }
         let values = unsafe { std::slice::from_raw_parts_mut(self.at(), self.len) };
         unsafe { *self.device.get() = None };
-        self.take_stretches();
+        self.forget();
         values
     }
     /// Where the values lie on the card, for reading, on the worker thread.
@@ -127,12 +136,25 @@ impl Buffer {
     pub fn device_mut(&self) -> At {
         let at = self.device();
         unsafe { *self.memory.get() = None };
-        self.take_stretches();
+        self.forget();
         at
     }
     /// Leaves what is known of the values just written, until they are written again; on the worker thread.
     pub fn leave(&self, stretches: Stretches) {
         unsafe { *self.stretches.get() = Some(stretches) };
+    }
+    /// The same of what the CPU wrote.
+    pub fn leave_sums(&self, sums: Option<Sums>) {
+        unsafe { *self.sums.get() = sums };
+    }
+    /// The sums left over samples that begin at rows `starts`.
+    pub fn sums(&self, starts: &[usize]) -> Option<&[f64]> {
+        let sums = unsafe { &*self.sums.get() };
+        sums.as_ref().filter(|sums| sums.starts == starts).map(|sums| &sums.values[..])
+    }
+    fn forget(&self) {
+        self.take_stretches();
+        self.leave_sums(None);
     }
     /// Takes what was left.
     pub fn take_stretches(&self) -> Option<Stretches> {

@@ -2,8 +2,10 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { UserError } from "../../lib/errors.ts";
 import { batchNorm } from "../../lib/ops/batchnorm.ts";
 import { instanceNorm } from "../../lib/ops/norm.ts";
-import { Grid, scope, Tensor } from "../../lib/tensor.ts";
+import { conv3d } from "../../lib/ops/conv3d.ts";
+import { type Dtype, Grid, scope, Tensor, volume } from "../../lib/tensor.ts";
 import { assertEmpty, golden } from "./golden.ts";
+import { close, wave } from "./wave.ts";
 
 golden("instanceNorm", ({ x, gamma = null, beta = null, residual }, { slope }) => {
   return instanceNorm(x, gamma, beta, { residual, slope });
@@ -29,5 +31,30 @@ Deno.test("instanceNorm: long sums are exact and a constant channel gives beta",
     const expected = 0.5 / Math.sqrt(0.25 + 1e-5);
     assertEquals([y[0], y[2]].map((v) => Math.abs(Math.abs(v - 3) - expected) < 1e-5), [true, true]);
   });
+  assertEmpty();
+});
+
+Deno.test("instanceNorm: sums that a convolution left are those of its values, far from zero too", async () => {
+  const [c, side] = [32, [4, 8, 8] as const];
+  const visible = Uint8Array.of(1, 0, 1, 1, 0, 1, 0, 1);
+  const values = (dtype: Dtype, joined: boolean, left: boolean) =>
+    scope(() => {
+      const grid = new Grid(2, [1, 2, 2], visible);
+      const of = (c: number) =>
+        Tensor.from(wave(grid.blocks * volume(side) * c, 0.37, 1, 0.1), c, { grid, side }, dtype);
+      const x = joined ? [of(16), of(16)] as const : of(32);
+      const weight = Tensor.from(wave(c * 32 * 27, 0.71, 3, 0.1), 32 * 27);
+      const bias = Tensor.from(wave(c, 0.9, 4, dtype === "f32" ? 1000 : 10), c);
+      return instanceNorm(conv3d(x, weight, bias, 1, left), null, null, { slope: 0.01 }).read();
+    });
+  for (const dtype of ["f32", "bf16"] as const) {
+    for (const joined of [false, true]) {
+      close(
+        await values(dtype, joined, true),
+        await values(dtype, joined, false),
+        dtype === "f32" ? 1e-6 : 1e-2,
+      );
+    }
+  }
   assertEmpty();
 });

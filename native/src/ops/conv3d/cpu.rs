@@ -8,14 +8,22 @@ use super::{Shape, Up, direct, few, rounded, up, weight, winograd};
 use crate::element::Element;
 use crate::grid::Grid;
 
-/// y = conv(x) + bias.
-pub fn forward<E: Element>(s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
+/// y = conv(x) + bias. Where a norm follows (`normed`), the sums that it needs, from a way that has them.
+pub fn forward<E: Element>(
+    s: &Shape,
+    grid: &Grid,
+    x: &[E],
+    w: &[f32],
+    (bias, normed): (Option<&[f32]>, bool),
+    y: &mut [E],
+) -> Option<Vec<f64>> {
     match way::<E>(s, grid, Direction::Forward) {
+        Way::Winograd(path) => return winograd::forward(path, s, grid, Parts::one(x, s.c_in), w, (bias, normed), y),
         Way::Few => by_operand!(E, O => few::forward::<E, O>(s, grid, x, w, bias, y)),
-        Way::Winograd(path) => winograd::forward(path, s, grid, Parts::one(x, s.c_in), w, bias, y),
         Way::Rounded(path) => rounded::forward(path, s, grid, x, w, bias, y),
         Way::Direct => by_operand!(E, O => direct::forward::<E, O>(s, grid, x, w, bias, y)),
     }
+    None
 }
 
 /// dx from dy.

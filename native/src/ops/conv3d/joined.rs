@@ -28,11 +28,18 @@ fn whole<E: Element>(x: &Parts<&[E]>) -> Scratch<E> {
     out
 }
 
-/// y = conv(x) + bias.
-fn forward<E: Element>(s: &Shape, grid: &Grid, x: Parts<&[E]>, w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
+/// As `cpu::forward`.
+fn forward<E: Element>(
+    s: &Shape,
+    grid: &Grid,
+    x: Parts<&[E]>,
+    w: &[f32],
+    (bias, normed): (Option<&[f32]>, bool),
+    y: &mut [E],
+) -> Option<Vec<f64>> {
     match way::<E>(s, grid, Direction::Forward) {
-        Way::Winograd(path) if aligned(x.c) => winograd::forward(path, s, grid, x, w, bias, y),
-        _ => cpu::forward(s, grid, &whole(&x), w, bias, y),
+        Way::Winograd(path) if aligned(x.c) => winograd::forward(path, s, grid, x, w, (bias, normed), y),
+        _ => cpu::forward(s, grid, &whole(&x), w, (bias, normed), y),
     }
 }
 
@@ -102,8 +109,8 @@ fn shape(grid: u32, side: [u32; 3], [ca, cb]: [u32; 2], c_out: u32) -> Result<(A
 }
 
 exports! {
-    /// y = conv([a | b], weight) + bias; bias 0 means none. bz, by, bx: block side.
-    fn vx_conv3d_joined(a: u32, b: u32, weight: u32, bias: u32, grid: u32, bz: u32, by: u32, bx: u32, ca: u32, cb: u32, c_out: u32) {
+    /// y = conv([a | b], weight) + bias; bias 0 means none. bz, by, bx: block side. normed: a norm follows.
+    fn vx_conv3d_joined(a: u32, b: u32, weight: u32, bias: u32, grid: u32, bz: u32, by: u32, bx: u32, ca: u32, cb: u32, c_out: u32, normed: bool) {
         let (grid, s, c) = shape(grid, [bz, by, bx], [ca, cb], c_out)?;
         let x = Pair::get([a, b], &s, &grid, c)?;
         let weight = tensor::get(weight, s.weight_len(), "joined conv3d weight")?;
@@ -116,7 +123,10 @@ exports! {
                 return launch::forward(&s, &grid, &whole, &weight, bias.as_deref(), &y);
             }
             let bias = bias.as_ref().map(|b| b.values());
-            by_dtype!(y.dtype, E => forward(&s, &grid, x.parts::<E>(), weight.values(), bias, y.of_mut()));
+            let sums = by_dtype!(y.dtype, E => {
+                forward(&s, &grid, x.parts::<E>(), weight.values(), (bias, normed), y.of_mut())
+            });
+            s.leave(&grid, sums, &y);
             Ok(())
         });
         Ok(handle)
@@ -182,8 +192,8 @@ mod tests {
         let x = Parts { of: [&a[..], &b[..]], c };
         let one = whole(&x);
         let (mut y, mut want) = (stored(dy.len(), 9.0), stored(dy.len(), 8.0));
-        winograd::forward(path, &s, grid, x, &w, Some(&bias), &mut y);
-        winograd::forward(path, &s, grid, Parts::one(&one, s.c_in), &w, Some(&bias), &mut want);
+        winograd::forward(path, &s, grid, x, &w, (Some(&bias), false), &mut y);
+        winograd::forward(path, &s, grid, Parts::one(&one, s.c_in), &w, (Some(&bias), false), &mut want);
         assert!(y == want, "forward {s:?} {c:?} {path:?}");
         let (mut da, mut db, mut want) = (stored(a.len(), 9.0), stored(b.len(), 9.0), stored(one.len(), 8.0));
         winograd::grad_input(path, &s, grid, false, &dy, &w, Parts { of: [&mut da, &mut db], c });

@@ -32,6 +32,7 @@ pub mod winograd;
 
 use crate::abi::Result;
 use crate::grid::{self, Grid};
+use crate::tensor::{Buffer, Sums};
 use crate::{gpu, queue, tensor};
 use std::sync::Arc;
 
@@ -71,6 +72,11 @@ impl Shape {
     fn output_len(&self, grid: &Grid) -> usize {
         grid.blocks.len() * self.out_voxels() * self.c_out
     }
+    /// Leaves sums over the samples of y with it, for a norm that follows.
+    fn leave(&self, grid: &Grid, sums: Option<Vec<f64>>, y: &Buffer) {
+        let starts = || grid.starts.iter().map(|s| s * self.out_voxels()).collect();
+        y.leave_sums(sums.map(|values| Sums { starts: starts(), values }));
+    }
     pub fn weight_len(&self) -> usize {
         self.c_in * self.c_out * self.taps()
     }
@@ -81,8 +87,8 @@ fn parse(grid: u32, side: [u32; 3], c_in: u32, c_out: u32, kernel: u32, stride: 
 }
 
 exports! {
-    /// y = conv(x, weight) + bias; bias 0 means none. bz, by, bx: block side of y.
-    fn vx_conv3d(x: u32, weight: u32, bias: u32, grid: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32, kernel: u32, stride: u32) {
+    /// y = conv(x, weight) + bias; bias 0 means none. bz, by, bx: block side of y. normed: a norm follows.
+    fn vx_conv3d(x: u32, weight: u32, bias: u32, grid: u32, bz: u32, by: u32, bx: u32, c_in: u32, c_out: u32, kernel: u32, stride: u32, normed: bool) {
         let (grid, s) = parse(grid, [bz, by, bx], c_in, c_out, kernel, stride)?;
         let x = tensor::either(x, s.input_len(&grid), "conv3d input")?;
         let weight = tensor::get(weight, s.weight_len(), "conv3d weight")?;
@@ -93,7 +99,10 @@ exports! {
                 return launch::forward(&s, &grid, &x, &weight, bias.as_deref(), &y);
             }
             let bias = bias.as_ref().map(|b| b.values());
-            by_dtype!(x.dtype, E => cpu::forward(&s, &grid, x.of::<E>(), weight.values(), bias, y.of_mut()));
+            let sums = by_dtype!(x.dtype, E => {
+                cpu::forward(&s, &grid, x.of::<E>(), weight.values(), (bias, normed), y.of_mut())
+            });
+            s.leave(&grid, sums, &y);
             Ok(())
         });
         Ok(handle)

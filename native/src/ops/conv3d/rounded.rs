@@ -53,7 +53,9 @@ fn cut<E: Element>(s: &Shape, y: &mut [E], c: usize, compute: impl FnOnce(&Shape
 /// y = conv(x) + bias.
 pub fn forward<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
     let x = grown(s, x, s.c_in);
-    cut(s, y, s.c_out, |even, y| winograd::forward(path, even, grid, Parts::one(&x, s.c_in), w, bias, y));
+    cut(s, y, s.c_out, |even, y| {
+        winograd::forward(path, even, grid, Parts::one(&x, s.c_in), w, (bias, false), y);
+    });
 }
 
 /// dx from dy.

@@ -59,7 +59,7 @@ fn check<E: Element>(isa: Isa) {
             let b = noise::<f32>(c_out, 3);
             let dy = noise::<E>(grid.blocks.len() * s.out_voxels() * c_out, 4);
             let (mut y, mut want) = (vec![E::from_f32(9.0); dy.len()], vec![0.0; dy.len()]);
-            cpu::forward(&s, &grid, &x, &w, Some(&b), &mut y);
+            cpu::forward(&s, &grid, &x, &w, (Some(&b), false), &mut y);
             reference::forward(&s, &grid, &f32s(&x), &w, Some(&b), &mut want);
             close(&y, &want, stored, &format!("y of {what}"));
             let (mut dx, mut want) = (vec![E::from_f32(9.0); x.len()], vec![0.0; x.len()]);

@@ -1,5 +1,6 @@
-//! The CPU path: one pass for the statistics, one for y, one for the sums of the gradient, one for dx. The passes wait for
-//! memory (55 GB/s on two cores of a Zen 5), so the backward pass reads x and dy only: the sign of y comes from x.
+//! The CPU path: one pass for the statistics (none where a convolution left its sums), one for y, one for the sums of the
+//! gradient, one for dx. The passes wait for memory (55 GB/s on two cores of a Zen 5), so the backward pass reads x and dy only:
+//! the sign of y comes from x.
 //!
 //! y is written, not made on load by the convolution that reads it. That would pay (numbers in `conv3d/winograd`) for the half of
 //! the tensors that nothing else reads; the others are a residual, a skip or the input of a stride of 2.
@@ -8,6 +9,7 @@ use super::Shape;
 use crate::element::Element;
 use crate::ops::rows::{self, Piece};
 use crate::wide;
+use std::borrow::Cow;
 
 /// The rows of a piece in a tensor.
 #[inline(always)]
@@ -47,7 +49,7 @@ fn squares<E: Element, const W: usize>(mut first: usize, x: &[E], sum: &mut [f64
 
 wide! {
     /// Adds rows and their squares.
-    fn add_squares<E: Element>(x: &[E], sum: &mut [f64], square: &mut [f64]) {
+    pub fn add_squares<E: Element>(x: &[E], sum: &mut [f64], square: &mut [f64]) {
         let first = squares::<E, 32>(0, x, sum, square);
         let first = squares::<E, 16>(first, x, sum, square);
         let first = squares::<E, 8>(first, x, sum, square);
@@ -151,13 +153,16 @@ wide! {
 }
 
 /// `[2][samples][c]`: mean, 1 / sqrt(variance + eps). f64 sums of x and x^2 (exact squares) keep the variance of
-/// data far from zero.
-pub fn statistics<E: Element>(s: &Shape, x: &[E], eps: f32, out: &mut [f32]) {
+/// data far from zero. `known`: these sums, where what wrote x left them.
+pub fn statistics<E: Element>(s: &Shape, x: &[E], known: Option<&[f64]>, eps: f32, out: &mut [f32]) {
     let c = s.c;
-    let sums = rows::sums(&rows::pieces(&s.starts, c), s.samples(), 2 * c, |piece, sums| {
-        let (sum, square) = sums.split_at_mut(c);
-        add_squares(part(x, piece, c), sum, square);
-    });
+    let sums = |x: &[E]| {
+        rows::sums(&rows::pieces(&s.starts, c), s.samples(), 2 * c, |piece, sums| {
+            let (sum, square) = sums.split_at_mut(c);
+            add_squares(part(x, piece, c), sum, square);
+        })
+    };
+    let sums = known.map_or_else(|| Cow::Owned(sums(x)), Cow::Borrowed);
     let (means, rstds) = out.split_at_mut(s.samples() * c);
     for n in 0..s.samples() {
         let count = (s.starts[n + 1] - s.starts[n]) as f64;

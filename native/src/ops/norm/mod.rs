@@ -78,7 +78,7 @@ exports! {
             if gpu::active() {
                 return launch::statistics(&s, &x, eps, &out);
             }
-            by_dtype!(x.dtype, E => cpu::statistics(&s, x.of::<E>(), eps, out.values_mut()));
+            by_dtype!(x.dtype, E => cpu::statistics(&s, x.of::<E>(), x.sums(&s.starts), eps, out.values_mut()));
             Ok(())
         });
         Ok(handle)
@@ -188,7 +188,7 @@ mod tests {
             let (gamma, beta) = (wave(0.9, 1.0, c), wave(0.4, 0.0, c));
             let affine = [Some(&gamma[..]), Some(&beta[..])];
             let mut statistics = vec![0.0; 2 * s.samples() * c];
-            cpu::statistics(&s, &x, 1e-5, &mut statistics);
+            cpu::statistics(&s, &x, None, 1e-5, &mut statistics);
             // With a residual the gradient comes from before the activation.
             for (residual, slope) in [(None, 0.01), (Some(&r), 1.0), (None, 1.0)] {
                 let zeros = vec![0.0; s.len()];

@@ -12,6 +12,7 @@ use super::transform::{Place, input, matrices};
 use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
 use crate::memory::Scratch;
+use crate::ops::norm::cpu::add_squares;
 
 /// Words of one matrix of weights of a panel; one line more than they need, or all matrices would share cache sets.
 fn matrix_len(c_in: usize, per_word: usize) -> usize {
@@ -165,6 +166,9 @@ pub struct Forward<'a, E, const T: usize> {
     pub zeros: &'a [E],
     /// Tile rows per group.
     pub rows: usize,
+    /// Sums of y and of its squares per tile row, `[tile row][2][c_out]`, where a norm follows (y is then one tensor): taken
+    /// while the group is in the L2 cache.
+    pub channels: Option<*mut f64>,
 }
 unsafe impl<E, const T: usize> Sync for Forward<'_, E, T> {}
 
@@ -200,11 +204,27 @@ impl<E: Element, const T: usize> Kernel for Forward<'_, E, T> {
             self.step::<V, O, 1>(&rows, &group, &mut ahead);
             self.step::<V, O, 2>(&rows, &group, &mut ahead);
             self.step::<V, O, 3>(&rows, &group, &mut ahead);
+            if let Some(channels) = self.channels {
+                for (i, row) in rows.iter().enumerate() {
+                    self.add_up(row.voxel, channels.add((index * self.rows + i) * 2 * self.c_out));
+                }
+            }
         }
     }
 }
 
 impl<E: Element, const T: usize> Forward<'_, E, T> {
+    /// Sums of the outputs of one tile row.
+    unsafe fn add_up(&self, voxel: usize, to: *mut f64) {
+        let c = self.c_out;
+        let (sum, square) = unsafe { std::slice::from_raw_parts_mut(to, 2 * c) }.split_at_mut(c);
+        sum.fill(0.0);
+        square.fill(0.0);
+        for row in self.tiles.output_rows(voxel) {
+            let row = unsafe { std::slice::from_raw_parts(self.y.of[0].add(row * c), self.tiles.side[2] * c) };
+            add_squares(row, sum, square);
+        }
+    }
     /// Tile rows of one group; none past the last.
     fn group_rows(&self, index: usize) -> Vec<TileRow<E>> {
         (index * self.rows..((index + 1) * self.rows).min(self.tiles.rows()))

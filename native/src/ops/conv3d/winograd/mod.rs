@@ -32,7 +32,6 @@
 //! takes, which it would save where no one else reads the tensor. 32 to 32 at 96^3: f32 54.8, 55.4, 60.4, 6.6; bf16 35.9, 36.5,
 //! 43.4, 2.6. 64 to 64 at 48^3: f32 21.9, 22.0, 23.2, 1.2; bf16 13.3, 14.0, 15.1, 0.7. (Rows beyond the edge, which must stay
 //! zero, were not treated apart.)
-
 //!
 //! f32 in tiles of 2x2x2 and of 2x4x4, milliseconds of two cores in turn, best of 5, 2026-11-22, other programs running:
 //!
@@ -111,19 +110,33 @@ pub fn widens(s: &Shape) -> bool {
     s.side[1..].iter().all(|v| v % 4 == 0)
 }
 
-/// y = conv(x) + bias.
+/// y = conv(x) + bias. Where a norm follows (`normed`), the sums that it needs, if they were cheap to take: `[sample][2][c_out]`.
 pub fn forward<E: Element>(
     path: Path,
     s: &Shape,
     grid: &Grid,
     x: Parts<&[E]>,
     w: &[f32],
-    bias: Option<&[f32]>,
+    (bias, normed): (Option<&[f32]>, bool),
     y: &mut [E],
-) {
+) -> Option<Vec<f64>> {
     assert!(w.len() == s.weight_len());
     let weights = Given { w, c_in: s.c_in, c_out: s.c_out, stride: (27, s.c_in * 27), flip: false };
-    run(path, Tiles { grid, side: s.side, volumes: false }, x, &weights, bias, Parts::one_mut(y, s.c_out));
+    let tiles = Tiles { grid, side: s.side, volumes: false };
+    run(path, tiles, x, &weights, (bias, normed), Parts::one_mut(y, s.c_out))
+}
+
+/// Sums per sample from those per tile row, `[tile row][width]`, in turn.
+fn by_sample<const T: usize>(tiles: &Tiles<T>, sums: &[f64], width: usize) -> Vec<f64> {
+    let Grid { blocks, starts, samples, .. } = tiles.grid;
+    let per_block = tiles.rows() / blocks.len().max(1);
+    let mut out = vec![0f64; samples * width];
+    for (out, span) in out.chunks_exact_mut(width).zip(starts.windows(2)) {
+        for row in sums[span[0] * per_block * width..span[1] * per_block * width].chunks_exact(width) {
+            out.iter_mut().zip(row).for_each(|(sum, v)| *sum += v);
+        }
+    }
+    out
 }
 
 /// dx from dy: the forward sum with swapped channels and mirrored taps. `volumes`: dy lies in whole volumes, of which
@@ -139,7 +152,7 @@ pub fn grad_input<E: Element>(
 ) {
     assert!(w.len() == s.weight_len());
     let weights = Given { w, c_in: s.c_out, c_out: s.c_in, stride: (s.c_in * 27, 27), flip: true };
-    run(path, Tiles { grid, side: s.side, volumes }, Parts::one(dy, s.c_out), &weights, None, dx);
+    run(path, Tiles { grid, side: s.side, volumes }, Parts::one(dy, s.c_out), &weights, (None, false), dx);
 }
 
 fn run<E: Element>(
@@ -147,9 +160,9 @@ fn run<E: Element>(
     tiles: Tiles<2>,
     x: Parts<&[E]>,
     given: &Given,
-    bias: Option<&[f32]>,
+    (bias, normed): (Option<&[f32]>, bool),
     y: Parts<&mut [E]>,
-) {
+) -> Option<Vec<f64>> {
     let &Given { c_in, c_out, .. } = given;
     assert!(x.channels() == c_in && y.channels() == c_out);
     let (x, y) = (x.at(tiles.input_voxels()), y.at_mut(tiles.count() * 8));
@@ -164,7 +177,8 @@ fn run<E: Element>(
         (0..4 * tiles.rows()).into_par_iter().for_each(|index| vector::dispatch(&input, path, index));
         let work = forward_few::Panel { tiles, input: memory.as_ptr(), given: *given, bias: &padded, y };
         let panels = c_out.div_ceil(product::PANEL);
-        return (0..panels).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&work, path, index));
+        (0..panels).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&work, path, index));
+        return None;
     }
     by_tile!(path, T => {
         let tiles = tiles.of::<T>();
@@ -174,8 +188,11 @@ fn run<E: Element>(
         (0..c_in.div_ceil(forward::STRIP)).into_par_iter().for_each(|index| vector::dispatch(&weights, path, index));
         let rows = forward_rows(&tiles, c_in);
         let count = tiles.rows().div_ceil(rows);
-        let work = forward::Forward { tiles, x, y, c_in, c_out, weights: to, bias: &padded, zeros: &zeros, rows };
+        let mut sums = Scratch::<f64>::new(if normed { tiles.rows() * 2 * c_out } else { 0 });
+        let channels = normed.then(|| sums.as_mut_ptr());
+        let work = forward::Forward { tiles, x, y, c_in, c_out, weights: to, bias: &padded, zeros: &zeros, rows, channels };
         (0..count).into_par_iter().for_each(|index| vector::dispatch(&work, path, index));
+        normed.then(|| by_sample(&tiles, &sums, 2 * c_out))
     })
 }
 
@@ -280,6 +297,21 @@ mod tests {
         (sum(&|g, w| (g - w) * (g - w)) / sum(&|_, w| w * w).max(1e-30)).sqrt()
     }
 
+    /// Sums left for a norm against those of y, in another order.
+    fn judge_sums(y: &[f32], grid: &Grid, s: &Shape, sums: Option<Vec<f64>>) {
+        let (c, Some(sums)) = (s.c_out, sums) else { return };
+        for (n, span) in grid.starts.windows(2).enumerate() {
+            let rows = &y[span[0] * s.out_voxels() * c..span[1] * s.out_voxels() * c];
+            for i in 0..c {
+                let of = |f: &dyn Fn(f64) -> f64| rows.iter().skip(i).step_by(c).map(|&v| f(v as f64)).sum::<f64>();
+                let close =
+                    |got: f64, want: f64, size: f64| assert!((got - want).abs() <= 1e-12 * size, "{got} {want}");
+                close(sums[2 * n * c + i], of(&|v| v), of(&|v| v.abs()));
+                close(sums[(2 * n + 1) * c + i], of(&|v| v * v), of(&|v| v * v));
+            }
+        }
+    }
+
     /// All three directions on tensors of `E`, against the loop nest on the same values.
     fn judge<E: Element>(path: Path, side: [usize; 3], (c_in, c_out): (usize, usize), grid: &Grid) {
         let s = Shape { side, c_in, c_out, kernel: 3, stride: 1 };
@@ -299,7 +331,8 @@ mod tests {
             assert!(e < most, "{what} {side:?} {c_in} -> {c_out} {:?} {path:?}: relative RMS error {e:e}", E::DTYPE);
         };
         let (mut y, mut want) = (stored(n * c_out, 5), vec![0.0; n * c_out]);
-        super::forward(path, &s, grid, Parts::one(&x, c_in), &w, Some(&b), &mut y);
+        let sums = super::forward(path, &s, grid, Parts::one(&x, c_in), &w, (Some(&b), true), &mut y);
+        judge_sums(&wide(&y), grid, &s, sums);
         reference::forward(&s, grid, &wide(&x), &w, Some(&b), &mut want);
         check("forward", &wide(&y), &want, data);
         let (mut dx, mut want) = (stored(n * c_in, 5), vec![0.0; n * c_in]);
@@ -381,11 +414,12 @@ mod tests {
             let path = Path::new(isa::isa(), false, wide);
             let run = |threads: usize| {
                 let (mut y, mut dw) = (vec![0.0; n * s.c_out], vec![0.0; w.len()]);
-                rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-                    super::forward(path, &s, &grid, Parts::one(&x, c_in), &w, None, &mut y);
+                let sums = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+                    let sums = super::forward(path, &s, &grid, Parts::one(&x, c_in), &w, (None, true), &mut y);
                     super::grad_weight(path, &s, &grid, Parts::one(&x, c_in), &dy, &mut dw);
+                    sums
                 });
-                (y, dw)
+                (y, dw, sums)
             };
             assert!(run(1) == run(13));
         }

@@ -114,6 +114,11 @@ impl<'a, const T: usize> Tiles<'a, T> {
         let (block, tz, ty) = self.place(index);
         ((block * sz + 2 * tz) * sy + T * ty) * sx
     }
+    /// First voxels of the output rows of a tile row that begins at `voxel`.
+    pub fn output_rows(&self, voxel: usize) -> impl Iterator<Item = usize> {
+        let [_, sy, sx] = self.side;
+        (0..2 * T).map(move |row| voxel + (row / T * sy + row % T) * sx)
+    }
     /// Tile row `index`; `zeros` holds a row of zeros.
     pub fn row<E: Element>(&self, x: &Parts<*const E>, zeros: *const E, index: usize) -> TileRow<E> {
         let absent = [[Row { left: zeros, own: zeros, right: zeros }; MOST]; 4];

@@ -117,11 +117,9 @@ impl<E: Element, const T: usize> Kernel for Sums<'_, E, T> {
 impl<E: Element, const T: usize> Sums<'_, E, T> {
     /// The rows of dy of a tile row: its first value, voxels, and values of each that a task reads.
     fn gradient_rows(&self, voxel: usize, share: &Range<usize>, mut each: impl FnMut(*const E, usize, usize)) {
-        let [_, sy, sx] = self.tiles.side;
         let (first, end) = (share.start * PANEL, self.c_out.min(share.end * PANEL));
-        for row in 0..2 * T {
-            let row = (row / T * sy + row % T) * sx;
-            each(self.dy.wrapping_add((voxel + row) * self.c_out + first), sx, end - first);
+        for row in self.tiles.output_rows(voxel) {
+            each(self.dy.wrapping_add(row * self.c_out + first), self.tiles.side[2], end - first);
         }
     }
 
