@@ -228,6 +228,14 @@ pub fn grad_weight_in_volumes<E: Element>(path: Path, s: &Shape, grid: &Grid, x:
 fn sum_weight<E: Element, const T: usize>(path: Path, tiles: Tiles<T>, x: Parts<&[E]>, dy: &[E], to: weight::Gradient) {
     let weight::Gradient { c_in, c_out, .. } = to;
     assert!(x.channels() == c_in && dy.len() == tiles.count() * 2 * T * T * c_out);
+    let kept = |c_in: usize| weight::sums_len::<T>(c_in, c_out) <= weight::TOGETHER;
+    if T == 4 && x.c[1] > 0 && !kept(c_in) && x.c.into_iter().all(kept) {
+        // One after the other their sums stay in the L2 cache: 32 + 32 to 32 at 96^3 97 ms, then 86. The same bits.
+        let [a, b] = [0, 1].map(|part| Parts::one(x.of[part], x.c[part]));
+        let second = to.dw.wrapping_add(x.c[0] * to.stride.0);
+        sum_weight(path, tiles, a, dy, weight::Gradient { c_in: x.c[0], ..to });
+        return sum_weight(path, tiles, b, dy, weight::Gradient { c_in: x.c[1], dw: second, ..to });
+    }
     let x = x.at(tiles.input_voxels());
     if tiles.count() == 0 {
         return unsafe { std::ptr::write_bytes(to.dw, 0, c_in * c_out * 27) };
@@ -259,7 +267,7 @@ fn sum_weight<E: Element, const T: usize>(path: Path, tiles: Tiles<T>, x: Parts<
     let dy = dy.as_ptr();
     let panels = c_out.div_ceil(product::PANEL);
     let threads = rayon::current_num_threads();
-    let together = weight::sums_len::<T>(c_in, c_out) <= weight::TOGETHER && stretches >= threads;
+    let together = kept(c_in) && stretches >= threads;
     let per_stretch = if together { 1 } else { 4 };
     let shares = threads.div_ceil(per_stretch * stretches).min(panels);
     let per_task = panels.div_ceil(shares);
