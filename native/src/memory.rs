@@ -6,8 +6,8 @@
 //! power of two. The crate's own tests take each size as it is and give it back at once, so that a memory checker sees every
 //! access beyond it.
 
-use crate::gpu;
 use crate::places::Places;
+use crate::{gpu, queue};
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -277,6 +277,12 @@ pub fn planning() -> bool {
 exports! {
     /// From now on work is dropped at once, and tensors count without having memory: what a step will need.
     fn vx_plan(on: bool) { PLANNING.store(on, Relaxed); Ok(0.0) }
+    /// Gives pooled memory back to the system and to the card.
+    fn vx_pool_empty() {
+        empty_pool();
+        queue::enqueue(|| { gpu::empty(); Ok(()) });
+        Ok(0.0)
+    }
     /// Bytes of memory that this machine (or the GPU in use) has; 0 where that is not known.
     fn vx_machine_bytes() {
         if gpu::active() {

@@ -395,10 +395,4 @@ exports! {
     }
     /// From now on the most bytes count anew.
     fn vx_peak_reset() { memory::reset_peak(); gpu::reset_peak(); Ok(0.0) }
-    /// Gives pooled memory back to the system and to the card.
-    fn vx_pool_empty() {
-        memory::empty_pool();
-        queue::enqueue(|| { gpu::empty(); Ok(()) });
-        Ok(0.0)
-    }
 }
