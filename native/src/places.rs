@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Addresses and bytes of slabs, and of what nobody uses of them.
+#[derive(Default)]
 pub struct Places {
     pub slabs: BTreeMap<u64, usize>,
     pub free: BTreeMap<u64, usize>,
