@@ -51,7 +51,7 @@ export function normalise(
       ? new Tensor(n.vx_leaky_grad(y.handle, dy.handle, y.length, slope), x.rows, c, x.layout)
       : dy;
     const rest = inner === dy ? slope : 1;
-    const head = [x.handle, y.handle, inner.handle, statistics.handle] as const;
+    const head = [x.handle, inner.handle, statistics.handle] as const;
     using sums = new Tensor(n.vx_norm_grad_sums(...head, ...affine, ...tail, rest), 2 * samples, c);
     const part = (half: 0 | 1) => new Tensor(n.vx_norm_grad_affine(sums.handle, half, samples, c), 1, c);
     const dx = wants[0]

@@ -109,12 +109,11 @@ exports! {
         });
         Ok(handle)
     }
-    /// Sums of g and of g * xhat per sample and channel: `[2][samples][c]`. Where slope is not 1, there was no residual. y is not
-    /// read: signs are those of the values that x gives.
-    fn vx_norm_grad_sums(x: u32, y: u32, dy: u32, statistics: u32, gamma: u32, beta: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
+    /// Sums of g and of g * xhat per sample and channel: `[2][samples][c]`. Where slope is not 1, there was no residual:
+    /// the sign of y is that of what x gives.
+    fn vx_norm_grad_sums(x: u32, dy: u32, statistics: u32, gamma: u32, beta: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
         let s = Shape::new(grid, voxels, c)?;
         let x = tensor::either(x, s.len(), "norm input")?;
-        tensor::get_as(y, s.len(), "norm output", x.dtype)?;
         let dy = tensor::get_as(dy, s.len(), "norm output gradient", x.dtype)?;
         let statistics = tensor::get(statistics, s.statistics_len(), "norm statistics")?;
         let gamma = optional(gamma, s.c, "norm weight", Dtype::F32)?;
@@ -133,10 +132,9 @@ exports! {
         Ok(handle)
     }
     /// Gradient of x from the sums of `vx_norm_grad_sums`.
-    fn vx_norm_grad_input(x: u32, y: u32, dy: u32, statistics: u32, sums: u32, gamma: u32, beta: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
+    fn vx_norm_grad_input(x: u32, dy: u32, statistics: u32, sums: u32, gamma: u32, beta: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
         let s = Shape::new(grid, voxels, c)?;
         let x = tensor::either(x, s.len(), "norm input")?;
-        tensor::get_as(y, s.len(), "norm output", x.dtype)?;
         let dy = tensor::get_as(dy, s.len(), "norm output gradient", x.dtype)?;
         let statistics = tensor::get(statistics, s.statistics_len(), "norm statistics")?;
         let sums = tensor::get(sums, s.statistics_len(), "norm gradient sums")?;
