@@ -46,18 +46,24 @@ export function normalise(
   const y = new Tensor(make, x.rows, c, x.layout);
   const wants = [x, gamma, beta, residual].map(needsGradient);
   return record(y, [x, gamma, beta, residual], (dy) => {
-    // With a residual, the gradient before the activation is one of its own: the other sums then read that.
-    const inner = residual && slope !== 1
-      ? new Tensor(n.vx_leaky_grad(y.handle, dy.handle, y.length, slope), x.rows, c, x.layout)
-      : dy;
-    const rest = inner === dy ? slope : 1;
-    const head = [x.handle, inner.handle, statistics.handle] as const;
-    using sums = new Tensor(n.vx_norm_grad_sums(...head, ...affine, ...tail, rest), 2 * samples, c);
+    // With a residual, the gradient before the activation is one of its own: the rest then reads that.
+    const apart = residual !== null && slope !== 1;
+    const handles = new Uint32Array(2);
+    if (apart) {
+      const head = [x.handle, y.handle, dy.handle, statistics.handle] as const;
+      n.vx_norm_grad_inner(...head, ...tail, slope, handles, handles.length);
+    } else {
+      const head = [x.handle, dy.handle, statistics.handle] as const;
+      handles[1] = n.vx_norm_grad_sums(...head, ...affine, ...tail, slope);
+    }
+    const inner = apart ? new Tensor(handles[0], x.rows, c, x.layout) : dy;
+    using sums = new Tensor(handles[1], 2 * samples, c);
+    const head = [x.handle, inner.handle, statistics.handle, sums.handle] as const;
     const part = (half: 0 | 1) => new Tensor(n.vx_norm_grad_affine(sums.handle, half, samples, c), 1, c);
     const dx = wants[0]
-      ? new Tensor(n.vx_norm_grad_input(...head, sums.handle, ...affine, ...tail, rest), x.rows, c, x.layout)
+      ? new Tensor(n.vx_norm_grad_input(...head, ...affine, ...tail, apart ? 1 : slope), x.rows, c, x.layout)
       : null;
-    if (inner !== dy && !wants[3]) inner[Symbol.dispose]();
+    if (apart && !wants[3]) inner[Symbol.dispose]();
     return [dx, wants[1] ? part(1) : null, wants[2] ? part(0) : null, wants[3] ? inner : null];
   });
 }

@@ -5,6 +5,8 @@
 use crate::abi::Result;
 use crate::grid;
 use rayon::prelude::*;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_mm_loadu_ps, _mm_sfence, _mm_stream_ps};
 use std::ops::Range;
 
 /// Values per piece: large enough to pay for a task, small enough for the cache.
@@ -42,11 +44,23 @@ pub fn pieces(starts: &[usize], channels: usize) -> Vec<Piece> {
 
 /// Per sample, `width` sums of what `add` adds to its slice for each piece: `[samples][width]`.
 pub fn sums(pieces: &[Piece], samples: usize, width: usize, add: impl Fn(&Piece, &mut [f64]) + Sync) -> Vec<f64> {
-    let partial: Vec<Vec<f64>> = pieces
-        .par_iter()
-        .map(|piece| {
+    fill_and_sum(pieces, 0, &mut [(); 0], samples, width, |piece, _, sum| add(piece, sum))
+}
+
+/// `fill` and `sums` in one pass.
+pub fn fill_and_sum<E: Send>(
+    pieces: &[Piece],
+    channels: usize,
+    out: &mut [E],
+    samples: usize,
+    width: usize,
+    body: impl Fn(&Piece, &mut [E], &mut [f64]) + Sync,
+) -> Vec<f64> {
+    let partial: Vec<Vec<f64>> = parts(pieces, channels, out)
+        .into_par_iter()
+        .map(|(piece, part)| {
             let mut sum = vec![0f64; width];
-            vectorised(|| add(piece, &mut sum));
+            vectorised(|| body(piece, part, &mut sum));
             sum
         })
         .collect();
@@ -57,15 +71,51 @@ pub fn sums(pieces: &[Piece], samples: usize, width: usize, add: impl Fn(&Piece,
     total
 }
 
-/// Runs `body` on every piece with its part of `out`, `[rows][channels]`.
-pub fn fill<E: Send>(pieces: &[Piece], channels: usize, mut out: &mut [E], body: impl Fn(&Piece, &mut [E]) + Sync) {
+/// Every piece with its part of `out`, `[rows][channels]`.
+fn parts<'a, E>(pieces: &'a [Piece], channels: usize, mut out: &'a mut [E]) -> Vec<(&'a Piece, &'a mut [E])> {
     let mut parts = Vec::with_capacity(pieces.len());
     for piece in pieces {
         let (part, rest) = out.split_at_mut(piece.rows.len() * channels);
         parts.push((piece, part));
         out = rest;
     }
-    parts.into_par_iter().for_each(|(piece, part)| vectorised(|| body(piece, part)));
+    parts
+}
+
+/// Runs `body` on every piece with its part of `out`, `[rows][channels]`.
+pub fn fill<E: Send>(pieces: &[Piece], channels: usize, out: &mut [E], body: impl Fn(&Piece, &mut [E]) + Sync) {
+    parts(pieces, channels, out).into_par_iter().for_each(|(piece, part)| vectorised(|| body(piece, part)));
+}
+
+/// Bytes from which a new tensor is written past the caches: by the time it is read from its start they would hold its end.
+const PAST: usize = 16 << 20;
+
+/// Whether the values of `out`, which nobody has read, are to be written past the caches. See `put`.
+pub fn past<E>(out: &[E]) -> bool {
+    size_of_val(out) >= PAST
+}
+
+/// Stores values; `past` the caches where they are whole cache lines: these are then neither fetched nor kept. `settle` follows.
+#[inline(always)]
+pub fn put<E: Copy, const W: usize>(values: [E; W], to: &mut [E], past: bool) {
+    let to: &mut [E; W] = to.try_into().expect("as many values");
+    #[cfg(target_arch = "x86_64")]
+    if past && size_of::<[E; W]>().is_multiple_of(64) && to.as_ptr().addr().is_multiple_of(64) {
+        let (from, to) = (values.as_ptr() as *const f32, to.as_mut_ptr() as *mut f32);
+        for i in (0..size_of::<[E; W]>() / 4).step_by(4) {
+            unsafe { _mm_stream_ps(to.add(i), _mm_loadu_ps(from.add(i))) };
+        }
+        return;
+    }
+    *to = values;
+}
+
+/// Makes what this thread `put` past the caches visible to those who learn that it is done.
+pub fn settle() {
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        _mm_sfence()
+    };
 }
 
 /// Fills `out` in stretches: `body(first index, part)`, for element-wise ops.

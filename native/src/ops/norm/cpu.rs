@@ -1,155 +1,20 @@
 //! The CPU path: one pass for the statistics (none where a convolution left its sums), one for y, one for the sums of the
 //! gradient, one for dx. The passes wait for memory (55 GB/s on two cores of a Zen 5), so the backward pass reads x and dy only:
-//! the sign of y comes from x.
+//! the sign of y comes from x. With a residual it reads y too and writes g, which is the gradient of the residual, with the sums.
 //!
 //! y is written, not made on load by the convolution that reads it. That would pay (numbers in `conv3d/winograd`) for the half of
 //! the tensors that nothing else reads; the others are a residual, a skip or the input of a stride of 2.
 
 use super::Shape;
+use super::passes::{add_gradients, add_squares, affine, centred, gate};
 use crate::element::Element;
 use crate::ops::rows::{self, Piece};
-use crate::wide;
 use std::borrow::Cow;
 
 /// The rows of a piece in a tensor.
 #[inline(always)]
 fn part<'a, E>(values: &'a [E], piece: &Piece, c: usize) -> &'a [E] {
     &values[piece.rows.start * c..piece.rows.end * c]
-}
-
-/// Channels `first` to `first + W` of a row.
-#[inline(always)]
-fn strip<T, const W: usize>(row: &[T], first: usize) -> &[T; W] {
-    row[first..first + W].try_into().expect("W channels")
-}
-
-/// Adds rows and their squares, from channel `first` on, in strips of `W` channels whose sums stay in registers: whole
-/// cache lines where the channels allow. Returns the first channel left.
-#[inline(always)]
-fn squares<E: Element, const W: usize>(mut first: usize, x: &[E], sum: &mut [f64], square: &mut [f64]) -> usize {
-    let c = sum.len();
-    while first + W <= c {
-        let (mut sums, mut squares) = ([0f64; W], [0f64; W]);
-        for row in x.chunks_exact(c) {
-            let row: &[E; W] = strip(row, first);
-            for i in 0..W {
-                let x = row[i].to_f32() as f64;
-                sums[i] += x;
-                squares[i] += x * x;
-            }
-        }
-        for i in 0..W {
-            sum[first + i] += sums[i];
-            square[first + i] += squares[i];
-        }
-        first += W;
-    }
-    first
-}
-
-wide! {
-    /// Adds rows and their squares.
-    pub fn add_squares<E: Element>(x: &[E], sum: &mut [f64], square: &mut [f64]) {
-        let first = squares::<E, 32>(0, x, sum, square);
-        let first = squares::<E, 16>(first, x, sum, square);
-        let first = squares::<E, 8>(first, x, sum, square);
-        squares::<E, 1>(first, x, sum, square);
-    }
-}
-
-wide! {
-    /// y = act((x - mean) * factor + beta + residual), row by row.
-    fn affine<E: Element>(
-        x: &[E], residual: Option<&[E]>, mean: &[f32], factor: &[f32], beta: &[f32], slope: f32, y: &mut [E],
-    ) {
-        let c = mean.len();
-        let (factor, beta) = (&factor[..c], &beta[..c]);
-        if let Some(residual) = residual {
-            let rows = x.chunks_exact(c).zip(residual.chunks_exact(c));
-            for (y, (x, r)) in y.chunks_exact_mut(c).zip(rows) {
-                for i in 0..c {
-                    let v = (x[i].to_f32() - mean[i]) * factor[i] + beta[i] + r[i].to_f32();
-                    y[i] = E::from_f32(if v > 0.0 { v } else { slope * v });
-                }
-            }
-        } else {
-            for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                for i in 0..c {
-                    let v = (x[i].to_f32() - mean[i]) * factor[i] + beta[i];
-                    y[i] = E::from_f32(if v > 0.0 { v } else { slope * v });
-                }
-            }
-        }
-    }
-}
-
-/// g, and x - mean. The sign of y is that of what `affine` applied the activation to: computed again, cheaper than read.
-#[inline(always)]
-fn gradient<E: Element>(x: E, dy: E, mean: f32, factor: f32, beta: f32, slope: f32) -> (f32, f32) {
-    let (dy, centred) = (dy.to_f32(), x.to_f32() - mean);
-    (if centred * factor + beta > 0.0 { dy } else { slope * dy }, centred)
-}
-
-/// As `squares`, of g and g * (x - mean).
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn gradients<E: Element, const W: usize>(
-    mut first: usize,
-    x: &[E],
-    dy: &[E],
-    [mean, factor, beta]: [&[f32]; 3],
-    slope: f32,
-    sum: &mut [f64],
-    product: &mut [f64],
-) -> usize {
-    let c = mean.len();
-    while first + W <= c {
-        let (mut sums, mut products) = ([0f64; W], [0f64; W]);
-        let [mean, factor, beta] = [mean, factor, beta].map(|v| strip::<f32, W>(v, first));
-        for (x, dy) in x.chunks_exact(c).zip(dy.chunks_exact(c)) {
-            let (x, dy): (&[E; W], &[E; W]) = (strip(x, first), strip(dy, first));
-            for i in 0..W {
-                let (g, centred) = gradient(x[i], dy[i], mean[i], factor[i], beta[i], slope);
-                sums[i] += g as f64;
-                products[i] += g as f64 * centred as f64;
-            }
-        }
-        for i in 0..W {
-            sum[first + i] += sums[i];
-            product[first + i] += products[i];
-        }
-        first += W;
-    }
-    first
-}
-
-wide! {
-    /// Adds g and g * (x - mean), row by row.
-    fn add_gradients<E: Element>(
-        x: &[E], dy: &[E], of: [&[f32]; 3], slope: f32, sum: &mut [f64], product: &mut [f64],
-    ) {
-        let first = gradients::<E, 32>(0, x, dy, of, slope, sum, product);
-        let first = gradients::<E, 16>(first, x, dy, of, slope, sum, product);
-        let first = gradients::<E, 8>(first, x, dy, of, slope, sum, product);
-        gradients::<E, 1>(first, x, dy, of, slope, sum, product);
-    }
-}
-
-wide! {
-    /// dx = factor * (g - mean_g - (x - mean) * slant), row by row.
-    fn centred<E: Element>(
-        x: &[E], dy: &[E], mean: &[f32], factor: &[f32], beta: &[f32], mean_g: &[f32], slant: &[f32], slope: f32, dx: &mut [E],
-    ) {
-        let c = mean.len();
-        let (factor, beta, mean_g, slant) = (&factor[..c], &beta[..c], &mean_g[..c], &slant[..c]);
-        let rows = x.chunks_exact(c).zip(dy.chunks_exact(c));
-        for (dx, (x, dy)) in dx.chunks_exact_mut(c).zip(rows) {
-            for i in 0..c {
-                let (g, centred) = gradient(x[i], dy[i], mean[i], factor[i], beta[i], slope);
-                dx[i] = E::from_f32(factor[i] * (g - mean_g[i] - centred * slant[i]));
-            }
-        }
-    }
 }
 
 /// `[2][samples][c]`: mean, 1 / sqrt(variance + eps). f64 sums of x and x^2 (exact squares) keep the variance of
@@ -203,10 +68,11 @@ pub fn forward<E: Element>(
 ) {
     let c = s.c;
     let (factors, beta) = terms(s, statistics, of);
+    let past = rows::past(y);
     rows::fill(&rows::pieces(&s.starts, c), c, y, |piece, y| {
         let (mean, _) = of_sample(s, statistics, piece.sample);
         let residual = residual.map(|r| part(r, piece, c));
-        affine(part(x, piece, c), residual, mean, &factors[piece.sample], &beta, slope, y);
+        affine(part(x, piece, c), residual, [mean, &factors[piece.sample], &beta], slope, y, past);
     });
 }
 
@@ -236,6 +102,31 @@ pub fn grad_sums<E: Element>(
         let of = [mean, &factors[piece.sample], &beta];
         add_gradients(part(x, piece, c), part(dy, piece, c), of, slope, sum, product);
     });
+    normed(s, statistics, &sums, out);
+}
+
+/// As `grad_sums` of a norm with residual, from y; writes `g` on the way.
+pub fn grad_inner<E: Element>(
+    s: &Shape,
+    [x, y, dy]: [&[E]; 3],
+    statistics: &[f32],
+    slope: f32,
+    g: &mut [E],
+    out: &mut [f32],
+) {
+    let (c, past) = (s.c, rows::past(g));
+    let pieces = rows::pieces(&s.starts, c);
+    let sums = rows::fill_and_sum(&pieces, c, g, s.samples(), 2 * c, |piece, g, sums| {
+        let (mean, _) = of_sample(s, statistics, piece.sample);
+        let (sum, product) = sums.split_at_mut(c);
+        gate([x, y, dy].map(|v| part(v, piece, c)), mean, slope, g, sum, product, past);
+    });
+    normed(s, statistics, &sums, out);
+}
+
+/// Sums of g and g * xhat from those of g and g * (x - mean).
+fn normed(s: &Shape, statistics: &[f32], sums: &[f64], out: &mut [f32]) {
+    let c = s.c;
     let (sum, product) = out.split_at_mut(s.samples() * c);
     for n in 0..s.samples() {
         let (_, rstd) = of_sample(s, statistics, n);
@@ -270,9 +161,11 @@ pub fn grad_input<E: Element>(
             (mean, product.iter().zip(rstd).map(|(v, r)| v * r / count).collect())
         })
         .collect();
+    let past = rows::past(dx);
     rows::fill(&rows::pieces(&s.starts, c), c, dx, |piece, dx| {
         let (mean, _) = of_sample(s, statistics, piece.sample);
         let (factor, (mean_g, slant)) = (&factors[piece.sample], &means[piece.sample]);
-        centred(part(x, piece, c), part(dy, piece, c), mean, factor, &beta, mean_g, slant, slope, dx);
+        let of = [mean, factor, &beta, mean_g, slant];
+        centred(part(x, piece, c), part(dy, piece, c), of, slope, dx, past);
     });
 }

@@ -2,7 +2,7 @@
 
 use super::Shape;
 use crate::abi::Result;
-use crate::gpu::{self, At, NULL, Piece, Value, one_each, typed};
+use crate::gpu::{self, At, NULL, Piece, Value, one_each, over, typed};
 use crate::launch;
 use crate::tensor::{Buffer, Stretches, Tensor};
 
@@ -129,6 +129,20 @@ pub fn grad_sums(
     let (x, dy, statistics, gamma, beta) = (x.device(), dy.device(), statistics.device(), place(gamma), place(beta));
     launch!(kernel, rows.sliced(), 256, SUMS, rows.norm, x, dy, statistics, gamma, beta, partial.at())?;
     rows.fold(&partial, 2, 0, 0.0, out.device_mut())
+}
+
+/// As `cpu::grad_inner`; x, y, dy.
+pub fn grad_inner(
+    s: &Shape,
+    [x, y, dy]: [&Buffer; 3],
+    statistics: &Buffer,
+    slope: f32,
+    inner: &Buffer,
+    sums: &Buffer,
+) -> Result<()> {
+    let (kernel, to) = (typed("activation_leaky_grad", x.dtype), inner.device_mut());
+    launch!(kernel, over(inner.len), 256, 0, y.device(), dy.device(), slope, inner.len as i64, to)?;
+    grad_sums(s, [x, inner], statistics, [&None, &None], 1.0, sums)
 }
 
 /// As `cpu::grad_input`; x, dy.

@@ -12,6 +12,7 @@
 pub mod cpu;
 pub mod later;
 pub mod launch;
+pub mod passes;
 pub mod reference;
 
 use super::rows;
@@ -131,6 +132,32 @@ exports! {
         });
         Ok(handle)
     }
+    /// Of a norm with residual and activation: g, as long as x, and its sums, as of `vx_norm_grad_sums`, in one pass; writes the
+    /// handles of both. What follows takes g for dy, with slope 1.
+    fn vx_norm_grad_inner(x: u32, y: u32, dy: u32, statistics: u32, grid: u32, voxels: u32, c: u32, slope: f32, handles: slice_mut[u32]) {
+        let s = Shape::new(grid, voxels, c)?;
+        let x = tensor::either(x, s.len(), "norm input")?;
+        let y = tensor::get_as(y, s.len(), "norm output", x.dtype)?;
+        let dy = tensor::get_as(dy, s.len(), "norm output gradient", x.dtype)?;
+        let statistics = tensor::get(statistics, s.statistics_len(), "norm statistics")?;
+        if handles.len() != 2 {
+            return Err("norm: two handles are written".into());
+        }
+        let (inner, first) = tensor::make_as(s.len(), x.dtype);
+        let (sums, second) = tensor::make(s.statistics_len());
+        handles.copy_from_slice(&[first as u32, second as u32]);
+        queue::enqueue(move || {
+            if gpu::active() {
+                return launch::grad_inner(&s, [&x, &y, &dy], &statistics, slope, &inner, &sums);
+            }
+            by_dtype!(x.dtype, E => {
+                let of = [&x, &y, &dy].map(|t| t.of::<E>());
+                cpu::grad_inner(&s, of, statistics.values(), slope, inner.of_mut(), sums.values_mut())
+            });
+            Ok(())
+        });
+        Ok(0.0)
+    }
     /// Gradient of x from the sums of `vx_norm_grad_sums`.
     fn vx_norm_grad_input(x: u32, dy: u32, statistics: u32, sums: u32, gamma: u32, beta: u32, grid: u32, voxels: u32, c: u32, slope: f32) {
         let s = Shape::new(grid, voxels, c)?;
@@ -187,16 +214,20 @@ mod tests {
             let affine = [Some(&gamma[..]), Some(&beta[..])];
             let mut statistics = vec![0.0; 2 * s.samples() * c];
             cpu::statistics(&s, &x, None, 1e-5, &mut statistics);
-            // With a residual the gradient comes from before the activation.
-            for (residual, slope) in [(None, 0.01), (Some(&r), 1.0), (None, 1.0)] {
+            for (residual, slope) in [(None, 0.01), (Some(&r), 0.01), (Some(&r), 1.0), (None, 1.0)] {
                 let zeros = vec![0.0; s.len()];
                 let want = reference::all(&s, &x, &gamma, &beta, residual.unwrap_or(&zeros), &dy, 1e-5, slope as f64);
                 let mut y = vec![0.0; s.len()];
                 cpu::forward(&s, &x, &statistics, affine, residual.map(|r| &r[..]), slope, &mut y);
-                let mut sums = vec![0.0; statistics.len()];
-                cpu::grad_sums(&s, &x, &dy, &statistics, affine, slope, &mut sums);
-                let mut dx = vec![0.0; s.len()];
-                cpu::grad_input(&s, &x, &dy, &statistics, &sums, affine, slope, &mut dx);
+                let (mut sums, mut dx) = (vec![0.0; statistics.len()], vec![0.0; s.len()]);
+                if residual.is_some() {
+                    let mut inner = vec![0.0; s.len()];
+                    cpu::grad_inner(&s, [&x, &y, &dy], &statistics, slope, &mut inner, &mut sums);
+                    cpu::grad_input(&s, &x, &inner, &statistics, &sums, affine, 1.0, &mut dx);
+                } else {
+                    cpu::grad_sums(&s, &x, &dy, &statistics, affine, slope, &mut sums);
+                    cpu::grad_input(&s, &x, &dy, &statistics, &sums, affine, slope, &mut dx);
+                }
                 for (got, want) in [(y, want.0), (dx, want.1)] {
                     let scale = want.iter().fold(0f64, |m, v| m.max(v.abs()));
                     for (i, (g, w)) in got.iter().zip(&want).enumerate() {

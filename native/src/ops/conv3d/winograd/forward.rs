@@ -12,7 +12,7 @@ use super::transform::{Place, input, matrices};
 use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
 use crate::memory::Scratch;
-use crate::ops::norm::cpu::add_squares;
+use crate::ops::norm::passes::add_squares;
 
 /// Words of one matrix of weights of a panel; one line more than they need, or all matrices would share cache sets.
 fn matrix_len(c_in: usize, per_word: usize) -> usize {
