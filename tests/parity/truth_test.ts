@@ -29,7 +29,7 @@ for (const name of cases()) {
 /** Ways of `vx_conv3d_algorithm`: by the rule, directly, by Winograd, in wide tiles. */
 const WAYS = [0, 1, 2, 5];
 
-for (const name of ["mae", "s3d", "gram", "mae-primus"]) {
+for (const name of ["mae", "s3d", "amaes", "cva", "gram", "mae-primus"]) {
   Deno.test(`truth ${name}: ten steps as PyTorch on every instruction set, every way of convolving`, async () => {
     const lib = native();
     const best = lib.vx_force_isa(0);
