@@ -58,15 +58,18 @@ pub unsafe fn tile<const V: usize>(
 /// # Safety
 /// As `Operand::outer`, on a processor with AVX-512.
 #[target_feature(enable = "avx512f")]
-pub unsafe fn outer(a: *const f32, bases: &[u32], n: usize, rows: *const f32, width: usize, out: *mut f32) {
+pub unsafe fn outer(a: *const f32, bases: &[u32], places: &[u32], rows: *const f32, width: usize, out: *mut f32) {
     for j in (0..width).step_by(32) {
         let m = 32.min(width - j);
         unsafe {
             let (rows, out) = (rows.add(j), out.add(j));
-            match (n, m > 16) {
-                (8, true) => strip::<8, 2, 1>(a, bases, rows, width, m, out),
-                (8, false) => strip::<8, 1, 1>(a, bases, rows, width, m, out),
-                _ => (0..n).for_each(|i| strip::<1, 2, 4>(a.add(i), bases, rows, width, m, out.add(i * width))),
+            match (<&[u32; 8]>::try_from(places), m > 16) {
+                (Ok(places), true) => strip::<8, 2, 1>(a, bases, places, rows, width, m, out),
+                (Ok(places), false) => strip::<8, 1, 1>(a, bases, places, rows, width, m, out),
+                _ => places
+                    .iter()
+                    .enumerate()
+                    .for_each(|(i, &place)| strip::<1, 2, 4>(a, bases, &[place], rows, width, m, out.add(i * width))),
             }
         }
     }
@@ -77,6 +80,7 @@ pub unsafe fn outer(a: *const f32, bases: &[u32], n: usize, rows: *const f32, wi
 unsafe fn strip<const R: usize, const V: usize, const U: usize>(
     a: *const f32,
     bases: &[u32],
+    places: &[u32; R],
     rows: *const f32,
     width: usize,
     m: usize,
@@ -86,13 +90,14 @@ unsafe fn strip<const R: usize, const V: usize, const U: usize>(
         [(0xffffu32 >> (16 - m.min(16))) as u16, if m > 16 { (0xffffu32 >> (32 - m)) as u16 } else { 0 }];
     unsafe {
         let mut acc = [[[_mm512_setzero_ps(); V]; R]; U];
+        let a = places.map(|place| a.add(place as usize));
         let step = |acc: &mut [[__m512; V]; R], v: usize| {
             let row = rows.add(v * width);
             let columns: [__m512; V] =
                 std::array::from_fn(|j| _mm512_maskz_loadu_ps(masks[j], row.wrapping_add(16 * j)));
-            let p = a.add(bases[v] as usize);
-            for (i, sums) in acc.iter_mut().enumerate() {
-                let value = _mm512_set1_ps(*p.add(i));
+            let base = bases[v] as usize;
+            for (sums, a) in acc.iter_mut().zip(a) {
+                let value = _mm512_set1_ps(*a.add(base));
                 for j in 0..V {
                     sums[j] = _mm512_fmadd_ps(value, columns[j], sums[j]);
                 }

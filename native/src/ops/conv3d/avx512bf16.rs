@@ -65,15 +65,18 @@ pub unsafe fn tile<const V: usize>(
 /// # Safety
 /// As `Operand::outer`, on a processor with AVX-512 bf16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn outer(a: *const u32, bases: &[u32], n: usize, rows: *const u32, width: usize, out: *mut f32) {
+pub unsafe fn outer(a: *const u32, bases: &[u32], places: &[u32], rows: *const u32, width: usize, out: *mut f32) {
     for j in (0..width).step_by(32) {
         let m = 32.min(width - j);
         unsafe {
             let (rows, out) = (rows.add(j), out.add(j));
-            match (n, m > 16) {
-                (8, true) => strip::<8, 2, 1>(a, bases, rows, width, m, out),
-                (8, false) => strip::<8, 1, 1>(a, bases, rows, width, m, out),
-                _ => (0..n).for_each(|i| strip::<1, 2, 4>(a.add(i), bases, rows, width, m, out.add(i * width))),
+            match (<&[u32; 8]>::try_from(places), m > 16) {
+                (Ok(places), true) => strip::<8, 2, 1>(a, bases, places, rows, width, m, out),
+                (Ok(places), false) => strip::<8, 1, 1>(a, bases, places, rows, width, m, out),
+                _ => places
+                    .iter()
+                    .enumerate()
+                    .for_each(|(i, &place)| strip::<1, 2, 4>(a, bases, &[place], rows, width, m, out.add(i * width))),
             }
         }
     }
@@ -84,6 +87,7 @@ pub unsafe fn outer(a: *const u32, bases: &[u32], n: usize, rows: *const u32, wi
 unsafe fn strip<const R: usize, const V: usize, const U: usize>(
     a: *const u32,
     bases: &[u32],
+    places: &[u32; R],
     rows: *const u32,
     width: usize,
     m: usize,
@@ -93,13 +97,14 @@ unsafe fn strip<const R: usize, const V: usize, const U: usize>(
         [(0xffffu32 >> (16 - m.min(16))) as u16, if m > 16 { (0xffffu32 >> (32 - m)) as u16 } else { 0 }];
     unsafe {
         let mut acc = [[[_mm512_setzero_ps(); V]; R]; U];
+        let a = places.map(|place| a.add(place as usize) as *const i32);
         let step = |acc: &mut [[__m512; V]; R], v: usize| {
             let row = rows.add(v * width) as *const i32;
             let columns: [__m512bh; V] =
                 std::array::from_fn(|j| transmute(_mm512_maskz_loadu_epi32(masks[j], row.wrapping_add(16 * j))));
-            let p = a.add(bases[v] as usize) as *const i32;
-            for (i, sums) in acc.iter_mut().enumerate() {
-                let pair: __m512bh = transmute(_mm512_set1_epi32(*p.add(i)));
+            let base = bases[v] as usize;
+            for (sums, a) in acc.iter_mut().zip(a) {
+                let pair: __m512bh = transmute(_mm512_set1_epi32(*a.add(base)));
                 for j in 0..V {
                     sums[j] = _mm512_dpbf16_ps(sums[j], pair, columns[j]);
                 }

@@ -1,10 +1,13 @@
 //! Direct convolution: forward and the gradient of the input, with every tap a pointer offset into a gathered unit.
 
 use super::Shape;
-use super::gather::{GATHERED, IN_PLACE, extent, gathered_lines, rows_as, tap_offsets, unit_input, units, units_of};
-use super::kernels::{self, Operand, Packed};
+use super::gather::{
+    GATHERED, IN_PLACE, Part, children, extent, gathered_lines, rows_as, tap_offsets, unit_input, units, units_of,
+};
+use super::kernels::{self, Operand, Packed, Set};
 use crate::element::Element;
 use crate::grid::Grid;
+use crate::wide;
 use rayon::prelude::*;
 
 /// A pointer that tasks may share because they write disjoint places.
@@ -22,14 +25,46 @@ impl<E> Shared<E> {
 
 /// y = conv(x) + bias.
 pub fn forward<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
-    let taps: Vec<usize> = (0..s.taps()).collect();
     let n = s.taps();
+    if n == 1 && s.c_out <= FEW {
+        let rows = 1024;
+        return y
+            .par_chunks_mut(rows * s.c_out)
+            .zip(x.par_chunks(rows * s.c_in))
+            .for_each(|(y, x)| dots(x, s.c_in, w, bias, y));
+    }
+    let taps: Vec<usize> = (0..n).collect();
     let packed = Packed::<O>::new(s.c_in, s.c_out, &taps, |co, ci, t| w[(co * s.c_in + ci) * n + t]);
-    run(s, grid, x, &packed, bias, y);
+    run(s, grid, x, packed, bias, y);
+}
+
+/// Most output channels of a 1x1x1 convolution that are one product each: a vector of outputs would be mostly empty.
+const FEW: usize = 4;
+
+wide! {
+    /// y[v][j] = bias[j] + sum over i of x[v][i] * w[j][i].
+    fn dots<E: Element>(x: &[E], c: usize, w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
+        let outputs = w.len() / c;
+        for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(outputs)) {
+            for (j, (w, y)) in w.chunks_exact(c).zip(y).enumerate() {
+                let ((x, x_rest), (w, w_rest)) = (x.as_chunks::<16>(), w.as_chunks::<16>());
+                let mut sums = [0f32; 16];
+                for (x, w) in x.iter().zip(w) {
+                    for i in 0..16 {
+                        sums[i] += x[i].to_f32() * w[i];
+                    }
+                }
+                let rest = x_rest.iter().zip(w_rest).map(|(x, w)| x.to_f32() * w);
+                *y = E::from_f32(bias.map_or(0.0, |bias| bias[j]) + sums.iter().sum::<f32>() + rest.sum::<f32>());
+            }
+        }
+    }
 }
 
 /// One direct convolution of shape `s` with packed weights over all units.
-fn run<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], packed: &Packed<O>, bias: Option<&[f32]>, y: &mut [E]) {
+fn run<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], weights: Packed<O>, bias: Option<&[f32]>, y: &mut [E]) {
+    let padded = weights.c_in;
+    let weights = &if s.kernel == 3 { weights.by_lines() } else { weights };
     let out = Shared(y.as_mut_ptr());
     let blocks = grid.blocks.len();
     let units = if s.kernel == 1 { units(blocks, s.side, IN_PLACE) } else { units_of(s, blocks) };
@@ -38,13 +73,18 @@ fn run<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], packed: &Packed<
         let outs: Vec<u32> = (0..voxels).map(|v| (v * s.c_out) as u32).collect();
         let target = unsafe { out.at(first * s.c_out) };
         if s.kernel == 1 {
-            let rows = rows_as::<E, O>(&x[first * s.c_in..][..voxels * s.c_in], s.c_in, packed.c_in);
-            let bases: Vec<u32> = (0..voxels).map(|v| (v * packed.c_in) as u32).collect();
-            unsafe { kernels::direct(&rows, &bases, &[0], packed, bias, target, &outs) };
+            let rows = rows_as::<E, O>(&x[first * s.c_in..][..voxels * s.c_in], s.c_in, padded);
+            let bases: Vec<u32> = (0..voxels).map(|v| (v * padded) as u32).collect();
+            unsafe {
+                kernels::direct((&rows, false), &bases, &[Set { weights, taps: &[0], at: 0 }], bias, target, &outs)
+            };
         } else {
             let (input, bases) = unit_input::<E, O>(s, grid, x, unit);
-            let taps = tap_offsets(gathered_lines(s, unit), s.side[2] * s.stride + 2, packed.c_in);
-            unsafe { kernels::direct(&input, &bases, &taps, packed, bias, target, &outs) };
+            let taps = tap_offsets(gathered_lines(s, unit), s.side[2] * s.stride + 2, padded);
+            let taps: Vec<u32> = taps.into_iter().step_by(27 / weights.taps).collect();
+            unsafe {
+                kernels::direct((&input, true), &bases, &[Set { weights, taps: &taps, at: 0 }], bias, target, &outs)
+            };
         }
     });
 }
@@ -57,7 +97,7 @@ pub fn grad_input<E: Element, O: Operand>(s: &Shape, grid: &Grid, dy: &[E], w: &
     if s.stride == 1 {
         let taps: Vec<usize> = (0..n).collect();
         let packed = Packed::<O>::new(s.c_out, s.c_in, &taps, |ci, co, t| w[(co * s.c_in + ci) * n + n - 1 - t]);
-        return run(&back, grid, dy, &packed, None, dx);
+        return run(&back, grid, dy, packed, None, dx);
     }
     // Per axis and parity: (tap, offset of the output voxel in the halo scratch).
     const REACH: [&[(usize, usize)]; 2] = [&[(1, 1)], &[(0, 2), (2, 1)]];
@@ -77,23 +117,19 @@ pub fn grad_input<E: Element, O: Operand>(s: &Shape, grid: &Grid, dy: &[E], w: &
             (Packed::new(s.c_out, s.c_in, &taps, |ci, co, t| w[(co * s.c_in + ci) * n + t]), offsets)
         })
         .collect();
+    let fine = |part: &Part, plane: usize| (part.block * s.in_voxels() + plane * 8 * s.side[1] * s.side[2]) * s.c_in;
+    let places = children(s.side, s.c_in).1;
+    let sets: Vec<Set<O>> = classes.iter().zip(places).map(|((weights, taps), at)| Set { weights, taps, at }).collect();
     let out = Shared(dx.as_mut_ptr());
-    let [_, sy, sx] = s.side;
     units(grid.blocks.len(), s.side, GATHERED).par_iter().for_each(|unit| {
         let (input, bases) = unit_input::<E, O>(&back, grid, dy, unit);
-        let target = unsafe { out.at(unit[0].block * s.in_voxels() * s.c_in) };
-        for (p, (packed, offsets)) in classes.iter().enumerate() {
-            let mut outs = Vec::with_capacity(bases.len());
-            for part in unit {
-                for z in part.z0..part.z1 {
-                    for v in 0..sy * sx {
-                        let (z, y, x) = (2 * z + (p >> 2), 2 * (v / sx) + (p >> 1 & 1), 2 * (v % sx) + (p & 1));
-                        let block = (part.block - unit[0].block) * s.in_voxels();
-                        outs.push(((block + (z * 2 * sy + y) * 2 * sx + x) * s.c_in) as u32);
-                    }
-                }
-            }
-            unsafe { kernels::direct(&input, &bases, offsets, packed, None, target, &outs) };
+        let first = fine(&unit[0], unit[0].z0);
+        let mut outs = Vec::with_capacity(bases.len());
+        for part in unit {
+            let start = (fine(part, part.z0) - first) as u32;
+            let (voxels, _) = children([part.planes(), s.side[1], s.side[2]], s.c_in);
+            outs.extend(voxels.iter().map(|v| start + v));
         }
+        unsafe { kernels::direct((&input, true), &bases, &sets, None, out.at(first), &outs) };
     });
 }

@@ -194,3 +194,12 @@ pub fn unit_input<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], unit:
 pub fn tap_offsets(wy: usize, wx: usize, c: usize) -> Vec<u32> {
     (0..27).map(|t| (((t / 9 * wy + t / 3 % 3) * wx + t % 3) * c) as u32).collect()
 }
+
+/// Places of the 2x2x2 children in a map of twice the side with `c` channels: the first one of every voxel of `side`, and
+/// all eight from there.
+pub fn children([sz, sy, sx]: [usize; 3], c: usize) -> (Vec<u32>, [u32; 8]) {
+    let at = |z: usize, y: usize, x: usize| (((z * 2 * sy + y) * 2 * sx + x) * c) as u32;
+    let voxels = 0..sz * sy * sx;
+    let first = voxels.map(|v| at(2 * (v / (sy * sx)), 2 * (v / sx % sy), 2 * (v % sx))).collect();
+    (first, std::array::from_fn(|t| at(t >> 2, t >> 1 & 1, t & 1)))
+}

@@ -3,6 +3,7 @@
 
 use super::direct::Shared;
 use super::isa::{self, Isa, isa};
+use super::winograd::{claim, soon};
 use super::{amx, portable};
 use crate::element::{Dtype, Element, convert};
 use crate::memory::{Plain, Scratch};
@@ -73,14 +74,14 @@ pub trait Operand: Element {
         false
     }
 
-    /// out[i][j] += sum over v of a[bases[v] + i] * rows[v][j] for `n` <= 8 rows i and `width` columns j.
+    /// out[i][j] += sum over v of a[bases[v] + places[i]] * rows[v][j] for at most 8 rows i and `width` columns j.
     ///
     /// # Safety
-    /// `a` reaches `bases[v] + n`, `rows` `bases.len() * width`, `out` holds `n * width` values.
+    /// `a` reaches `bases[v] + places[i]`, `rows` `bases.len() * width`, `out` holds `places.len() * width` values.
     unsafe fn outer(
         a: *const Self::Lane,
         bases: &[u32],
-        n: usize,
+        places: &[u32],
         rows: *const Self::Lane,
         width: usize,
         out: *mut f32,
@@ -100,7 +101,7 @@ pub struct Packed<O> {
     /// Input channels, padded.
     pub c_in: usize,
     pub c_out: usize,
-    taps: usize,
+    pub taps: usize,
     width: usize,
     values: Scratch<O>,
 }
@@ -134,29 +135,67 @@ impl<O: Operand> Packed<O> {
         );
         Packed { c_in: padded, c_out, taps: taps.len(), width, values }
     }
+
+    /// Three taps along x, whose rows lie side by side, as one with three times the channels: where these are few, the loop over
+    /// them is too short for a tap of its own.
+    pub fn by_lines(self) -> Self {
+        if self.c_in >= 16 { self } else { Packed { c_in: 3 * self.c_in, taps: self.taps / 3, ..self } }
+    }
 }
 
-/// out[outs[v] + co] = bias[co] + sum over taps t and channels k of a[bases[v] + taps[t] + k] * w[t][k][co].
+/// One set of weights of `direct`: what it reads, and where its outputs begin.
+#[derive(Clone, Copy)]
+pub struct Set<'a, O> {
+    pub weights: &'a Packed<O>,
+    /// Distances from a voxel's base to its rows of input channels.
+    pub taps: &'a [u32],
+    pub at: u32,
+}
+
+/// `in_cache`: a was gathered just before. For every set: out[at + outs[v] + co] = bias[co] + sum over taps t and channels k of a[bases[v] + taps[t] + k] * w[t][k][co].
 ///
 /// # Safety
-/// `out` must hold every `outs[v] + c_out`; `a` is checked by the caller's shapes.
+/// `out` must hold every `at + outs[v] + c_out`; `a` is checked by the caller's shapes.
 pub unsafe fn direct<O: Operand, E: Element>(
-    a: &[O],
+    (a, in_cache): (&[O], bool),
     bases: &[u32],
-    taps: &[u32],
-    w: &Packed<O>,
+    sets: &[Set<'_, O>],
     bias: Option<&[f32]>,
     out: *mut E,
     outs: &[u32],
 ) {
-    debug_assert_eq!(taps.len(), w.taps);
-    let reach = *taps.iter().max().unwrap_or(&0) as usize + w.c_in;
-    assert!(bases.iter().all(|&b| b as usize + reach <= a.len()), "convolution reads outside its scratch");
-    let tap_len = w.c_in * w.width;
-    let step = (WEIGHTS / (tap_len * size_of::<O>())).clamp(1, taps.len());
-    let mut tiles = [[0f32; M * N]; TILES];
-    // Voxels outside, output channels inside: the input of some voxels is read from the second cache by every panel.
+    for Set { weights, taps, .. } in sets {
+        debug_assert_eq!(taps.len(), weights.taps);
+        let reach = *taps.iter().max().unwrap_or(&0) as usize + weights.c_in;
+        assert!(bases.iter().all(|&b| b as usize + reach <= a.len()), "convolution reads outside its scratch");
+    }
+    let mut tiles = Scratch::<f32>::new(TILES * M * N);
+    let tiles = tiles.as_chunks_mut().0;
+    // Voxels outside, sets and output channels inside: the input of some voxels is read from the second cache by every panel.
     for (bases, outs) in bases.chunks(TILES * M).zip(outs.chunks(TILES * M)) {
+        for (i, set) in sets.iter().enumerate() {
+            unsafe { set.some(a, bases, bias, out, outs, tiles, (!in_cache && i == 0, sets.len() > 1)) };
+        }
+    }
+}
+
+impl<O: Operand> Set<'_, O> {
+    /// `direct` for as many voxels as `tiles` holds. `ahead`: rows are asked for a tile before they are read; `scattered`: those of the
+    /// output before they are written.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn some<E: Element>(
+        &self,
+        a: &[O],
+        bases: &[u32],
+        bias: Option<&[f32]>,
+        out: *mut E,
+        outs: &[u32],
+        tiles: &mut [Tile],
+        (ahead, scattered): (bool, bool),
+    ) {
+        let w = self.weights;
+        let tap_len = w.c_in * w.width;
+        let step = (WEIGHTS / (tap_len * size_of::<O>())).clamp(1, self.taps.len());
         for index in 0..w.c_out.div_ceil(w.width) {
             let first = index * w.width;
             let n = (w.c_out - first).min(w.width);
@@ -164,23 +203,36 @@ pub unsafe fn direct<O: Operand, E: Element>(
             if let Some(bias) = bias {
                 start[..n].copy_from_slice(&bias[first..first + n]);
             }
-            for t in (0..taps.len()).step_by(step) {
-                let part = &w.values[(index * taps.len() + t) * tap_len..];
+            for t in (0..self.taps.len()).step_by(step) {
+                let part = &w.values[(index * self.taps.len() + t) * tap_len..];
                 let weights = Weights { at: part.as_ptr(), c: w.c_in, width: w.width };
-                let (taps, start) = (&taps[t..(t + step).min(taps.len())], (t == 0).then_some(&start));
-                if unsafe { O::by_registers(a.as_ptr(), bases, taps, weights, start, &mut tiles) } {
+                let (taps, start) = (&self.taps[t..(t + step).min(self.taps.len())], (t == 0).then_some(&start));
+                if unsafe { O::by_registers(a.as_ptr(), bases, taps, weights, start, tiles) } {
                     continue;
                 }
-                for (tile, bases) in tiles.iter_mut().zip(bases.chunks(M)) {
-                    let mut from = [bases[0]; M]; // a short last tile repeats its first voxel
-                    from[..bases.len()].copy_from_slice(bases);
+                for (i, (tile, near)) in tiles.iter_mut().zip(bases.chunks(M)).enumerate() {
+                    if ahead && index == 0 && w.c_in >= 16 {
+                        let next = bases.iter().skip((i + 1) * M).take(M);
+                        for at in next.flat_map(|base| taps.iter().map(move |tap| (base + tap) as usize)) {
+                            let line = 64 / size_of::<O>();
+                            (at..at + w.c_in).step_by(line).for_each(|k| soon(a.as_ptr().wrapping_add(k).cast()));
+                        }
+                    }
+                    if scattered && t + step >= self.taps.len() {
+                        for at in outs[i * M..].iter().take(M).map(|&at| (self.at + at) as usize + first) {
+                            let line = 64 / size_of::<E>();
+                            (at..at + n).step_by(line).for_each(|k| claim(out.wrapping_add(k).cast()));
+                        }
+                    }
+                    let mut from = [near[0]; M]; // a short last tile repeats its first voxel
+                    from[..near.len()].copy_from_slice(near);
                     unsafe { O::tile(a.as_ptr(), &from, taps, weights, start, tile) };
                 }
             }
             rows::vectorised(|| {
                 for (row, &at) in tiles.as_flattened().chunks_exact(N).zip(outs) {
-                    let to = unsafe { std::slice::from_raw_parts_mut(out.add(at as usize + first), n) };
-                    convert(row, to);
+                    let to = unsafe { out.add(self.at as usize + at as usize + first) };
+                    convert(row, unsafe { std::slice::from_raw_parts_mut(to, n) });
                 }
             });
         }
@@ -211,14 +263,14 @@ impl Operand for f32 {
             }
         }
     }
-    unsafe fn outer(a: *const f32, bases: &[u32], n: usize, rows: *const f32, width: usize, out: *mut f32) {
+    unsafe fn outer(a: *const f32, bases: &[u32], places: &[u32], rows: *const f32, width: usize, out: *mut f32) {
         unsafe {
             match isa() {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 | Isa::Avx512Bf16 => super::avx512::outer(a, bases, n, rows, width, out),
+                Isa::Avx512 | Isa::Avx512Bf16 => super::avx512::outer(a, bases, places, rows, width, out),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => portable::outer_avx2(a, bases, n, rows, width, out),
-                _ => portable::outer(a, bases, n, rows, width, out),
+                Isa::Avx2 => portable::outer_avx2(a, bases, places, rows, width, out),
+                _ => portable::outer(a, bases, places, rows, width, out),
             }
         }
     }
@@ -272,13 +324,13 @@ impl Operand for bf16 {
         #[cfg(not(target_arch = "x86_64"))]
         unreachable!("{:p} {from:?} {taps:?} {} {first:?} {}", a, w.c, tile[0])
     }
-    unsafe fn outer(a: *const u32, bases: &[u32], n: usize, rows: *const u32, width: usize, out: *mut f32) {
+    unsafe fn outer(a: *const u32, bases: &[u32], places: &[u32], rows: *const u32, width: usize, out: *mut f32) {
         #[cfg(target_arch = "x86_64")]
         unsafe {
-            super::avx512bf16::outer(a, bases, n, rows, width, out)
+            super::avx512bf16::outer(a, bases, places, rows, width, out)
         }
         #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("{:p} {bases:?} {n} {:p} {width} {:p}", a, rows, out)
+        unreachable!("{:p} {bases:?} {places:?} {:p} {width} {:p}", a, rows, out)
     }
 }
 

@@ -56,21 +56,22 @@ pub unsafe fn tile(
 /// As `Operand::outer`, on a processor with AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn outer_avx2(a: *const f32, bases: &[u32], n: usize, rows: *const f32, width: usize, out: *mut f32) {
-    unsafe { outer(a, bases, n, rows, width, out) }
+pub unsafe fn outer_avx2(a: *const f32, bases: &[u32], places: &[u32], rows: *const f32, width: usize, out: *mut f32) {
+    unsafe { outer(a, bases, places, rows, width, out) }
 }
 
 /// # Safety
 /// As `Operand::outer`.
 #[inline(always)]
-pub unsafe fn outer(a: *const f32, bases: &[u32], n: usize, rows: *const f32, width: usize, out: *mut f32) {
+pub unsafe fn outer(a: *const f32, bases: &[u32], places: &[u32], rows: *const f32, width: usize, out: *mut f32) {
     for j in (0..width).step_by(32) {
         let m = 32.min(width - j);
-        for i in 0..n {
+        for (i, &place) in places.iter().enumerate() {
             let mut acc = [0f32; 32];
             for (v, &base) in bases.iter().enumerate() {
-                let (value, row) =
-                    unsafe { (*a.add(base as usize + i), std::slice::from_raw_parts(rows.add(v * width + j), m)) };
+                let (value, row) = unsafe {
+                    (*a.add((base + place) as usize), std::slice::from_raw_parts(rows.add(v * width + j), m))
+                };
                 acc.iter_mut().zip(row).for_each(|(sum, d)| *sum += value * d);
             }
             for (q, sum) in acc.iter().enumerate().take(m) {

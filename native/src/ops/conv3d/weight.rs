@@ -6,7 +6,7 @@
 
 use super::Shape;
 use super::direct::Shared;
-use super::gather::{Input, Lent, Part, extent, gathered_lines, rows_as, tap_offsets, unit_input, units_of};
+use super::gather::{Input, Lent, Part, children, extent, gathered_lines, rows_as, tap_offsets, unit_input, units_of};
 use super::kernels::Operand;
 use crate::element::Element;
 use crate::grid::Grid;
@@ -40,6 +40,14 @@ pub trait Outer: Operand {
 
     /// Lines of `n` voxels with `c` channels as operands, one after the other.
     fn lines<'a, E: Element>(x: &'a [E], c: usize, n: usize) -> Lent<'a, Self::Lane>;
+
+    /// The 2x2x2 children of planes of `coarse` (y, x) voxels, in whole planes with `c` channels: values, where the first child of each operand
+    /// of `lines` of the coarse voxels lies, and the others from there.
+    fn children<'a, E: Element>(
+        fine: &'a [E],
+        c: usize,
+        coarse: [usize; 2],
+    ) -> (Lent<'a, Self::Lane>, Vec<u32>, Vec<u32>);
 }
 
 impl Outer for f32 {
@@ -57,6 +65,11 @@ impl Outer for f32 {
     }
     fn lines<'a, E: Element>(x: &'a [E], c: usize, _n: usize) -> Lent<'a, f32> {
         rows_as(x, c, c)
+    }
+    fn children<'a, E: Element>(fine: &'a [E], c: usize, [y, x]: [usize; 2]) -> (Lent<'a, f32>, Vec<u32>, Vec<u32>) {
+        let planes = fine.len() / (8 * y * x * c);
+        let (bases, taps) = children([planes, y, x], c);
+        (rows_as(fine, c, c), bases, taps.to_vec())
     }
 }
 
@@ -129,11 +142,37 @@ impl Outer for bf16 {
         });
         Lent::Copied(out)
     }
+    fn children<'a, E: Element>(fine: &'a [E], c: usize, [y, x]: [usize; 2]) -> (Lent<'a, u32>, Vec<u32>, Vec<u32>) {
+        let fine = rows_as::<E, bf16>(fine, c, c);
+        let (planes, pairs) = (fine.len() / (8 * y * x * c), x.div_ceil(2));
+        let (lines, line) = (planes * y, pairs * c);
+        let mut out = Scratch::<u32>::new(8 * lines * line); // [child][line][pair][c]
+        rows::vectorised(|| {
+            for i in 0..lines {
+                for child in 0..8 {
+                    let (z, y) = (2 * (i / y) + (child >> 2), y * 2);
+                    let from = ((z * y + 2 * (i % (y / 2)) + (child >> 1 & 1)) * 2 * x + (child & 1)) * c;
+                    pair_line(&fine[from..], c, x, 2, &mut out[(child * lines + i) * line..][..line]);
+                }
+            }
+        });
+        let bases = (0..planes * y * pairs).map(|q| (q * c) as u32).collect();
+        let taps = (0..8).map(|child| (child * lines * line) as u32).collect();
+        (Lent::Copied(out), bases, taps)
+    }
 }
 
 /// dw = sum over output voxels of x at the tap times dy.
 pub fn grad_weight<E: Element, O: Outer>(s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
     let units = units_of(s, grid.blocks.len());
+    if s.kernel == 1 && s.c_out < s.c_in {
+        // The wider rows fill the vectors: one output channel leaves most of a vector empty.
+        let turned = Shape { c_in: s.c_out, c_out: s.c_in, ..*s };
+        let sums = sum_units(&units, s.weight_len(), |unit, sums| {
+            add_outer::<O>(&O::factors(&turned, grid, dy, x, unit), s.c_out, s.c_in, sums);
+        });
+        return dw.copy_from_slice(&sums);
+    }
     // [tap][c_in][c_out]
     let sums = sum_units(&units, s.weight_len(), |unit, sums| {
         add_outer::<O>(&O::factors(s, grid, x, dy, unit), s.c_in, s.c_out, sums);
@@ -178,26 +217,22 @@ pub fn sum_units<U: Sync>(units: &[U], len: usize, add: impl Fn(&U, &mut [f32]) 
     sums
 }
 
-/// Adds the products of one unit, shared among the cores by (tap, 8 rows i); as many voxels at a time as have their rows
+/// Adds the products of one unit, shared among the cores by 8 pairs of tap and row i; as many voxels at a time as have their rows
 /// in the L2 cache, which all tasks read.
 pub fn add_outer<O: Operand>(f: &Factors<O::Lane>, c: usize, width: usize, sums: &mut [f32]) {
     let reach = *f.taps.iter().max().unwrap_or(&0) as usize + c;
     assert!(f.bases.iter().all(|&b| b as usize + reach <= f.a.len()) && f.rows.len() >= f.bases.len() * width);
     assert!(sums.len() >= f.taps.len() * c * width);
     let out = Shared(sums.as_mut_ptr());
-    let strips = c.div_ceil(8);
+    let places: Vec<u32> = f.taps.iter().flat_map(|tap| (0..c as u32).map(move |i| tap + i)).collect();
     let step = (ROWS / (width * size_of::<O::Lane>())).max(64);
     for (part, bases) in f.bases.chunks(step).enumerate() {
         let rows = &f.rows[part * step * width..];
         if unsafe { O::outer_by_registers(&f.a, bases, &f.taps, rows, [c, width], &out) } {
             continue;
         }
-        (0..f.taps.len() * strips).into_par_iter().for_each(|task| {
-            let (t, i) = (task / strips, task % strips * 8);
-            unsafe {
-                let a = f.a.as_ptr().add(f.taps[t] as usize + i);
-                O::outer(a, bases, 8.min(c - i), rows.as_ptr(), width, out.at((t * c + i) * width));
-            }
+        places.par_chunks(8).enumerate().for_each(|(task, places)| unsafe {
+            O::outer(f.a.as_ptr(), bases, places, rows.as_ptr(), width, out.at(8 * task * width));
         });
     }
 }

@@ -83,8 +83,8 @@ use crate::grid::Grid;
 use crate::memory::Scratch;
 use forward::Given;
 use rayon::prelude::*;
-pub use tiles::Parts;
 use tiles::Tiles;
+pub use tiles::{Parts, claim, soon};
 pub use vector::{Operands, Path};
 
 /// Runs what follows for `T`, the side of tiles along y and x.
