@@ -38,7 +38,8 @@ pub fn forward<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], w: &[f32
     run(s, grid, x, packed, bias, y);
 }
 
-/// Most output channels of a 1x1x1 convolution that are one product each: a vector of outputs would be mostly empty.
+/// Most output channels of a 1x1x1 convolution that are one dot product each: a vector of outputs would be mostly empty (32 to 1
+/// channels at 96^3, two cores, in f32 9.5 ms in that way, 3.0 in this; dw by rows of x in place of dy 10.1 and 3.9).
 const FEW: usize = 4;
 
 wide! {
