@@ -32,9 +32,11 @@ export function unet(name: string, width: number, depth = 5): Architecture {
         features,
         encode(x) {
           const pyramid: Tensor[] = [];
-          levels.forEach(([first, second], i) =>
-            pyramid.push(x = second(first(i ? maxPool2(divisible(x)) : x)))
-          );
+          levels.forEach(([first, second], i) => {
+            const inner = first(i ? maxPool2(divisible(x)) : x);
+            pyramid.push(x = second(inner));
+            inner.drop();
+          });
           return pyramid;
         },
         decode: unetDecoder(p, features, outputs, light),

@@ -24,7 +24,12 @@ export function unetDecoder(
     const second = light ? null : unit(p, `${head}.decoder_conv${i + 1}.conv2`, c, c);
     return (x: Tensor, skip: Tensor) => {
       const wide = upconv3d(x, up.weight, up.bias!);
-      return second ? second(first([wide, skip])) : first(wide);
+      x.drop();
+      if (!second) return first(wide);
+      const inner = first([wide, skip]);
+      const y = second(inner);
+      inner.drop();
+      return y;
     };
   });
   const last = p.affine(`${head}.out_conv`, [outputs, features[0], 1, 1, 1], features[0], outputs);
