@@ -3,7 +3,7 @@
 //! Milliseconds of two Zen 5 cores in turn, best of 16, 2026-11-22, 64 to 32 channels from 48^3 to 96^3 (at the peak 7.7 in f32, 3.9 in
 //! bf16): forward, dx, dw in f32 13.5, 13.3, 17.6; in bf16 10.3, 7.2, 9.8. Before: 17.6, 21.6, 18.8 and 10.9, 13.3, 11.8, with
 //! all children of one kind before the next (x read eight times from beyond the L2 cache), rows of dy not asked for ahead (dx waited for
-//! them) and the children sorted into memory of their own for dw. What is left is mostly the writing of y and the reading of dy.
+//! them) and the children sorted into memory of their own for dw.
 
 use super::Up;
 use super::direct::Shared;
