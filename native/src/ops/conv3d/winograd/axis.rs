@@ -11,7 +11,7 @@
 //! F(4, 3) has the points 0, 5/8, -5/8, 3/2, -3/2, whose B^T and A are exact in f32: of 42 pairs tried the one with the
 //! smallest error; the usual 1, 2 have 2.2 times as much.
 
-use super::vector::Vector;
+use super::vector::Lanes;
 
 /// Inputs and products of F(4, 3).
 pub const MOST: usize = 6;
@@ -27,13 +27,13 @@ const NB: f32 = 2.0 * BB * (BB - AA);
 
 /// a * factor + b
 #[inline(always)]
-unsafe fn fma<V: Vector>(a: V, factor: f32, b: V) -> V {
+unsafe fn fma<V: Lanes>(a: V, factor: f32, b: V) -> V {
     unsafe { a.mul_add(V::splat(factor), b) }
 }
 
 /// B^T.
 #[inline(always)]
-pub unsafe fn inputs<V: Vector, const T: usize>(d: [V; MOST]) -> [V; MOST] {
+pub unsafe fn inputs<V: Lanes, const T: usize>(d: [V; MOST]) -> [V; MOST] {
     unsafe {
         if T == 2 {
             let zero = V::splat(0.0);
@@ -54,7 +54,7 @@ pub unsafe fn inputs<V: Vector, const T: usize>(d: [V; MOST]) -> [V; MOST] {
 
 /// A (without the sign of its last row where T = 2): output gradients to values.
 #[inline(always)]
-pub unsafe fn spread<V: Vector, const T: usize>(d: [V; MOST]) -> [V; MOST] {
+pub unsafe fn spread<V: Lanes, const T: usize>(d: [V; MOST]) -> [V; MOST] {
     unsafe {
         if T == 2 {
             let zero = V::splat(0.0);
@@ -68,7 +68,7 @@ pub unsafe fn spread<V: Vector, const T: usize>(d: [V; MOST]) -> [V; MOST] {
 
 /// A^T: products to outputs.
 #[inline(always)]
-pub unsafe fn outputs<V: Vector, const T: usize>(m: [V; MOST]) -> [V; 4] {
+pub unsafe fn outputs<V: Lanes, const T: usize>(m: [V; MOST]) -> [V; 4] {
     unsafe {
         let (even_a, odd_a) = (m[1].add(m[2]), m[1].sub(m[2]));
         if T == 2 {
@@ -87,7 +87,7 @@ pub unsafe fn outputs<V: Vector, const T: usize>(m: [V; MOST]) -> [V; 4] {
 
 /// G: three taps to values.
 #[inline(always)]
-pub unsafe fn taps<V: Vector, const T: usize>(g: [V; 3]) -> [V; MOST] {
+pub unsafe fn taps<V: Lanes, const T: usize>(g: [V; 3]) -> [V; MOST] {
     unsafe {
         let scaled = |v: V, factor: f32| v.mul(V::splat(factor));
         if T == 2 {
@@ -108,7 +108,7 @@ pub unsafe fn taps<V: Vector, const T: usize>(g: [V; 3]) -> [V; MOST] {
 
 /// G^T (with the sign that `spread` leaves out): sums to the gradients of three taps.
 #[inline(always)]
-pub unsafe fn taps_back<V: Vector, const T: usize>(m: [V; MOST]) -> [V; 3] {
+pub unsafe fn taps_back<V: Lanes, const T: usize>(m: [V; MOST]) -> [V; 3] {
     unsafe {
         let scaled = |v: V, factor: f32| v.mul(V::splat(factor));
         let (even_a, odd_a) = (m[1].add(m[2]), m[1].sub(m[2]));

@@ -178,7 +178,8 @@ struct Group {
     products: *mut f32,
     /// The two output planes: `[panel][tile][z 2][y x][32]`.
     sums: *mut f32,
-    tiles: usize,
+    /// First output voxel of each tile.
+    voxels: Vec<usize>,
 }
 
 impl<E: Element, const T: usize> Kernel for Forward<'_, E, T> {
@@ -198,7 +199,8 @@ impl<E: Element, const T: usize> Kernel for Forward<'_, E, T> {
         let calls = 4 * matrices(T) * panels * tiles.div_ceil(ROWS);
         let row = (self.tiles.side[2], self.x.c);
         let mut ahead = Ahead::new::<E, T>(&self.group_rows(index + 1), &[0, 1, 2, 3], row, self.zeros.as_ptr(), calls);
-        let group = Group { input: Place { at, matrix, tile, tiles_share: false }, products, sums, tiles };
+        let voxels = rows.iter().flat_map(|row| (0..tiles / rows.len()).map(|i| row.voxel + T * i)).collect();
+        let group = Group { input: Place { at, matrix, tile, shared: None }, products, sums, voxels };
         unsafe {
             self.step::<V, O, 0>(&rows, &group, &mut ahead);
             self.step::<V, O, 1>(&rows, &group, &mut ahead);
@@ -249,7 +251,7 @@ impl<E: Element, const T: usize> Forward<'_, E, T> {
         group: &Group,
         ahead: &mut Ahead,
     ) {
-        let per_row = self.tiles.per_row();
+        let (per_row, tiles) = (self.tiles.per_row(), group.voxels.len());
         let place = group.input;
         let panels = self.c_out.div_ceil(PANEL);
         let depth = self.c_in.div_ceil(O::PER_WORD);
@@ -257,11 +259,8 @@ impl<E: Element, const T: usize> Forward<'_, E, T> {
         let line = if self.y.c[0].is_multiple_of(PANEL) { 64 / size_of::<E>() } else { 16 };
         unsafe {
             for (i, row) in rows.iter().enumerate() {
-                let tiles = i * per_row..(i + 1) * per_row;
-                for c in (0..self.c_in).step_by(V::LANES) {
-                    let to = Place { at: place.at.add(c / O::PER_WORD), ..place };
-                    input::<V, O, E, Z, T>(row, &self.x, c, tiles.clone(), to);
-                }
+                let of_row = i * per_row..(i + 1) * per_row;
+                input::<V, O, E, Z, T>(row, &self.x, 0..self.c_in, of_row, |c| place.plus(c / O::PER_WORD));
             }
             let product_matrix = span(T) * PANEL + 16;
             for panel in 0..panels {
@@ -269,14 +268,14 @@ impl<E: Element, const T: usize> Forward<'_, E, T> {
                 let width = if columns > 16 { 32 } else { 16 };
                 let matrix = matrix_len(self.c_in, O::PER_WORD);
                 let weights = self.weights.add((Z * panels + panel) * matrices(T) * matrix);
-                for first in (0..group.tiles).step_by(span(T)) {
-                    let end = (first + span(T)).min(group.tiles);
+                for first in (0..tiles).step_by(span(T)) {
+                    let end = (first + span(T)).min(tiles);
                     for m in 0..matrices(T) {
                         for first_of in (first..end).step_by(ROWS) {
                             ahead.fetch();
                             let tile = first_of + m / T;
-                            if Z >= 2 && m < ROWS * T && tile < group.tiles {
-                                let voxel = rows[tile / per_row].voxel + T * (tile % per_row);
+                            if Z >= 2 && m < ROWS * T && tile < tiles {
+                                let voxel = group.voxels[tile];
                                 for j in (0..columns).step_by(line) {
                                     let (to, [sx, sy, sz], _) = self.output(voxel, panel * PANEL + j);
                                     let to = to.add((Z - 2) * sz + m % T * sy);
@@ -295,11 +294,10 @@ impl<E: Element, const T: usize> Forward<'_, E, T> {
                         }
                     }
                     for tile in first..end {
-                        let voxel = rows[tile / per_row].voxel + T * (tile % per_row);
-                        self.finish::<V, Z>(
+                        self.finish::<V, O, Z>(
                             (group.products.add((tile - first) * PANEL), product_matrix),
-                            group.sums.add((panel * group.tiles + tile) * 2 * T * T * PANEL),
-                            (voxel, panel * PANEL, columns),
+                            group.sums.add((panel * tiles + tile) * 2 * T * T * PANEL),
+                            (group.voxels[tile], panel * PANEL, columns),
                         );
                     }
                 }
@@ -309,7 +307,7 @@ impl<E: Element, const T: usize> Forward<'_, E, T> {
 
     /// A^T of one tile along x and y, added to or taken from its two output planes; each plane leaves when complete.
     #[inline(always)]
-    unsafe fn finish<V: Vector, const Z: usize>(
+    unsafe fn finish<V: Vector, O: Operand<V>, const Z: usize>(
         &self,
         (products, matrix): (*const f32, usize),
         sums: *mut f32,
@@ -343,10 +341,10 @@ impl<E: Element, const T: usize> Forward<'_, E, T> {
                                 q[v].add(bias).store(high);
                             }
                             2 => {
-                                store(V::load(low).add(q[v]), to, n);
+                                store::<V, O, E>(V::load(low).add(q[v]), to, n);
                                 V::load(high).sub(q[v]).store(high);
                             }
-                            _ => store(V::load(high).sub(q[v]), to.add(sz), n),
+                            _ => store::<V, O, E>(V::load(high).sub(q[v]), to.add(sz), n),
                         }
                     }
                 }

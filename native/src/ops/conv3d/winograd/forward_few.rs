@@ -63,12 +63,13 @@ impl<E: Element> Input<'_, E> {
         let per_row = self.tiles.per_row();
         let matrix = matrix_len(self.tiles.count());
         let row = self.tiles.row(&self.x, self.zeros.as_ptr(), index);
-        for c in (0..self.x.channels()).step_by(V::LANES) {
+        let to = |c: usize| {
             let word = c / O::PER_WORD;
             let at = self.to.wrapping_add((word / STRIP * 64 + Z * 16) * matrix + word % STRIP);
-            let to = Place { at, matrix, tile: STRIP, tiles_share: false };
-            unsafe { input::<V, O, E, Z, 2>(&row, &self.x, c, index * per_row..(index + 1) * per_row, to) };
-        }
+            Place { at, matrix, tile: STRIP, shared: None }
+        };
+        let tiles = index * per_row..(index + 1) * per_row;
+        unsafe { input::<V, O, E, Z, 2>(&row, &self.x, 0..self.x.channels(), tiles, to) };
     }
 }
 
@@ -121,7 +122,7 @@ impl<E: Element> Kernel for Panel<'_, E> {
             let per_row = self.tiles.per_row();
             for t in 0..self.tiles.count() {
                 let voxel = self.tiles.voxel(t / per_row) + 2 * (t % per_row);
-                self.finish::<V>(sums.add(t * PANEL), sums_len, voxel, (index * PANEL, columns));
+                self.finish::<V, O>(sums.add(t * PANEL), sums_len, voxel, (index * PANEL, columns));
             }
         }
     }
@@ -130,7 +131,7 @@ impl<E: Element> Kernel for Panel<'_, E> {
 impl<E: Element> Panel<'_, E> {
     /// A^T of one tile along the three axes, from sums `matrix` values apart to `columns` channels of y from `channel` on.
     #[inline(always)]
-    unsafe fn finish<V: Vector>(
+    unsafe fn finish<V: Vector, O: Operand<V>>(
         &self,
         sums: *const f32,
         matrix: usize,
@@ -161,7 +162,7 @@ impl<E: Element> Panel<'_, E> {
                 for (yx, planes) in planes.iter().enumerate() {
                     for (z, value) in outputs::<V, 2>(*planes)[..2].iter().enumerate() {
                         let voxel = voxel + (z * sy + yx / 2) * sx + yx % 2;
-                        store(value.add(bias), y.add(voxel * c), c - first);
+                        store::<V, O, E>(value.add(bias), y.add(voxel * c), c - first);
                     }
                 }
             }

@@ -173,6 +173,8 @@ pub struct Ahead {
     lines: Vec<*const u8>,
     next: usize,
     calls: usize,
+    /// Lines per call.
+    step: usize,
 }
 
 impl Ahead {
@@ -193,7 +195,8 @@ impl Ahead {
                 lines.extend((0..bytes).step_by(64).map(|b| (row.own as *const u8).wrapping_add(b)));
             }
         }
-        Ahead { lines, next: 0, calls: calls.max(1) }
+        let calls = calls.max(1);
+        Ahead { step: lines.len().div_ceil(calls), lines, next: 0, calls }
     }
     /// `n` runs of `values` values, `stride` apart, as well.
     pub fn and<E>(&mut self, from: *const E, n: usize, values: usize, stride: usize) {
@@ -201,11 +204,11 @@ impl Ahead {
             let row = from.wrapping_add(i * stride) as *const u8;
             self.lines.extend((0..values * size_of::<E>()).step_by(64).map(|b| row.wrapping_add(b)));
         }
+        self.step = self.lines.len().div_ceil(self.calls);
     }
     #[inline(always)]
     pub fn fetch(&mut self) {
-        let step = self.lines.len().div_ceil(self.calls);
-        let end = (self.next + step).min(self.lines.len());
+        let end = (self.next + self.step).min(self.lines.len());
         for &line in &self.lines[self.next..end] {
             #[cfg(target_arch = "x86_64")]
             unsafe {

@@ -8,26 +8,31 @@ use super::super::isa::Isa;
 use crate::element::{Dtype, Element};
 use half::bf16;
 
-/// `LANES` values of f32. All functions need the processor features of the type, and valid pointers.
-pub trait Vector: Copy {
+/// `LANES` values of f32 and what is computed with them. All functions need the processor features of the type, and valid
+/// pointers.
+pub trait Lanes: Copy {
     const LANES: usize;
-    /// Rows of a register tile that is two vectors wide.
-    const ROWS: usize;
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
-    /// The first `n` lanes, the others zero.
-    unsafe fn load_first(from: *const f32, n: usize) -> Self;
-    unsafe fn store(self, to: *mut f32);
-    /// Stores the first `n` lanes.
-    unsafe fn store_first(self, to: *mut f32, n: usize);
     unsafe fn load_bf16(from: *const bf16) -> Self;
-    /// Stores rounded values, ties to even.
-    unsafe fn store_bf16(self, to: *mut bf16);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     /// self * factor + term
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// The first `n` lanes, the others zero.
+    unsafe fn load_first(from: *const f32, n: usize) -> Self;
+}
+
+/// The lanes of a register.
+pub trait Vector: Lanes {
+    /// Rows of a register tile that is two vectors wide.
+    const ROWS: usize;
+    unsafe fn store(self, to: *mut f32);
+    /// Stores the first `n` lanes.
+    unsafe fn store_first(self, to: *mut f32, n: usize);
+    /// Stores rounded values, ties to even.
+    unsafe fn store_bf16(self, to: *mut bf16);
     /// Rows as columns, for vectors of 16 lanes.
     unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
         rows
@@ -36,7 +41,7 @@ pub trait Vector: Copy {
 
 /// Loads a vector of stored values, or its first `n` lanes where a row of channels ends inside it.
 #[inline(always)]
-pub unsafe fn load<V: Vector, E: Element, const WHOLE: bool>(from: *const E, n: usize) -> V {
+pub unsafe fn load<V: Lanes, E: Element, const WHOLE: bool>(from: *const E, n: usize) -> V {
     unsafe {
         match (E::DTYPE, WHOLE) {
             (Dtype::F32, true) => V::load(from as *const f32),
@@ -53,15 +58,15 @@ pub unsafe fn load<V: Vector, E: Element, const WHOLE: bool>(from: *const E, n: 
 
 /// Stores a vector as stored values, or what of it lies before the end of a row of channels, `n` values away.
 #[inline(always)]
-pub unsafe fn store<V: Vector, E: Element>(value: V, to: *mut E, n: usize) {
+pub unsafe fn store<V: Vector, O: Operand<V>, E: Element>(value: V, to: *mut E, n: usize) {
     unsafe {
         match (E::DTYPE, n >= V::LANES) {
             (Dtype::F32, true) => value.store(to as *mut f32),
             (Dtype::F32, false) => value.store_first(to as *mut f32, n),
-            (Dtype::Bf16, true) => value.store_bf16(to as *mut bf16),
+            (Dtype::Bf16, true) => O::round(value, to as *mut bf16),
             (Dtype::Bf16, false) => {
                 let mut row = [bf16::ZERO; 16];
-                value.store_bf16(row.as_mut_ptr());
+                O::round(value, row.as_mut_ptr());
                 std::ptr::copy_nonoverlapping(row.as_ptr(), to as *mut bf16, n);
             }
         }
@@ -109,16 +114,25 @@ impl Path {
 }
 
 /// How operands lie in 32-bit words: one f32, or two bf16 whose products are added together.
-pub trait Operand<V: Vector> {
+pub trait Operand<V: Vector>: Put<V> + Sized {
     const PER_WORD: usize;
-    /// Stores a vector as neighbouring operands.
-    unsafe fn put(value: V, to: *mut f32);
+    /// As many lanes as are best taken in one go, where that many channels follow one another.
+    type Strip: Lanes;
+    type OfStrip: Put<Self::Strip>;
     /// Stores `PER_WORD` vectors as the operands of as many words as they have lanes.
     unsafe fn put_words(values: [V; 2], to: *mut f32);
-    /// Stores a vector as operand `half` of as many words; half 0 comes first and clears the other.
-    unsafe fn put_half(value: V, half: usize, to: *mut f32);
+    /// Stores values rounded to bf16, ties to even.
+    unsafe fn round(value: V, to: *mut bf16);
     /// sum + the products of the operands of a word (the same in all lanes) and of `columns`.
     unsafe fn multiply(word: V, columns: V, sum: V) -> V;
+}
+
+/// Lanes on their way into words of operands.
+pub trait Put<L: Lanes> {
+    /// Stores lanes as neighbouring operands.
+    unsafe fn put(value: L, to: *mut f32);
+    /// Stores lanes as operand `half` of as many words, half 0 first: the words are there when half 1 is.
+    unsafe fn put_half(value: L, half: usize, to: *mut f32);
 }
 
 /// f32 operands.
@@ -126,21 +140,30 @@ pub struct Single;
 
 impl<V: Vector> Operand<V> for Single {
     const PER_WORD: usize = 1;
-    #[inline(always)]
-    unsafe fn put(value: V, to: *mut f32) {
-        unsafe { value.store(to) }
-    }
+    type Strip = V;
+    type OfStrip = Single;
     #[inline(always)]
     unsafe fn put_words(values: [V; 2], to: *mut f32) {
         unsafe { values[0].store(to) }
     }
     #[inline(always)]
-    unsafe fn put_half(value: V, _: usize, to: *mut f32) {
-        unsafe { value.store(to) }
+    unsafe fn round(value: V, to: *mut bf16) {
+        unsafe { value.store_bf16(to) }
     }
     #[inline(always)]
     unsafe fn multiply(word: V, columns: V, sum: V) -> V {
         unsafe { word.mul_add(columns, sum) }
+    }
+}
+
+impl<V: Vector> Put<V> for Single {
+    #[inline(always)]
+    unsafe fn put(value: V, to: *mut f32) {
+        unsafe { value.store(to) }
+    }
+    #[inline(always)]
+    unsafe fn put_half(value: V, _: usize, to: *mut f32) {
+        unsafe { value.store(to) }
     }
 }
 
@@ -174,9 +197,8 @@ impl Plain {
     }
 }
 
-impl Vector for Plain {
+impl Lanes for Plain {
     const LANES: usize = 8;
-    const ROWS: usize = 4;
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         Plain([value; 8])
@@ -192,26 +214,12 @@ impl Vector for Plain {
         Plain(out)
     }
     #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        unsafe { (to as *mut [f32; 8]).write_unaligned(self.0) }
-    }
-    #[inline(always)]
-    unsafe fn store_first(self, to: *mut f32, n: usize) {
-        unsafe { std::ptr::copy_nonoverlapping(self.0.as_ptr(), to, n) }
-    }
-    #[inline(always)]
     unsafe fn load_bf16(from: *const bf16) -> Self {
         let mut out = [0f32; 8];
         for (i, value) in out.iter_mut().enumerate() {
             *value = Element::to_f32(unsafe { *from.add(i) });
         }
         Plain(out)
-    }
-    #[inline(always)]
-    unsafe fn store_bf16(self, to: *mut bf16) {
-        for (i, value) in self.0.iter().enumerate() {
-            unsafe { *to.add(i) = Element::from_f32(*value) };
-        }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
@@ -228,5 +236,23 @@ impl Vector for Plain {
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
         self.zip(factor, |a, b| a * b).zip(term, |a, b| a + b)
+    }
+}
+
+impl Vector for Plain {
+    const ROWS: usize = 4;
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { (to as *mut [f32; 8]).write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, n: usize) {
+        unsafe { std::ptr::copy_nonoverlapping(self.0.as_ptr(), to, n) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16) {
+        for (i, value) in self.0.iter().enumerate() {
+            unsafe { *to.add(i) = Element::from_f32(*value) };
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::axis::{MOST, taps_back};
 use super::product::{PANEL, ROWS, product};
 use super::taps::{self, TAPS};
 use super::tiles::{Ahead, Parts, TileRow, Tiles, soon};
-use super::transform::{PLANES, Place, gradient_row, input, matrices};
+use super::transform::{PLANES, Place, gradient, input, matrices};
 use super::vector::{Kernel, Operand, Vector};
 use crate::element::Element;
 use crate::memory::Scratch;
@@ -66,11 +66,11 @@ impl<E: Element, const T: usize> Kernel for Sums<'_, E, T> {
         let (share, stretch) = (index % shares, index / shares);
         let share = share * self.panels..((share + 1) * self.panels).min(panels);
         let most = (self.rows * self.tiles.per_row()).div_ceil(O::PER_WORD);
-        let (x_len, dy_len) = (self.c_in.div_ceil(16) * most * 16 + 16, share.len() * most * PANEL + 16);
+        let (x_len, dy_len) = (self.c_in.div_ceil(PANEL) * most * PANEL + 16, share.len() * most * PANEL + 16);
         let mut memory = Scratch::<f32>::new(matrices(T) * (x_len + dy_len));
         let at = memory.as_mut_ptr();
-        let x = Place { at, matrix: x_len, tile: 16, tiles_share: true };
-        let dy = Place { at: at.wrapping_add(matrices(T) * x_len), matrix: dy_len, tile: PANEL, tiles_share: true };
+        let x = Place { at, matrix: x_len, tile: PANEL, shared: None };
+        let dy = Place { at: at.wrapping_add(matrices(T) * x_len), matrix: dy_len, tile: PANEL, shared: None };
         let calls = matrices(T) * share.len() * self.c_in.div_ceil(ROWS);
         let task = Task { x, dy, most, share };
         let (begin, end) = (stretch * self.stretch, ((stretch + 1) * self.stretch).min(self.tiles.rows()));
@@ -136,22 +136,18 @@ impl<E: Element, const T: usize> Sums<'_, E, T> {
         let (c_in, c_out, per_row) = (self.c_in, self.c_out, self.tiles.per_row());
         let [_, sy, sx] = self.tiles.side;
         let strides = (sy * sx * c_out, sx * c_out, c_out);
-        let Task { x, dy, most, share } = task;
+        let &Task { most, ref share, .. } = task;
+        let shared = Some(rows.len() * per_row);
+        let (x, dy) = (Place { shared, ..task.x }, Place { shared, ..task.dy });
         unsafe {
             for (i, row) in rows.iter().enumerate() {
                 let tiles = i * per_row..(i + 1) * per_row;
-                for c in (0..c_in).step_by(V::LANES) {
-                    let to = Place { at: x.at.add(c / 16 * most * 16 + c % 16), ..*x };
-                    input::<V, O, E, Z, T>(row, &self.x, c, tiles.clone(), to);
-                }
-                for c in (share.start * PANEL..c_out.min(share.end * PANEL)).step_by(V::LANES) {
-                    let to = Place { at: dy.at.add((c / PANEL - share.start) * most * PANEL + c % PANEL), ..*dy };
-                    let (from, n) = (self.dy.add(row.voxel * c_out + c), c_out - c);
-                    if n >= V::LANES {
-                        gradient_row::<V, O, E, Z, T, true>(from, n, strides, tiles.clone(), to);
-                    } else {
-                        gradient_row::<V, O, E, Z, T, false>(from, n, strides, tiles.clone(), to);
-                    }
+                let place = |c: usize| x.plus(c / PANEL * most * PANEL + c % PANEL);
+                input::<V, O, E, Z, T>(row, &self.x, 0..c_in, tiles.clone(), place);
+                for panel in share.clone() {
+                    let to = dy.plus((panel - share.start) * most * PANEL);
+                    let (from, rest) = (self.dy.add(row.voxel * c_out + panel * PANEL), c_out - panel * PANEL);
+                    gradient::<V, O, E, Z, T>(from, (rest.min(PANEL), rest), strides, tiles.clone(), to);
                 }
             }
             let steps = (rows.len() * per_row).div_ceil(O::PER_WORD);
@@ -161,13 +157,13 @@ impl<E: Element, const T: usize> Sums<'_, E, T> {
                     let right = dy.at.add(m * dy.matrix + (panel - share.start) * most * PANEL);
                     for c in (0..c_in).step_by(ROWS) {
                         ahead.fetch();
-                        let left = x.at.add(m * x.matrix + c / 16 * most * 16 + c % 16);
+                        let left = x.at.add(m * x.matrix + c / PANEL * most * PANEL + c % PANEL);
                         let block = panel * c_in.div_ceil(ROWS) + c / ROWS;
                         let to = to.add(block * block_len(T) + m * ROWS * PANEL);
                         if fresh {
-                            product::<V, O, false>(left, (1, 16), steps, right, to, width);
+                            product::<V, O, false>(left, (1, PANEL), steps, right, to, width);
                         } else {
-                            product::<V, O, true>(left, (1, 16), steps, right, to, width);
+                            product::<V, O, true>(left, (1, PANEL), steps, right, to, width);
                         }
                     }
                 }

@@ -7,7 +7,7 @@
 
 use super::product::{PANEL, ROWS, product};
 use super::tiles::{Parts, Tiles};
-use super::transform::{Place, gradient_row, input, matrices};
+use super::transform::{Place, gradient, input, matrices};
 use super::vector::{Kernel, Operand, Operands, Vector};
 use super::weight::Gradient;
 use crate::element::Element;
@@ -63,18 +63,12 @@ impl<E: Element, const T: usize> Spread<'_, E, T> {
         let at = self.to.wrapping_add(Z * matrices(T) * matrix + panel * count.div_ceil(O::PER_WORD) * PANEL);
         for row in 0..self.tiles.rows() {
             let voxel = self.tiles.voxel(row);
-            for c in (panel * PANEL..c_out.min((panel + 1) * PANEL)).step_by(V::LANES) {
-                let to = Place { at: at.wrapping_add(c % PANEL), matrix, tile: PANEL, tiles_share: true };
-                let (strides, n) = ((sy * sx * c_out, sx * c_out, c_out), c_out - c);
-                let tiles = row * per_row..(row + 1) * per_row;
-                unsafe {
-                    let from = self.dy.add(voxel * c_out + c);
-                    if n >= V::LANES {
-                        gradient_row::<V, O, E, Z, T, true>(from, n, strides, tiles, to);
-                    } else {
-                        gradient_row::<V, O, E, Z, T, false>(from, n, strides, tiles, to);
-                    }
-                }
+            let to = Place { at, matrix, tile: PANEL, shared: Some(count) };
+            let (strides, rest) = ((sy * sx * c_out, sx * c_out, c_out), c_out - panel * PANEL);
+            let tiles = row * per_row..(row + 1) * per_row;
+            unsafe {
+                let from = self.dy.add(voxel * c_out + panel * PANEL);
+                gradient::<V, O, E, Z, T>(from, (rest.min(PANEL), rest), strides, tiles, to);
             }
         }
     }
@@ -116,9 +110,9 @@ impl<E: Element, const T: usize> Kernel for Strip<'_, E, T> {
                 for m in 0..4 * matrices(T) {
                     let right = self.dy.add(m * dy_matrix + panel * words * PANEL);
                     for block in 0..blocks {
-                        let left = x.add(m * x_matrix + block / 2 * words * 16 + block % 2 * ROWS);
+                        let left = x.add(m * x_matrix + block * ROWS);
                         let to = sums.add(block * block_len + m * ROWS * PANEL);
-                        product::<V, O, false>(left, (1, 16), words, right, to, width);
+                        product::<V, O, false>(left, (1, STRIP), words, right, to, width);
                     }
                 }
                 for block in 0..blocks {
@@ -131,7 +125,7 @@ impl<E: Element, const T: usize> Kernel for Strip<'_, E, T> {
 }
 
 impl<E: Element, const T: usize> Strip<'_, E, T> {
-    /// B^T d of all tiles for z index `Z`, `[y x][16 channels][word][16]`.
+    /// B^T d of all tiles for z index `Z`, `[y x][word][STRIP]`.
     #[inline(always)]
     unsafe fn transform<V: Vector, O: Operand<V>, const Z: usize>(
         &self,
@@ -143,11 +137,14 @@ impl<E: Element, const T: usize> Strip<'_, E, T> {
         let per_row = self.tiles.per_row();
         for i in 0..self.tiles.rows() {
             let row = self.tiles.row(&self.x, self.zeros.as_ptr(), i);
-            for c in (0..channels).step_by(V::LANES) {
-                let at = at.wrapping_add(c / 16 * words * 16 + c % 16);
-                let to = Place { at, matrix: STRIP * words + 16, tile: 16, tiles_share: true };
-                unsafe { input::<V, O, E, Z, T>(&row, &self.x, first + c, i * per_row..(i + 1) * per_row, to) };
-            }
+            let (tiles, shared) = (i * per_row..(i + 1) * per_row, Some(self.tiles.count()));
+            let to = |c: usize| Place {
+                at: at.wrapping_add(c - first),
+                matrix: STRIP * words + 16,
+                tile: STRIP,
+                shared,
+            };
+            unsafe { input::<V, O, E, Z, T>(&row, &self.x, first..first + channels, tiles, to) };
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The vectors of AVX-512 and of AVX2, pairs of bf16, and the entries that are compiled for them.
 
-use super::vector::{Kernel, Operand, Single, Vector};
+use super::vector::{Kernel, Lanes, Operand, Put, Single, Vector};
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -25,29 +25,64 @@ unsafe fn rounded(value: __m512) -> __m256i {
     unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(value)) }
 }
 
+/// Where the words of a vector that holds even channels, then odd ones, find channels in turn.
+const IN_TURN: [u16; 32] = {
+    let mut at = [0u16; 32];
+    let mut i = 0;
+    while i < 32 {
+        at[i] = (i / 2 + i % 2 * 16) as u16;
+        i += 1;
+    }
+    at
+};
+/// The same for channels of two such vectors side by side: the first 16 channels, and the others.
+const BESIDE: [[u16; 32]; 2] = {
+    let mut at = [[0u16; 32]; 2];
+    let mut i = 0;
+    while i < 64 {
+        at[i / 32][i % 32] = IN_TURN[i / 2] + (i % 2 * 32) as u16;
+        i += 1;
+    }
+    at
+};
+
+/// `low` and `high`, rounded.
+#[inline(always)]
+unsafe fn joined(low: __m512, high: __m512) -> __m512i {
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+#[inline(always)]
+unsafe fn indices(of: &[u16; 32]) -> __m512i {
+    unsafe { _mm512_loadu_si512(of.as_ptr() as *const __m512i) }
+}
+
 impl Operand<__m512> for Pair {
     const PER_WORD: usize = 2;
+    type Strip = Both;
+    type OfStrip = Pair;
     #[inline(always)]
-    unsafe fn put(value: __m512, to: *mut f32) {
+    unsafe fn put_words([low, high]: [__m512; 2], to: *mut f32) {
+        unsafe { Pair::put(Both { even: low, odd: high }, to) }
+    }
+    /// Values too small for a normal f32 become zero.
+    #[inline(always)]
+    unsafe fn round(value: __m512, to: *mut bf16) {
         unsafe { _mm256_storeu_si256(to as *mut __m256i, rounded(value)) }
     }
     #[inline(always)]
-    unsafe fn put_words([low, high]: [__m512; 2], to: *mut f32) {
-        /// Low and high halves in turn.
-        const IN_TURN: [u16; 32] = {
-            let mut at = [0u16; 32];
-            let mut i = 0;
-            while i < 32 {
-                at[i] = (i / 2 + i % 2 * 16) as u16;
-                i += 1;
-            }
-            at
-        };
+    unsafe fn multiply(word: __m512, columns: __m512, sum: __m512) -> __m512 {
         unsafe {
-            let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-            let order = _mm512_loadu_si512(IN_TURN.as_ptr() as *const __m512i);
-            _mm512_storeu_si512(to as *mut __m512i, _mm512_permutexvar_epi16(order, both));
+            let pairs = |v: __m512| std::mem::transmute::<__m512, __m512bh>(v);
+            _mm512_dpbf16_ps(sum, pairs(word), pairs(columns))
         }
+    }
+}
+
+impl Put<__m512> for Pair {
+    #[inline(always)]
+    unsafe fn put(value: __m512, to: *mut f32) {
+        unsafe { _mm256_storeu_si256(to as *mut __m256i, rounded(value)) }
     }
     #[inline(always)]
     unsafe fn put_half(value: __m512, half: usize, to: *mut f32) {
@@ -59,11 +94,87 @@ impl Operand<__m512> for Pair {
             _mm512_storeu_si512(to as *mut __m512i, words);
         }
     }
+}
+
+/// 32 channels: a line of bf16 splits into even and odd ones with fewer instructions than two halves widen with.
+#[derive(Clone, Copy)]
+pub struct Both {
+    even: __m512,
+    odd: __m512,
+}
+
+impl Put<Both> for Pair {
     #[inline(always)]
-    unsafe fn multiply(word: __m512, columns: __m512, sum: __m512) -> __m512 {
+    unsafe fn put(value: Both, to: *mut f32) {
         unsafe {
-            let pairs = |v: __m512| std::mem::transmute::<__m512, __m512bh>(v);
-            _mm512_dpbf16_ps(sum, pairs(word), pairs(columns))
+            let words = _mm512_permutexvar_epi16(indices(&IN_TURN), joined(value.even, value.odd));
+            _mm512_storeu_si512(to as *mut __m512i, words);
+        }
+    }
+    /// Until half 1 comes, half 0 waits as it is.
+    #[inline(always)]
+    unsafe fn put_half(value: Both, half: usize, to: *mut f32) {
+        unsafe {
+            let (mine, to) = (joined(value.even, value.odd), to as *mut __m512i);
+            if half == 0 {
+                return _mm512_storeu_si512(to, mine);
+            }
+            let first = _mm512_loadu_si512(to);
+            _mm512_storeu_si512(to, _mm512_permutex2var_epi16(first, indices(&BESIDE[0]), mine));
+            _mm512_storeu_si512(to.add(1), _mm512_permutex2var_epi16(first, indices(&BESIDE[1]), mine));
+        }
+    }
+}
+
+impl Lanes for Both {
+    const LANES: usize = 32;
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        unsafe { Both { even: _mm512_set1_ps(value), odd: _mm512_set1_ps(value) } }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe {
+            let (low, high) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_or_si512(even, _mm512_set1_epi32(1));
+            let take = |index| _mm512_permutex2var_ps(low, index, high);
+            Both { even: take(even), odd: take(odd) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, n: usize) -> Self {
+        let mut values = [0f32; 32];
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, values.as_mut_ptr(), n);
+            Self::load(values.as_ptr())
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        unsafe {
+            let bits = _mm512_loadu_si512(from as *const __m512i);
+            let odd = _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            Both { even: _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)), odd: _mm512_castsi512_ps(odd) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        unsafe { Both { even: self.even.add(other.even), odd: self.odd.add(other.odd) } }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        unsafe { Both { even: self.even.sub(other.even), odd: self.odd.sub(other.odd) } }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        unsafe { Both { even: self.even.mul(other.even), odd: self.odd.mul(other.odd) } }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
+        unsafe {
+            let even = self.even.mul_add(factor.even, term.even);
+            Both { even, odd: self.odd.mul_add(factor.odd, term.odd) }
         }
     }
 }
@@ -73,9 +184,8 @@ macro_rules! intrinsics {
     ($vector:ty, $lanes:literal, $rows:literal, $set1:ident, $load:ident, $store:ident, $add:ident, $sub:ident,
      $mul:ident, $fma:ident, $load_first:expr, $store_first:expr, $load_bf16:expr, $store_bf16:expr
      $(, $transposed:ident)?) => {
-        impl Vector for $vector {
+        impl Lanes for $vector {
             const LANES: usize = $lanes;
-            const ROWS: usize = $rows;
             #[inline(always)]
             unsafe fn splat(value: f32) -> Self {
                 unsafe { $set1(value) }
@@ -89,20 +199,8 @@ macro_rules! intrinsics {
                 unsafe { $load_first(from, n) }
             }
             #[inline(always)]
-            unsafe fn store(self, to: *mut f32) {
-                unsafe { $store(to, self) }
-            }
-            #[inline(always)]
-            unsafe fn store_first(self, to: *mut f32, n: usize) {
-                unsafe { $store_first(to, n, self) }
-            }
-            #[inline(always)]
             unsafe fn load_bf16(from: *const bf16) -> Self {
                 unsafe { $load_bf16(from) }
-            }
-            #[inline(always)]
-            unsafe fn store_bf16(self, to: *mut bf16) {
-                unsafe { $store_bf16(to, self) }
             }
             #[inline(always)]
             unsafe fn add(self, other: Self) -> Self {
@@ -119,6 +217,22 @@ macro_rules! intrinsics {
             #[inline(always)]
             unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
                 unsafe { $fma(self, factor, term) }
+            }
+        }
+
+        impl Vector for $vector {
+            const ROWS: usize = $rows;
+            #[inline(always)]
+            unsafe fn store(self, to: *mut f32) {
+                unsafe { $store(to, self) }
+            }
+            #[inline(always)]
+            unsafe fn store_first(self, to: *mut f32, n: usize) {
+                unsafe { $store_first(to, n, self) }
+            }
+            #[inline(always)]
+            unsafe fn store_bf16(self, to: *mut bf16) {
+                unsafe { $store_bf16(to, self) }
             }
             $(#[inline(always)]
             unsafe fn transposed(rows: [Self; 16]) -> [Self; 16] {
