@@ -15,6 +15,18 @@ const PIECE: usize = 1 << 14;
 /// Rows per piece at least: a piece of few wide rows has as many sums as values.
 const LEAST: usize = 64;
 
+/// Bytes of rows that go through the first cache strip by strip of their channels: of wide rows a few, or the strips would share
+/// its sets and the next ones would not be foreseen.
+const NEAR: usize = 32 << 10;
+
+/// Rows of `channels` values that are summed strip by strip.
+pub fn near<E>(channels: usize) -> usize {
+    (NEAR / (channels * size_of::<E>()).max(1)).max(1)
+}
+
+/// Sums of pieces that one task adds up.
+const TOGETHER: usize = 512;
+
 /// Some rows of one sample.
 pub struct Piece {
     pub sample: usize,
@@ -65,8 +77,13 @@ pub fn fill_and_sum<E: Send>(
         })
         .collect();
     let mut total = vec![0f64; samples * width];
-    for (piece, part) in pieces.iter().zip(&partial) {
-        total[piece.sample * width..][..width].iter_mut().zip(part).for_each(|(t, p)| *t += p);
+    for (sample, total) in total.chunks_exact_mut(width.max(1)).enumerate() {
+        let of = pieces.partition_point(|p| p.sample < sample)..pieces.partition_point(|p| p.sample <= sample);
+        total.par_chunks_mut(TOGETHER).enumerate().for_each(|(i, total)| {
+            for part in &partial[of.clone()] {
+                total.iter_mut().zip(&part[i * TOGETHER..]).for_each(|(t, p)| *t += p);
+            }
+        });
     }
     total
 }

@@ -238,26 +238,28 @@ pub fn add_outer<O: Operand>(f: &Factors<O::Lane>, c: usize, width: usize, sums:
 }
 
 /// Channels whose sums stay in registers over a stretch of rows.
-const STRIP: usize = 16;
+const STRIP: usize = 32;
 
 wide! {
     /// Adds rows.
     pub fn add_rows<E: Element>(x: &[E], sum: &mut [f64]) {
         let c = sum.len();
-        let whole = c / STRIP * STRIP;
-        for first in (0..whole).step_by(STRIP) {
-            let mut sums = [0f64; STRIP];
-            for row in x.chunks_exact(c) {
-                let row: &[E; STRIP] = row[first..first + STRIP].try_into().expect("STRIP channels");
-                for i in 0..STRIP {
-                    sums[i] += row[i].to_f32() as f64;
+        for rows in x.chunks(rows::near::<E>(c) * c) {
+            for (first, sum) in (0..c).step_by(STRIP).zip(sum.chunks_mut(STRIP)) {
+                let Ok(sums) = <&mut [f64; STRIP]>::try_from(&mut *sum) else {
+                    for row in rows.chunks_exact(c) {
+                        sum.iter_mut().zip(&row[first..]).for_each(|(sum, v)| *sum += v.to_f32() as f64);
+                    }
+                    continue;
+                };
+                let mut total = *sums;
+                for row in rows.chunks_exact(c) {
+                    let row: &[E; STRIP] = row[first..first + STRIP].try_into().expect("STRIP channels");
+                    for i in 0..STRIP {
+                        total[i] += row[i].to_f32() as f64;
+                    }
                 }
-            }
-            sum[first..first + STRIP].iter_mut().zip(sums).for_each(|(sum, s)| *sum += s);
-        }
-        for row in x.chunks_exact(c) {
-            for i in whole..c {
-                sum[i] += row[i].to_f32() as f64;
+                *sums = total;
             }
         }
     }

@@ -22,7 +22,7 @@ fn strip<T, const W: usize>(row: &[T], first: usize) -> &[T; W] {
 fn squares<E: Element, const W: usize>(mut first: usize, x: &[E], sum: &mut [f64], square: &mut [f64]) -> usize {
     let c = sum.len();
     while first + W <= c {
-        let (mut sums, mut squares) = ([0f64; W], [0f64; W]);
+        let (mut sums, mut squares): ([f64; W], [f64; W]) = (*strip(sum, first), *strip(square, first));
         for row in x.chunks_exact(c) {
             let row: &[E; W] = strip(row, first);
             for i in 0..W {
@@ -31,10 +31,8 @@ fn squares<E: Element, const W: usize>(mut first: usize, x: &[E], sum: &mut [f64
                 squares[i] += x * x;
             }
         }
-        for i in 0..W {
-            sum[first + i] += sums[i];
-            square[first + i] += squares[i];
-        }
+        sum[first..first + W].copy_from_slice(&sums);
+        square[first..first + W].copy_from_slice(&squares);
         first += W;
     }
     first
@@ -43,10 +41,12 @@ fn squares<E: Element, const W: usize>(mut first: usize, x: &[E], sum: &mut [f64
 wide! {
     /// Adds rows and their squares.
     pub fn add_squares<E: Element>(x: &[E], sum: &mut [f64], square: &mut [f64]) {
-        let first = squares::<E, 32>(0, x, sum, square);
-        let first = squares::<E, 16>(first, x, sum, square);
-        let first = squares::<E, 8>(first, x, sum, square);
-        squares::<E, 1>(first, x, sum, square);
+        for x in x.chunks(rows::near::<E>(sum.len()) * sum.len()) {
+            let first = squares::<E, 32>(0, x, sum, square);
+            let first = squares::<E, 16>(first, x, sum, square);
+            let first = squares::<E, 8>(first, x, sum, square);
+            squares::<E, 1>(first, x, sum, square);
+        }
     }
 }
 

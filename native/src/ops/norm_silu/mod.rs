@@ -10,8 +10,8 @@ use crate::ops::conv3d::direct::Shared;
 use crate::ops::rows;
 use crate::{queue, tensor, wide};
 
-/// Channels whose sums stay in registers over all rows of a piece.
-const STRIP: usize = 16;
+/// Channels whose sums stay in registers over the rows of a stretch.
+const STRIP: usize = 32;
 
 wide! {
     fn values<E: Element>(x: &[E], mean: &[f32], rate: &[f32], y: &mut [E]) {
@@ -45,30 +45,35 @@ wide! {
     /// Adds g and g * (x - mean), row by row.
     fn add<E: Element>(x: &[E], g: &[E], mean: &[f32], sum: &mut [f64], product: &mut [f64]) {
         let c = mean.len();
-        for first in (0..c).step_by(STRIP) {
-            let width = STRIP.min(c - first);
-            let (mut sums, mut products) = ([0f64; STRIP], [0f64; STRIP]);
-            let mut centre = [0f32; STRIP];
-            centre[..width].copy_from_slice(&mean[first..first + width]);
-            for (x, g) in x.chunks_exact(c).zip(g.chunks_exact(c)) {
-                let (x, g) = (&x[first..first + width], &g[first..first + width]);
-                if let (Ok(x), Ok(g)) = (<&[E; STRIP]>::try_from(x), <&[E; STRIP]>::try_from(g)) {
+        let near = rows::near::<E>(c) * c;
+        for (x, g) in x.chunks(near).zip(g.chunks(near)) {
+            for first in (0..c).step_by(STRIP) {
+                let at = first..c.min(first + STRIP);
+                let (mean, sum, product) = (&mean[at.clone()], &mut sum[at.clone()], &mut product[at.clone()]);
+                let rows = x.chunks_exact(c).zip(g.chunks_exact(c)).map(|(x, g)| (&x[at.clone()], &g[at.clone()]));
+                let Ok(centre) = <&[f32; STRIP]>::try_from(mean) else {
+                    for (x, g) in rows {
+                        for i in 0..mean.len() {
+                            let value = g[i].to_f32() as f64;
+                            sum[i] += value;
+                            product[i] += value * (x[i].to_f32() - mean[i]) as f64;
+                        }
+                    }
+                    continue;
+                };
+                let whole = |v: &[f64]| <[f64; STRIP]>::try_from(v).expect("STRIP channels");
+                let (mut sums, mut products) = (whole(sum), whole(product));
+                for (x, g) in rows {
+                    let whole = |v| <&[E; STRIP]>::try_from(v).expect("STRIP channels");
+                    let (x, g): (&[E; STRIP], &[E; STRIP]) = (whole(x), whole(g));
                     for i in 0..STRIP {
                         let value = g[i].to_f32() as f64;
                         sums[i] += value;
                         products[i] += value * (x[i].to_f32() - centre[i]) as f64;
                     }
-                } else {
-                    for i in 0..width {
-                        let value = g[i].to_f32() as f64;
-                        sums[i] += value;
-                        products[i] += value * (x[i].to_f32() - centre[i]) as f64;
-                    }
                 }
-            }
-            for i in 0..width {
-                sum[first + i] += sums[i];
-                product[first + i] += products[i];
+                sum.copy_from_slice(&sums);
+                product.copy_from_slice(&products);
             }
         }
     }
