@@ -49,21 +49,22 @@ export function projector(
   norm: Head = batchNorm,
 ): Projector {
   const [first, second, third] = layers(p, name, [channels, width, width, width]);
-  const active: Head = norm === batchNorm ? batchNormSilu : (x) => silu(norm(x));
+  const centred = norm === batchNorm;
+  const active: Head = centred ? batchNormSilu : (x) => silu(norm(x));
   return (levels, sample = same, predictor) => {
-    const x = active(
-      linear(active(linearPyramid(levels, first.weight, first.bias)), second.weight, second.bias),
-    );
-    if (norm !== batchNorm || x.rows <= width || onCard()) {
-      const y = norm(linear(x, third.weight, third.bias));
+    const wide = active(linearPyramid(levels, first.weight, first.bias, centred));
+    const x = active(linear(wide, second.weight, second.bias, centred));
+    if (!centred || x.rows <= width || onCard()) {
+      const y = norm(linear(x, third.weight, third.bias, centred));
       return predictor
-        ? predict(linear(y, predictor[0].weight, predictor[0].bias), predictor[1], sample)
+        ? predict(linear(y, predictor[0].weight, predictor[0].bias, true), predictor[1], sample)
         : sample(y);
     }
     const { weight, centre } = fold(x, third.weight, third.bias);
     if (!predictor) return linear(sample(x), weight, linear(centre, weight));
     const joined = product(predictor[0].weight, weight);
-    return predict(linear(x, joined, linear(centre, joined, predictor[0].bias)), predictor[1], sample);
+    const shift = linear(centre, joined, predictor[0].bias);
+    return predict(linear(x, joined, shift, true), predictor[1], sample);
   };
 }
 

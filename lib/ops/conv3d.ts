@@ -6,6 +6,7 @@ import { needsGradient, record } from "../autograd.ts";
 import { native } from "../native/library.ts";
 import { columns, concat, fit, matrixRows } from "./concat.ts";
 import { filledFrom } from "./densify.ts";
+import { biasGradient } from "./linear.ts";
 import { type Side, Tensor } from "../tensor.ts";
 
 /** Two tensors on one layout that an op reads as `concat` would join them on channels, without the copy. */
@@ -16,8 +17,7 @@ export type Joined = readonly [Tensor, Tensor];
  * @param x `[block][z][y][x][c_in]`; of two joined ones: 3x3x3 with stride 1
  * @param weight `[c_out, c_in, k, k, k]` as rows c_out, channels c_in * k^3
  * @param bias `[c_out]` or null
- * @param centred a norm follows that takes the mean away: the gradient of the bias is zero, and is not summed
- *   to rounding; what that norm sums is summed here, where it costs less
+ * @param centred a norm follows, see `biasGradient`; what it sums is summed here, where it costs less
  * @returns `[block][z/s][y/s][x/s][c_out]`
  */
 export function conv3d(
@@ -58,12 +58,6 @@ export function conv3d(
     new Tensor(n.vx_conv3d_grad_weight(x.handle, dy.handle, ...shape), cOut, weight.channels),
     bias && biasGradient(dy, centred),
   ]);
-}
-
-/** Gradient of the bias from that of the output. */
-function biasGradient(dy: Tensor, centred: boolean): Tensor {
-  const c = dy.channels;
-  return centred ? Tensor.full(0, 1, c) : new Tensor(native().vx_sum_rows(dy.handle, dy.rows, c), 1, c);
 }
 
 /** The 3x3x3 convolution with stride 1 of two joined tensors (native `joined.rs`). */
@@ -188,6 +182,6 @@ export function upconv3d(x: Tensor, weight: Tensor, bias: Tensor): Tensor {
       ? new Tensor(n.vx_upconv3d_grad_input(dy.handle, weight.handle, ...shape), x.rows, cIn, x.layout)
       : null,
     new Tensor(n.vx_upconv3d_grad_weight(x.handle, dy.handle, ...shape), cIn, weight.channels),
-    new Tensor(n.vx_sum_rows(dy.handle, dy.rows, cOut), 1, cOut),
+    biasGradient(dy),
   ]);
 }

@@ -1,6 +1,7 @@
 /** Depthwise 3x3x3 convolutions over block lists: one kernel per channel; hidden voxels read as zero. */
 import { needsGradient, record } from "../autograd.ts";
 import { native } from "../native/library.ts";
+import { biasGradient } from "./linear.ts";
 import { type Side, Tensor, volume } from "../tensor.ts";
 
 /**
@@ -55,6 +56,6 @@ function apply(
       c,
       27,
     ),
-    new Tensor(n.vx_sum_rows(dy.handle, dy.rows, c), 1, c),
+    biasGradient(dy),
   ]);
 }

@@ -8,9 +8,10 @@ import { Tensor } from "../tensor.ts";
  * @param x `[rows][in]`, f32 or bf16, a matrix or a volume tensor (whose layout the result keeps)
  * @param weight `[out][in]`
  * @param bias `[out]` or null
+ * @param centred a norm over the rows follows, see `biasGradient`
  * @returns `[rows][out]`
  */
-export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
+export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, centred = false): Tensor {
   const [cIn, cOut] = [x.channels, weight.rows];
   if (weight.channels !== cIn) {
     throw new Error(`linear: weight takes ${weight.channels} channels, the input has ${cIn}`);
@@ -29,8 +30,17 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
       ? new Tensor(n.vx_linear_grad_input(dy.handle, weight.handle, ...shape), x.rows, cIn, x.layout)
       : null,
     wants[1] ? new Tensor(n.vx_linear_grad_weight(x.handle, dy.handle, ...shape), cOut, cIn) : null,
-    wants[2] ? new Tensor(n.vx_sum_rows(dy.handle, dy.rows, cOut), 1, cOut) : null,
+    wants[2] ? biasGradient(dy, centred) : null,
   ]);
+}
+
+/**
+ * Gradient of a bias from that of the output.
+ * @param centred a norm follows that takes the mean away: the gradient is zero, and is not summed to rounding
+ */
+export function biasGradient(dy: Tensor, centred = false): Tensor {
+  const c = dy.channels;
+  return centred ? Tensor.full(0, 1, c) : new Tensor(native().vx_sum_rows(dy.handle, dy.rows, c), 1, c);
 }
 
 /** a * b of matrices `[m][k]` and `[k][n]`, f32. */

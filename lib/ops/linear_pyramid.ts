@@ -5,20 +5,27 @@ import { native } from "../native/library.ts";
 import { Tensor } from "../tensor.ts";
 import { adaptivePool } from "./adaptive_pool.ts";
 import { columns, concat } from "./concat.ts";
-import { linear } from "./linear.ts";
+import { biasGradient, linear } from "./linear.ts";
 
 /**
  * What `linear` makes of all levels, repeated to the side of the first and joined on channels: a linear layer of repeated
  * rows is the repeated layer, so each level meets its columns of the weight at its own side.
  * @param levels dense `[n][z][y][x][c]` of any channels, each of half the side of the one before; or one matrix
  * @param weight `[out][sum of channels]`
+ * @param centred a norm over the rows follows, see `biasGradient`
  * @returns `[n][z][y][x][out]` on the layout of the first level
  */
-export function linearPyramid(levels: readonly Tensor[], weight: Tensor, bias: Tensor): Tensor {
+export function linearPyramid(
+  levels: readonly Tensor[],
+  weight: Tensor,
+  bias: Tensor,
+  centred = false,
+): Tensor {
   const [first, ...rest] = levels;
-  if (!rest.length) return linear(first, weight, bias);
+  if (!rest.length) return linear(first, weight, bias, centred);
   if (onCard()) {
-    return linear(levels.map((level) => adaptivePool(level, first.space.side)).reduce(concat), weight, bias);
+    const whole = levels.map((level) => adaptivePool(level, first.space.side)).reduce(concat);
+    return linear(whole, weight, bias, centred);
   }
   const n = native();
   const out = weight.rows;
@@ -58,6 +65,6 @@ export function linearPyramid(levels: readonly Tensor[], weight: Tensor, bias: T
       if (before) next[Symbol.dispose]();
     });
     if (own !== dy) own[Symbol.dispose]();
-    return [...inputs, weights!, new Tensor(n.vx_sum_rows(dy.handle, dy.rows, out), 1, out)];
+    return [...inputs, weights!, biasGradient(dy, centred)];
   });
 }

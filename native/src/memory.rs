@@ -340,5 +340,6 @@ mod tests {
         pool.give(again);
         pool.give(first);
         assert_eq!((pool.used, pool.large.unused().len()), (0, 1));
+        pool.small.into_values().flatten().for_each(Piece::give_back);
     }
 }

@@ -21,6 +21,7 @@ const EXCEPTIONS: [name: RegExp, why: string][] = [
   [/^decoder\.seg_layers\.(?!1\.)/, "heads of deep supervision run in nnU-Net only; checkpoints hold them"],
   [/^ae: mask_token$/, "nothing is hidden"],
   [/\.conv\.bias$/, "a norm that takes means away follows: the gradient is zero"],
+  [/^(patch_)?(projector\.\d|predictor\.0)\.bias$/, "the same"],
 ];
 
 /** Steps `from` to `to`, on a fixed batch or each on its own. */

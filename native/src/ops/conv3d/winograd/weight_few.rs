@@ -138,12 +138,8 @@ impl<E: Element, const T: usize> Strip<'_, E, T> {
         for i in 0..self.tiles.rows() {
             let row = self.tiles.row(&self.x, self.zeros.as_ptr(), i);
             let (tiles, shared) = (i * per_row..(i + 1) * per_row, Some(self.tiles.count()));
-            let to = |c: usize| Place {
-                at: at.wrapping_add(c - first),
-                matrix: STRIP * words + 16,
-                tile: STRIP,
-                shared,
-            };
+            let to =
+                |c: usize| Place { at: at.wrapping_add(c - first), matrix: STRIP * words + 16, tile: STRIP, shared };
             unsafe { input::<V, O, E, Z, T>(&row, &self.x, first..first + channels, tiles, to) };
         }
     }
