@@ -4,9 +4,10 @@
 
 use crate::abi::Result;
 use crate::grid;
+use crate::memory::Scratch;
 use rayon::prelude::*;
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{_mm_loadu_ps, _mm_sfence, _mm_stream_ps};
+use std::arch::x86_64::{_MM_HINT_T0, _mm_loadu_ps, _mm_prefetch, _mm_sfence, _mm_stream_ps};
 use std::ops::Range;
 
 /// Values per piece: large enough to pay for a task, small enough for the cache.
@@ -19,10 +20,24 @@ const LEAST: usize = 64;
 /// its sets and the next ones would not be foreseen.
 const NEAR: usize = 32 << 10;
 
+/// Asks for what a pass over strips reads `AHEAD` bytes after `at`.
+#[inline(always)]
+pub fn soon<E>(at: *const E) {
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>((at as *const i8).wrapping_add(AHEAD))
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Rows of `channels` values that are summed strip by strip.
 pub fn near<E>(channels: usize) -> usize {
     (NEAR / (channels * size_of::<E>()).max(1)).max(1)
 }
+
+/// See `soon`: of bf16 eight strips.
+const AHEAD: usize = 512;
 
 /// Sums of pieces that one task adds up.
 const TOGETHER: usize = 512;
@@ -68,20 +83,17 @@ pub fn fill_and_sum<E: Send>(
     width: usize,
     body: impl Fn(&Piece, &mut [E], &mut [f64]) + Sync,
 ) -> Vec<f64> {
-    let partial: Vec<Vec<f64>> = parts(pieces, channels, out)
+    let mut partial = Scratch::<f64>::zeros(pieces.len() * width);
+    parts(pieces, channels, out)
         .into_par_iter()
-        .map(|(piece, part)| {
-            let mut sum = vec![0f64; width];
-            vectorised(|| body(piece, part, &mut sum));
-            sum
-        })
-        .collect();
+        .zip(partial.par_chunks_exact_mut(width.max(1)))
+        .for_each(|((piece, part), sum)| vectorised(|| body(piece, part, sum)));
     let mut total = vec![0f64; samples * width];
     for (sample, total) in total.chunks_exact_mut(width.max(1)).enumerate() {
         let of = pieces.partition_point(|p| p.sample < sample)..pieces.partition_point(|p| p.sample <= sample);
         total.par_chunks_mut(TOGETHER).enumerate().for_each(|(i, total)| {
-            for part in &partial[of.clone()] {
-                total.iter_mut().zip(&part[i * TOGETHER..]).for_each(|(t, p)| *t += p);
+            for piece in of.clone() {
+                total.iter_mut().zip(&partial[piece * width + i * TOGETHER..]).for_each(|(t, p)| *t += p);
             }
         });
     }

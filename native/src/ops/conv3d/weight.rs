@@ -244,17 +244,18 @@ wide! {
     /// Adds rows.
     pub fn add_rows<E: Element>(x: &[E], sum: &mut [f64]) {
         let c = sum.len();
-        for rows in x.chunks(rows::near::<E>(c) * c) {
+        for near in x.chunks(rows::near::<E>(c) * c) {
             for (first, sum) in (0..c).step_by(STRIP).zip(sum.chunks_mut(STRIP)) {
                 let Ok(sums) = <&mut [f64; STRIP]>::try_from(&mut *sum) else {
-                    for row in rows.chunks_exact(c) {
+                    for row in near.chunks_exact(c) {
                         sum.iter_mut().zip(&row[first..]).for_each(|(sum, v)| *sum += v.to_f32() as f64);
                     }
                     continue;
                 };
                 let mut total = *sums;
-                for row in rows.chunks_exact(c) {
+                for row in near.chunks_exact(c) {
                     let row: &[E; STRIP] = row[first..first + STRIP].try_into().expect("STRIP channels");
+                    rows::soon(row.as_ptr());
                     for i in 0..STRIP {
                         total[i] += row[i].to_f32() as f64;
                     }

@@ -25,6 +25,7 @@ fn squares<E: Element, const W: usize>(mut first: usize, x: &[E], sum: &mut [f64
         let (mut sums, mut squares): ([f64; W], [f64; W]) = (*strip(sum, first), *strip(square, first));
         for row in x.chunks_exact(c) {
             let row: &[E; W] = strip(row, first);
+            rows::soon(row.as_ptr());
             for i in 0..W {
                 let x = row[i].to_f32() as f64;
                 sums[i] += x;
