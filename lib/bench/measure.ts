@@ -49,6 +49,9 @@ export async function peaks(): Promise<{ f32: number; bf16: number }> {
   return { f32: await native().vx_peak_wait(false, 400), bf16: await native().vx_peak_wait(true, 400) };
 }
 
+/** Seconds of one timing at least: short calls are repeated, as in a training step, on both sides (`peer.py`). */
+const LEAST = 0.05;
+
 /** Times a case `rounds` times after one call that warms up; the peer's fastest variant takes turns with us. */
 export async function measure(
   of: Case,
@@ -64,9 +67,13 @@ export async function measure(
     // Calls wait for native work, so that the timer comes to its turn.
     const timer = setInterval(() => resident = Math.max(resident, Deno.memoryUsage().rss), 10);
     const begin = performance.now();
-    await run();
+    let [calls, passed] = [0, 0];
+    for (; passed < LEAST; calls++) {
+      await run();
+      passed = (performance.now() - begin) / 1000;
+    }
     clearInterval(timer);
-    return (performance.now() - begin) / 1000;
+    return passed / calls;
   };
   await time();
   const [ours, theirs]: number[][] = [[], []];

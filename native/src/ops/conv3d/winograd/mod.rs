@@ -26,6 +26,9 @@
 //! 2^3: weight gradient 3.3, 2.1; the next weights asked for while these are transformed, forward 3.9, 1.6 (asking for the lines
 //! to be written alone: nothing); `weight_few`; all z indices in one task of the weight gradient while the sums stay in the L2
 //! cache, 32 to 32 at 96^3: 39, 34. Transformed weights are not kept: a training step uses them once per direction.
+//! bf16 pairs, 32 channels at a time, rounded by vcvtneps2bf16, and no division in the loops (2026-11-22, in turn, best; the table
+//! is older): 32 to 32 at 64^3 forward 10.0, 8.0, data gradient 8.8, 7.9, weight gradient 9.3, 8.0; 64 to 64 at 32^3 3.9, 3.5
+//! and 3.4, 3.2 and 3.9, 3.6; 128 to 128 at 16^3 1.7 as before.
 //!
 //! Norm on load is not built. Timed in a trial with tiles of 2x2x2, best of 14 in turn, forward in milliseconds: as it is; with
 //! scale, shift and LeakyReLU on every load of `column`; with the rows of a group normalised once into scratch; and what `vx_norm`
