@@ -48,11 +48,11 @@ impl Place {
         Place { at: self.at.wrapping_add(words), ..self }
     }
     #[inline(always)]
-    unsafe fn put<V: Vector, O: Operand<V>, L: Lanes, P: Put<L>>(&self, value: L, tile: usize, matrix: usize) {
+    unsafe fn put<L: Lanes, P: Put<L>>(&self, value: L, tile: usize, matrix: usize) {
         unsafe {
             let at = self.at.add(matrix * self.matrix);
             if self.shared.is_some() {
-                P::put_half(value, tile % O::PER_WORD, at.add(tile / O::PER_WORD * self.tile));
+                P::put_half(value, tile % P::PER_WORD, at.add(tile / P::PER_WORD * self.tile));
             } else {
                 P::put(value, at.add(tile * self.tile));
             }
@@ -60,9 +60,9 @@ impl Place {
     }
     /// Completes the words of the last tile, once all up to `end` are there.
     #[inline(always)]
-    unsafe fn finish<V: Vector, O: Operand<V>, L: Lanes, P: Put<L>, const T: usize>(&self, end: usize) {
-        if self.shared == Some(end) && !end.is_multiple_of(O::PER_WORD) {
-            (0..matrices(T)).for_each(|m| unsafe { self.put::<V, O, L, P>(L::splat(0.0), end, m) });
+    unsafe fn finish<L: Lanes, P: Put<L>, const T: usize>(&self, end: usize) {
+        if self.shared == Some(end) && !end.is_multiple_of(P::PER_WORD) {
+            (0..matrices(T)).for_each(|m| unsafe { self.put::<L, P>(L::splat(0.0), end, m) });
         }
     }
 }
@@ -84,14 +84,14 @@ pub unsafe fn input<V: Vector, O: Operand<V>, E: Element, const Z: usize, const 
         unsafe {
             let strip = c.is_multiple_of(O::Strip::LANES) && n.min(channels.end - c) >= O::Strip::LANES;
             if O::Strip::LANES > V::LANES && strip {
-                input_row::<V, O, O::Strip, O::OfStrip, E, Z, T, true>(rows, (first, n), width, tiles, to);
+                input_row::<O::Strip, O::OfStrip, E, Z, T, true>(rows, (first, n), width, tiles, to);
                 c += O::Strip::LANES;
                 continue;
             }
             if n >= V::LANES {
-                input_row::<V, O, V, O, E, Z, T, true>(rows, (first, n), width, tiles, to);
+                input_row::<V, O, E, Z, T, true>(rows, (first, n), width, tiles, to);
             } else {
-                input_row::<V, O, V, O, E, Z, T, false>(rows, (first, n), width, tiles, to);
+                input_row::<V, O, E, Z, T, false>(rows, (first, n), width, tiles, to);
             }
             c += V::LANES;
         }
@@ -100,16 +100,7 @@ pub unsafe fn input<V: Vector, O: Operand<V>, E: Element, const Z: usize, const 
 
 /// The same in rows of `c` channels, of which `n` are left from `first` on. Neighbouring tiles share two columns.
 #[inline(always)]
-unsafe fn input_row<
-    V: Vector,
-    O: Operand<V>,
-    L: Lanes,
-    P: Put<L>,
-    E: Element,
-    const Z: usize,
-    const T: usize,
-    const WHOLE: bool,
->(
+unsafe fn input_row<L: Lanes, P: Put<L>, E: Element, const Z: usize, const T: usize, const WHOLE: bool>(
     rows: &[[Row<E>; MOST]; 4],
     (first, n): (usize, usize),
     c: usize,
@@ -130,11 +121,11 @@ unsafe fn input_row<
                 at += c;
                 let c2 = column::<L, E, Z, T, WHOLE>(&own, at, n);
                 for y in 0..4 {
-                    to.put::<V, O, L, P>(c0[y].sub(c2[y]), tile, 4 * y);
+                    to.put::<L, P>(c0[y].sub(c2[y]), tile, 4 * y);
                 }
                 for y in 0..4 {
-                    to.put::<V, O, L, P>(c1[y].add(c2[y]), tile, 4 * y + 1);
-                    to.put::<V, O, L, P>(c2[y].sub(c1[y]), tile, 4 * y + 2);
+                    to.put::<L, P>(c1[y].add(c2[y]), tile, 4 * y + 1);
+                    to.put::<L, P>(c2[y].sub(c1[y]), tile, 4 * y + 2);
                 }
                 at += c;
                 let c3 = if tile + 1 < tiles.end {
@@ -143,11 +134,11 @@ unsafe fn input_row<
                     column::<L, E, Z, T, WHOLE>(&right, first, n)
                 };
                 for y in 0..4 {
-                    to.put::<V, O, L, P>(c1[y].sub(c3[y]), tile, 4 * y + 3);
+                    to.put::<L, P>(c1[y].sub(c3[y]), tile, 4 * y + 3);
                 }
                 (c0, c1) = (c2, c3);
             }
-            return to.finish::<V, O, L, P, T>(tiles.end);
+            return to.finish::<L, P, T>(tiles.end);
         }
         // Six columns exceed the registers: a ring of 8 in memory, which no tile copies.
         let mut ring = [[L::splat(0.0); MOST]; 8];
@@ -165,11 +156,11 @@ unsafe fn input_row<
             for y in 0..T + 2 {
                 let values = inputs::<L, T>(columns.map(|column| column[y]));
                 for x in 0..T + 2 {
-                    to.put::<V, O, L, P>(values[x], tile, (T + 2) * y + x);
+                    to.put::<L, P>(values[x], tile, (T + 2) * y + x);
                 }
             }
         }
-        to.finish::<V, O, L, P, T>(tiles.end);
+        to.finish::<L, P, T>(tiles.end);
     }
 }
 
@@ -201,14 +192,14 @@ pub unsafe fn gradient<V: Vector, O: Operand<V>, E: Element, const Z: usize, con
         let (from, rest, to, tiles) = (dy.wrapping_add(c), rest - c, to.plus(c), tiles.clone());
         unsafe {
             if O::Strip::LANES > V::LANES && n - c >= O::Strip::LANES {
-                gradient_row::<V, O, O::Strip, O::OfStrip, E, Z, T, true>(from, rest, strides, tiles, to);
+                gradient_row::<O::Strip, O::OfStrip, E, Z, T, true>(from, rest, strides, tiles, to);
                 c += O::Strip::LANES;
                 continue;
             }
             if rest >= V::LANES {
-                gradient_row::<V, O, V, O, E, Z, T, true>(from, rest, strides, tiles, to);
+                gradient_row::<V, O, E, Z, T, true>(from, rest, strides, tiles, to);
             } else {
-                gradient_row::<V, O, V, O, E, Z, T, false>(from, rest, strides, tiles, to);
+                gradient_row::<V, O, E, Z, T, false>(from, rest, strides, tiles, to);
             }
             c += V::LANES;
         }
@@ -217,16 +208,7 @@ pub unsafe fn gradient<V: Vector, O: Operand<V>, E: Element, const Z: usize, con
 
 /// The same for lanes L.
 #[inline(always)]
-unsafe fn gradient_row<
-    V: Vector,
-    O: Operand<V>,
-    L: Lanes,
-    P: Put<L>,
-    E: Element,
-    const Z: usize,
-    const T: usize,
-    const WHOLE: bool,
->(
+unsafe fn gradient_row<L: Lanes, P: Put<L>, E: Element, const Z: usize, const T: usize, const WHOLE: bool>(
     mut dy: *const E,
     n: usize,
     (sz, sy, c): (usize, usize, usize),
@@ -247,10 +229,10 @@ unsafe fn gradient_row<
             for y in 0..T + 2 {
                 let values = spread::<L, T>(columns.map(|column| column[y]));
                 for x in 0..T + 2 {
-                    to.put::<V, O, L, P>(values[x], tile, (T + 2) * y + x);
+                    to.put::<L, P>(values[x], tile, (T + 2) * y + x);
                 }
             }
         }
-        to.finish::<V, O, L, P, T>(tiles.end);
+        to.finish::<L, P, T>(tiles.end);
     }
 }

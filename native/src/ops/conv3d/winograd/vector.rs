@@ -114,8 +114,7 @@ impl Path {
 }
 
 /// How operands lie in 32-bit words: one f32, or two bf16 whose products are added together.
-pub trait Operand<V: Vector>: Put<V> + Sized {
-    const PER_WORD: usize;
+pub trait Operand<V: Vector>: Put<V> {
     /// As many lanes as are best taken in one go, where that many channels follow one another.
     type Strip: Lanes;
     type OfStrip: Put<Self::Strip>;
@@ -129,6 +128,8 @@ pub trait Operand<V: Vector>: Put<V> + Sized {
 
 /// Lanes on their way into words of operands.
 pub trait Put<L: Lanes> {
+    /// Operands of a word.
+    const PER_WORD: usize;
     /// Stores lanes as neighbouring operands.
     unsafe fn put(value: L, to: *mut f32);
     /// Stores lanes as operand `half` of as many words, half 0 first: the words are there when half 1 is.
@@ -139,7 +140,6 @@ pub trait Put<L: Lanes> {
 pub struct Single;
 
 impl<V: Vector> Operand<V> for Single {
-    const PER_WORD: usize = 1;
     type Strip = V;
     type OfStrip = Single;
     #[inline(always)]
@@ -157,6 +157,7 @@ impl<V: Vector> Operand<V> for Single {
 }
 
 impl<V: Vector> Put<V> for Single {
+    const PER_WORD: usize = 1;
     #[inline(always)]
     unsafe fn put(value: V, to: *mut f32) {
         unsafe { value.store(to) }

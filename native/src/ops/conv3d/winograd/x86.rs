@@ -58,7 +58,6 @@ unsafe fn indices(of: &[u16; 32]) -> __m512i {
 }
 
 impl Operand<__m512> for Pair {
-    const PER_WORD: usize = 2;
     type Strip = Both;
     type OfStrip = Pair;
     #[inline(always)]
@@ -80,6 +79,7 @@ impl Operand<__m512> for Pair {
 }
 
 impl Put<__m512> for Pair {
+    const PER_WORD: usize = 2;
     #[inline(always)]
     unsafe fn put(value: __m512, to: *mut f32) {
         unsafe { _mm256_storeu_si256(to as *mut __m256i, rounded(value)) }
@@ -104,6 +104,7 @@ pub struct Both {
 }
 
 impl Put<Both> for Pair {
+    const PER_WORD: usize = 2;
     #[inline(always)]
     unsafe fn put(value: Both, to: *mut f32) {
         unsafe {
