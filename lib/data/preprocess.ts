@@ -4,6 +4,7 @@ import { explain, UsageError, UserError } from "../errors.ts";
 import { type Input, tag } from "./inputs.ts";
 import { type IndexLine, StoreWriter } from "./store.ts";
 import { NiftiFile, type Recipe } from "./volume.ts";
+import { standsWhole } from "./zarr.ts";
 
 /** What happened to one volume. */
 export interface Outcome {
@@ -52,9 +53,9 @@ async function* one(writer: StoreWriter, input: Input, recipe: Recipe): AsyncGen
     if (first?.status !== "stored") return undefined;
     const count = Number(first.channels ?? 1);
     const lines = count === 1 ? [first] : Array.from({ length: count }, (_, c) => writer.get(`${id}_c${c}`));
-    return lines.every((line) => line?.array && exists(join(writer.path, line.array, "zarr.json")))
-      ? lines as IndexLine[]
-      : undefined;
+    const stands = (line?: IndexLine) =>
+      line?.array && line.shape && standsWhole(join(writer.path, line.array), line.shape);
+    return lines.every(stands) ? lines as IndexLine[] : undefined;
   };
   const present = (lines: IndexLine[]): Outcome[] =>
     lines.map((line) => ({ id: line.id, source, status: "present", reason: "" }));
@@ -126,14 +127,6 @@ async function* one(writer: StoreWriter, input: Input, recipe: Recipe): AsyncGen
     };
     writer.put(line, bits);
     yield { id: name, source, status: "stored", reason: "" };
-  }
-}
-
-function exists(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
   }
 }
 

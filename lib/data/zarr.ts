@@ -1,9 +1,9 @@
 /**
  * Zarr v3 arrays on disk: written by us as float16 with one shard file per array (zarrita reads shards but writes
- * none). Those that stand so are read by the native library, all others through zarrita. Layout: `zarr.json` and
+ * none). Those are checked and read by the native library, all others go through zarrita. Layout: `zarr.json` and
  * `c/0/0/0`, whose index stands at the end with its CRC-32C.
  */
-import { dirname, join } from "@std/path";
+import { join } from "@std/path";
 import * as zarr from "zarrita";
 import { UserError } from "../errors.ts";
 import { native } from "../native/library.ts";
@@ -115,29 +115,48 @@ async function guard(root: string, path: string, what: string): Promise<void> {
   }
 }
 
-/**
- * The voxels of an array that stands as `writeArray` leaves it, put together by the native library beside the caller's work;
- * undefined where anything differs.
- */
-async function readOwn(
-  shape: readonly number[],
-  text: Uint8Array | undefined,
-  bytes: Uint8Array | undefined,
-): Promise<Float32Array | undefined> {
-  if (!text || !bytes || bytes.byteOffset % 2) return;
-  const { chunk, grid, meta } = layout(shape);
-  const { attributes, ...found } = JSON.parse(new TextDecoder().decode(text));
-  if (JSON.stringify(found) !== JSON.stringify(meta)) return;
-  if (["dtype", "scale", "offset"].some((key) => attributes?.[key] !== undefined)) return;
+/** Bytes of the shard of an array of that shape. */
+function shardBytes({ chunk, grid }: { chunk: number[]; grid: number[] }): number {
   const [count, voxels] = [grid, chunk].map((of) => of[0] * of[1] * of[2]);
-  const [start, end] = [count * voxels * 2, bytes.length - 4];
-  if (end !== start + count * 16) return;
-  const view = new DataView(bytes.buffer, bytes.byteOffset);
-  if (crc32c(bytes.subarray(start, end)) !== view.getUint32(end, true)) return;
-  for (let n = 0; n < count; n++) {
-    const entry = [0, 8].map((at) => Number(view.getBigUint64(start + n * 16 + at, true)));
-    if (entry[0] !== n * voxels * 2 || entry[1] !== voxels * 2) return;
+  return count * (voxels * 2 + 16) + 4;
+}
+
+/** Whether the array that `writeArray` made at `path` has both its files, the shard at its full length. */
+export function standsWhole(path: string, shape: readonly number[]): boolean {
+  try {
+    return Deno.statSync(join(path, "zarr.json")).isFile &&
+      Deno.statSync(join(path, "c", "0", "0", "0")).size === shardBytes(layout(shape));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
+    throw error;
   }
+}
+
+/** Whether the text of a `zarr.json` is what `writeArray` gives an array of that shape. */
+function isOwn(shape: readonly number[], text: Uint8Array): boolean {
+  const { attributes, ...found } = JSON.parse(new TextDecoder().decode(text));
+  return JSON.stringify(found) === JSON.stringify(layout(shape).meta) &&
+    ["dtype", "scale", "offset"].every((key) => attributes?.[key] === undefined);
+}
+
+/**
+ * The voxels of a shard of `writeArray`, put together by the native library beside the caller's work.
+ * @throws Error that says what is wrong with the shard: other readers would take what is missing for zeros
+ */
+async function readShard(shape: readonly number[], bytes: Uint8Array | undefined): Promise<Float32Array> {
+  const { chunk, grid } = layout(shape);
+  const [count, voxels] = [grid, chunk].map((of) => of[0] * of[1] * of[2]);
+  const needed = shardBytes({ chunk, grid });
+  if (!bytes) throw new Error("the file is missing");
+  if (bytes.length !== needed) throw new Error(`it has ${bytes.length} bytes instead of ${needed}`);
+  const [start, end] = [count * voxels * 2, bytes.length - 4];
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const entry = (at: number) => Number(view.getBigUint64(start + at * 8, true));
+  const whole = crc32c(bytes.subarray(start, end)) === view.getUint32(end, true) &&
+    Array.from({ length: count }, (_, n) => n).every((n) =>
+      entry(2 * n) === n * voxels * 2 && entry(2 * n + 1) === voxels * 2
+    );
+  if (!whole) throw new Error("its index does not fit its checksum or its chunks");
   const out = new Float32Array(shape[0] * shape[1] * shape[2]);
   const chunks = new Uint16Array(bytes.buffer, bytes.byteOffset, count * voxels);
   const [cz, cy, cx] = chunk;
@@ -182,10 +201,15 @@ export async function readArray(
         : bytes.subarray(range.offset, range.offset + range.length);
     },
   };
+  let damaged = join(root, path);
   try {
     await guard(root, path, what);
-    const own = await readOwn(shape, await get("/zarr.json"), await get("/c/0/0/0"));
-    if (own) return own;
+    const metadata = await get("/zarr.json");
+    if (!metadata) throw new Error("zarr.json is missing");
+    if (isOwn(shape, metadata)) {
+      damaged = join(root, path, "c", "0", "0", "0");
+      return await readShard(shape, await get("/c/0/0/0"));
+    }
     const array = await zarr.open.v3(source as zarr.AsyncReadable, { kind: "array" });
     if (array.shape.length !== 3 || array.shape.some((n, i) => n !== shape[i])) {
       throw new UserError(
@@ -195,11 +219,13 @@ export async function readArray(
     const { data } = await zarr.get(array);
     return decode(data as ArrayLike<number>, array.attrs);
   } catch (error) {
-    if (error instanceof UserError || error instanceof Deno.errors.NotCapable) throw error;
+    const { PermissionDenied, NotCapable, NotFound } = Deno.errors;
+    if ([UserError, PermissionDenied, NotCapable].some((kind) => error instanceof kind)) throw error;
+    const why = error instanceof NotFound ? "there is no such folder" : (error as Error).message;
     throw new UserError(
-      `${what}: array ${join(root, path)} is damaged (${(error as Error).message}); remove ${
-        dirname(join(root, path)) === root ? "its line from the index" : "its folder"
-      } and preprocess again`,
+      `${what}: ${damaged} is damaged (${why}); delete the folder ${
+        join(root, path)
+      } and run preprocess again`,
     );
   }
 }

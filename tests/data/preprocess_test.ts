@@ -66,6 +66,12 @@ Deno.test("preprocess: stores, refuses with a reason, resumes, notices a changed
     "b_0000",
     "stored",
   ]]);
+  const shard = join(store, "volumes", "a_0001", "c", "0", "0", "0");
+  await Deno.truncate(shard, 100);
+  assertEquals(status(await go(store, [root])).map(([, s]) => s), ["present", "stored", "present"]);
+  await Deno.remove(shard);
+  assertEquals(status(await go(store, [root])).map(([, s]) => s), ["present", "stored", "present"]);
+  await (await Store.open(store)).read("a_0001");
   assertEquals((await readIndex(store)).size, 3);
   assertEquals(partials(store), []);
   await Deno.remove(root, { recursive: true });

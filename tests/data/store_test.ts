@@ -2,6 +2,7 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import { type IndexLine, Store, type StoredVolume, StoreWriter } from "../../lib/data/store.ts";
 import { crc32c } from "../../lib/data/crc32c.ts";
+import { standsWhole } from "../../lib/data/zarr.ts";
 import { UserError } from "../../lib/errors.ts";
 
 const EYE = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
@@ -79,6 +80,38 @@ Deno.test("store: one line per id after a second run, a torn last line is not a 
   await writer.compact();
   const rows = (await Deno.readTextFile(index)).trim().split("\n").map((row) => JSON.parse(row));
   assertEquals(rows.map((r) => [r.id, r.status]), [["v0", "stored"], ["v1", "stored"]]);
+  await Deno.remove(path, { recursive: true });
+});
+
+Deno.test("store: a shard that is cut, gone or has another index is damaged, not zeros", async () => {
+  const path = await make([33, 40, 65]);
+  const shard = join(path, "volumes/v0/c/0/0/0");
+  const whole = await Deno.readFile(shard);
+  assertEquals(standsWhole(join(path, "volumes/v0"), [33, 40, 65]), true);
+  for (const length of [0, 100, whole.length >> 1, whole.length - 1]) {
+    await Deno.writeFile(shard, whole.subarray(0, length));
+    await refused(path, `v0/c/0/0/0 is damaged (it has ${length} bytes instead of ${whole.length}); delete`);
+    assertEquals(standsWhole(join(path, "volumes/v0"), [33, 40, 65]), false);
+  }
+  const turned = (at: number) => whole.map((byte, i) => i === whole.length + at ? byte ^ 1 : byte);
+  const index = whole.slice(); // an entry of "no such chunk" with a checksum that fits
+  index.fill(255, index.length - 20, index.length - 4);
+  const start = index.length - 4 - 16 * 12;
+  new DataView(index.buffer).setUint32(
+    index.length - 4,
+    crc32c(index.subarray(start, index.length - 4)),
+    true,
+  );
+  for (const bytes of [turned(-1), turned(-4), turned(-12), index]) {
+    await Deno.writeFile(shard, bytes);
+    await refused(path, "v0/c/0/0/0 is damaged (its index does not fit");
+  }
+  await Deno.writeFile(shard, whole);
+  await (await Store.open(path)).read("v0");
+  await Deno.remove(shard);
+  await refused(path, "is damaged (the file is missing)");
+  await Deno.remove(join(path, "volumes/v0/zarr.json"));
+  await refused(path, "is damaged (zarr.json is missing)");
   await Deno.remove(path, { recursive: true });
 });
 
