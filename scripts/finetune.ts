@@ -3,6 +3,7 @@ import { join } from "@std/path";
 import { architectures } from "../lib/arch/registry.ts";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { chooseDevice, device, deviceFlags } from "../lib/device.ts";
+import { RECIPES } from "../lib/data/volume.ts";
 import { UsageError } from "../lib/errors.ts";
 import { gib, makeRoom } from "../lib/gpu/room.ts";
 import { type Task, tasks } from "../lib/eval/model.ts";
@@ -52,6 +53,11 @@ export const command: Command = {
     patch: {
       type: "string",
       help: "sides of a crop, N or ZxYxX (default: fitted to the data, at most the run's)",
+    },
+    recipe: {
+      type: "string",
+      choices: RECIPES,
+      help: "how images are prepared (default: as the run's volumes were, else onemmiso)",
     },
     batch: { type: "integer", min: 1, help: "crops per step (default 2; image tasks 4)" },
     steps: { type: "integer", min: 1, default: 1000, help: "optimizer steps" },

@@ -45,7 +45,7 @@ export const command: Command = {
 /** Segments one case and writes its files. False when it was cancelled. @throws UserError naming the bad file */
 async function segment(model: Segmenter, input: Input, flags: Arguments["flags"]): Promise<boolean> {
   const { labels } = model.info;
-  const read = await readCase(input.id, input.files);
+  const read = await readCase(input.id, input.files, model.info.recipe);
   const logits = await model.logits(read, flags.mirror === "all");
   if (!logits) return false;
   const { shape: [z, y, x], affine, header } = read.file;
@@ -91,7 +91,7 @@ async function main({ positionals: [folder, ...given], flags }: Arguments): Prom
     try {
       if (input.problem) throw new UsageError(input.problem);
       if (model instanceof ImageModel) {
-        const answer = await model.predict(await readCase(input.id, input.files));
+        const answer = await model.predict(await readCase(input.id, input.files, model.info.recipe));
         if (!answer) break;
         answers.set(input.id, answer);
       } else if (!await segment(model, input, flags)) break;

@@ -1,14 +1,29 @@
 /**
  * nnU-Net raw datasets: dataset.json, imagesTr/CASE_0000.nii.gz (one file per channel), labelsTr/CASE.nii.gz; and the
- * preparation that training and prediction share: RAS, z-score over the whole image per channel, voxels of 1 mm.
+ * preparation that training and prediction share with pretraining: a recipe of `volume.ts`. The channels of a case are
+ * cropped to one box, which holds the voxels that the recipe keeps of any; each is normalised by its values inside.
  */
 import { basename, join } from "@std/path";
-import { UserError } from "../errors.ts";
+import { explain, UserError } from "../errors.ts";
 import type { Side } from "../tensor.ts";
 import { gunzip, isGzip } from "./gzip.ts";
-import { parseHeader, readNifti, type Volume } from "./nifti.ts";
+import { type Header, parseHeader, readNifti } from "./nifti.ts";
+import {
+  cut,
+  isotropic,
+  paste,
+  resample,
+  resampleLabels,
+  sameGrid,
+  sides,
+  type Turn,
+  turn,
+  turned,
+  turnOf,
+  union,
+} from "./regrid.ts";
 import { type ImageTask, readTargets } from "./targets.ts";
-import { isotropic, resample, resampleLabels, type Turn, turn, turned, turnOf } from "./regrid.ts";
+import { type Box, NiftiFile, type Recipe } from "./volume.ts";
 
 /** What dataset.json says, and the labelled cases found. */
 export interface Dataset {
@@ -30,7 +45,7 @@ export interface Dataset {
 /** A case on the grid of the network, and the way back to its file. */
 export interface Case {
   id: string;
-  /** Voxels z, y, x of `image` and `target`: RAS, 1 mm. */
+  /** Voxels z, y, x of `image` and `target`: the box in RAS, 1 mm. */
   shape: Side;
   /** `[z][y][x][channel]`. */
   image: Float32Array;
@@ -38,8 +53,8 @@ export interface Case {
   target?: Uint8Array;
   /** Classes on the grid of the file. */
   truth?: Uint8Array;
-  /** The first channel's file: grid, header. */
-  file: { shape: Side; turn: Turn; header: Uint8Array; affine: number[][] };
+  /** The first channel's file: grid, header; the box of its voxels in RAS that was kept. */
+  file: { shape: Side; turn: Turn; header: Uint8Array; affine: number[][]; box: Box };
 }
 
 const text = (value: unknown) => JSON.stringify(value);
@@ -163,33 +178,13 @@ export function filesOf(dataset: Dataset, id: string): { images: string[]; label
   };
 }
 
-async function read(path: string): Promise<Volume> {
-  const volume = await readNifti(await Deno.readFile(path), path);
-  if (volume.channels > 1) {
+/** @throws UserError for a file of several volumes */
+function single(channels: number, path: string): void {
+  if (channels > 1) {
     throw new UserError(
-      `${path}: it holds ${volume.channels} volumes; give one file per channel (CASE_0000, CASE_0001 ...)`,
+      `${path}: it holds ${channels} volumes; give one file per channel (CASE_0000, CASE_0001 ...)`,
     );
   }
-  return volume;
-}
-
-/** @throws UserError when the two files do not lie on one grid (1 % of a voxel) */
-function sameGrid(a: Volume, b: Volume, fileA: string, fileB: string): void {
-  if (a.shape.some((n, i) => n !== b.shape[i])) {
-    throw new UserError(
-      `${fileA} and ${fileB}: the shapes ${a.shape.join("x")} and ${
-        b.shape.join("x")
-      } (z, y, x) differ; they must lie on one grid`,
-    );
-  }
-  const tolerance = 0.01 * Math.min(...a.spacing);
-  const [z, y, x] = a.shape;
-  // The same affine to within a hundredth of a voxel anywhere in the volume.
-  const far = [0, 1, 2].some((r) => {
-    const d = a.affine[r].map((v, c) => Math.abs(v - b.affine[r][c]));
-    return d[0] * x + d[1] * y + d[2] * z + d[3] > Math.max(tolerance, 1e-3) * 2;
-  });
-  if (far) throw new UserError(`${fileA} and ${fileB}: the affines differ; they must lie on one grid`);
 }
 
 /** Values of a label file as classes. @throws UserError naming the first value that is no label */
@@ -206,65 +201,103 @@ function classes(data: Float32Array, labels: number[], file: string): Uint8Array
   });
 }
 
-/** In place: (x - mean) / standard deviation over all voxels; a constant image becomes 0. */
-function zscore(data: Float32Array): void {
-  let [sum, square] = [0, 0];
-  for (const v of data) sum += v;
-  const mean = sum / data.length;
-  for (const v of data) square += (v - mean) ** 2;
-  const factor = 1 / Math.max(Math.sqrt(square / data.length), 1e-8);
-  for (let i = 0; i < data.length; i++) data[i] = (data[i] - mean) * factor;
+/** A file in native memory with its header. Free it with `using`. */
+class Channel implements Disposable {
+  private constructor(readonly path: string, readonly header: Header, private readonly file: NiftiFile) {}
+
+  static async open(path: string): Promise<Channel> {
+    const bytes = await Deno.readFile(path);
+    const head = bytes.subarray(0, 8192);
+    const header = parseHeader(isGzip(head) ? gunzip(head, path, 2 ** 24, true) : head, path);
+    single(header.channels, path);
+    return new Channel(path, header, await named(path, NiftiFile.decode(bytes)));
+  }
+
+  bounds(recipe: Recipe): Promise<Box | undefined> {
+    return named(this.path, this.file.bounds(recipe));
+  }
+
+  values(recipe: Recipe, within?: Box): ReturnType<NiftiFile["values"]> {
+    return named(this.path, this.file.values(recipe, within));
+  }
+
+  [Symbol.dispose](): void {
+    this.file[Symbol.dispose]();
+  }
+}
+
+/** What native code says of a file, with the file's name. */
+function named<T>(path: string, work: Promise<T>): Promise<T> {
+  return work.catch((error) => {
+    throw new UserError(`${path}: ${explain(error).message}`);
+  });
+}
+
+/** Opens the channels of a case, and finds the box of all. Undefined: none has a voxel to keep. */
+async function openChannels(
+  images: string[],
+  recipe: Recipe,
+  stack: DisposableStack,
+): Promise<{ channels: Channel[]; box?: Box }> {
+  const channels: Channel[] = [];
+  for (const path of images) {
+    const channel = stack.use(await Channel.open(path));
+    if (channels.length) sameGrid(path, channel.header, images[0], channels[0].header);
+    channels.push(channel);
+  }
+  const boxes = await Promise.all(channels.map((channel) => channel.bounds(recipe)));
+  const found = boxes.filter((box) => box !== undefined);
+  return { channels, box: found.length ? union(found) : undefined };
 }
 
 /**
- * Reads and prepares a case.
+ * Reads and prepares a case by a recipe.
  * @param images one file per channel; `label` and its values, if known
  * @throws UserError naming the file (both when two grids differ)
  */
 export async function readCase(
   id: string,
   images: string[],
+  recipe: Recipe,
   label?: { file: string; labels: number[] },
 ): Promise<Case> {
-  const volumes: Volume[] = [];
-  for (const path of images) {
-    const volume = await read(path);
-    if (volumes.length) sameGrid(volumes[0], volume, images[0], path);
-    zscore(volume.data);
-    volumes.push(volume);
+  using stack = new DisposableStack();
+  const { channels, box: within } = await openChannels(images, recipe, stack);
+  const [first] = channels;
+  const prepared = await first.values(recipe, within);
+  const { shape, box } = prepared;
+  let image = prepared.values;
+  if (channels.length > 1) {
+    const [one, n] = [prepared.values, channels.length];
+    image = new Float32Array(one.length * n);
+    for (let c = 0; c < n; c++) {
+      const values = c ? (await channels[c].values(recipe, box)).values : one;
+      for (let i = 0; i < values.length; i++) image[i * n + c] = values[i];
+    }
   }
-  const [first] = volumes;
-  const channels = volumes.length;
-  const how = turnOf(first.affine);
-  const inRas = turned(first.shape, how);
-  const shape = isotropic(inRas, turned(first.spacing, how));
-  const stacked = new Float32Array(first.data.length * channels);
-  volumes.forEach(({ data }, c) => data.forEach((v, i) => stacked[i * channels + c] = v));
-  const image = resample(turn(stacked, first.shape, channels, how), inRas, shape, channels);
-  const file = { shape: first.shape, turn: how, header: first.header, affine: first.affine };
+  const { shape: inFile, affine, raw: header } = first.header;
+  const how = turnOf(affine, prepared.affine);
+  const file = { shape: inFile, turn: how, header, affine, box };
   if (!label) return { id, shape, image, file };
-  const drawn = await read(label.file);
-  sameGrid(first, drawn, images[0], label.file);
+  const drawn = await readNifti(await Deno.readFile(label.file), label.file);
+  single(drawn.channels, label.file);
+  sameGrid(label.file, drawn, images[0], first.header);
   const truth = classes(drawn.data, label.labels, label.file);
-  const target = resampleLabels(turn(truth, first.shape, 1, how), inRas, shape);
-  return { id, shape, image, target, truth, file };
+  const kept = cut(turn(truth, inFile, 1, how), turned(inFile, how), box);
+  return { id, shape, image, target: resampleLabels(kept, sides(box), shape), truth, file };
 }
 
-/** Logits `[z][y][x][k]` on the grid of the network, brought back to the grid of the file. */
+/** Logits `[z][y][x][k]` on the grid of the network, brought back to the grid of the file; outside the box, class 0. */
 export function toFile(logits: Float32Array, { shape, file }: Case, k: number): Float32Array {
-  return turn(resample(logits, shape, turned(file.shape, file.turn), k), file.shape, k, file.turn, true);
+  const inBox = resample(logits, shape, sides(file.box), k);
+  return turn(paste(inBox, turned(file.shape, file.turn), file.box, k), file.shape, k, file.turn, true);
 }
 
-/** Shape that a file will have on the grid of the network, from its first bytes. */
-export async function gridOf(path: string): Promise<Side> {
-  const file = await Deno.open(path);
-  try {
-    const bytes = new Uint8Array(8192);
-    const head = bytes.subarray(0, await file.read(bytes) ?? 0);
-    const header = parseHeader(isGzip(head) ? gunzip(head, path, 2 ** 24, true) : head, path);
-    const how = turnOf(header.affine);
-    return isotropic(turned(header.shape, how), turned(header.spacing, how));
-  } finally {
-    file.close();
-  }
+/** Shape that a case will have on the grid of the network. @throws as `readCase` */
+export async function gridOf(images: string[], recipe: Recipe): Promise<Side> {
+  using stack = new DisposableStack();
+  const { channels: [{ header }], box } = await openChannels(images, recipe, stack);
+  const how = turnOf(header.affine);
+  const whole: Box = { low: [0, 0, 0], high: turned(header.shape, how) };
+  return isotropic(sides(box ?? whole), turned(header.spacing, how));
 }

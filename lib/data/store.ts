@@ -18,6 +18,8 @@ export interface StoredVolume {
   affine: number[][];
   /** Path of the file it was made from, as given or found. */
   source: string;
+  /** How it was prepared, where the line says so. */
+  recipe?: string;
 }
 
 /** A line of the index: a stored volume (with the fields of StoredVolume) or a refused file with its reason. */
@@ -175,6 +177,12 @@ export class Store {
     return new Store(resolve(path), volumes, cacheBytes);
   }
 
+  /** How the volumes were prepared, where all lines say the same. */
+  get recipe(): string | undefined {
+    const [recipe, other] = new Set(this.volumes.map((v) => v.recipe));
+    return other === undefined ? recipe : undefined;
+  }
+
   /** SHA-256 of ids and shapes: what a run trained on. */
   async hash(): Promise<string> {
     const text = this.volumes.map((v) => `${v.id} ${v.shape}`).join("\n");
@@ -239,5 +247,6 @@ function check(path: string, line: IndexLine): StoredVolume {
   ) {
     wrong("affine", affine, "a 4x4 matrix of numbers");
   }
-  return { id, array: array!, shape: shape!, affine: affine!, source: String(source) };
+  const recipe = typeof line.recipe === "string" ? line.recipe : undefined;
+  return { id, array: array!, shape: shape!, affine: affine!, source: String(source), recipe };
 }

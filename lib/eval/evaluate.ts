@@ -2,6 +2,7 @@
 import { basename, dirname, join, resolve } from "@std/path";
 import { log } from "../config.ts";
 import { readNifti, type Volume } from "../data/nifti.ts";
+import { sameGrid } from "../data/regrid.ts";
 import { readPredictions, readTargets } from "../data/targets.ts";
 import { UserError } from "../errors.ts";
 import { dice, overlaps } from "./dice.ts";
@@ -170,32 +171,6 @@ export async function readLabels(path: string): Promise<{ map: Uint16Array; volu
     }
   });
   return { map, volume };
-}
-
-/** Refuses two volumes whose voxels do not lie in the same places (to a twentieth of a voxel). */
-function sameGrid(path: string, prediction: Volume, truthPath: string, truth: Volume): void {
-  if (prediction.shape.join() !== truth.shape.join()) {
-    const [a, b] = [prediction, truth].map((v) => [...v.shape].reverse().join(" x "));
-    throw new UserError(
-      `${path}: the shape is ${a}, that of ${truthPath} is ${b}; predict on the grid of the truth`,
-    );
-  }
-  const limit = Math.min(...truth.spacing) / 20;
-  const [nz, ny, nx] = truth.shape;
-  let apart = 0;
-  for (let corner = 0; corner < 8; corner++) {
-    const at = [corner & 1 ? nx - 1 : 0, corner & 2 ? ny - 1 : 0, corner & 4 ? nz - 1 : 0, 1];
-    const move = prediction.affine.slice(0, 3).map((row, i) =>
-      row.reduce((sum, v, j) => sum + (v - truth.affine[i][j]) * at[j], 0)
-    );
-    apart = Math.max(apart, Math.hypot(...move));
-  }
-  if (apart > limit) {
-    const mm = apart.toPrecision(3);
-    throw new UserError(
-      `${path}: its grid lies up to ${mm} mm away from that of ${truthPath}; resample it to the truth's affine`,
-    );
-  }
 }
 
 /** Scores one case; rows label by label, `metrics` in their order. `tolerance` of NSD in mm. */

@@ -1,6 +1,7 @@
 /** The folder of a fine-tuned model: model.json and weights.safetensors, for any task. */
 import { join } from "@std/path";
 import { decode } from "../data/safetensors.ts";
+import { type Recipe, RECIPES } from "../data/volume.ts";
 import { UserError } from "../errors.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import type { Tensor } from "../tensor.ts";
@@ -17,6 +18,8 @@ export interface ModelInfo {
   method: string;
   arch: string;
   patch: [number, number, number];
+  /** How images are prepared: as in the pretraining. */
+  recipe: Recipe;
   /** mm of a voxel of the network's grid. */
   spacing: [number, number, number];
   channels: string[];
@@ -72,6 +75,13 @@ export async function openModel(folder: string): Promise<Segmenter | ImageModel>
   const lists = [info.patch, info.channels, info.labels];
   if (!tasks.includes(info.task) || lists.some((list) => !Array.isArray(list))) {
     throw new UserError(`${about}: task, patch, channels or labels are missing; it is no model of finetune`);
+  }
+  if (!RECIPES.includes(info.recipe)) {
+    throw new UserError(
+      `${about}: recipe is ${JSON.stringify(info.recipe)}; it must be ${
+        RECIPES.join(" or ")
+      }, how its training images were prepared; models of before need another deno task finetune`,
+    );
   }
   const model = buildModel(info);
   const loaded = model.parameters.load(decode(await Deno.readFile(file), file).tensors, file);

@@ -46,7 +46,7 @@ export class Finetuning implements Disposable {
 
   constructor(readonly dataset: Dataset, readonly info: ModelInfo, from?: Pretrained) {
     this.model = buildModel(info);
-    this.cases = new Cases(dataset);
+    this.cases = new Cases(dataset, info.recipe);
     const arch = architecture(info.arch);
     this.#preset = finetuningPreset(info.task, arch);
     const names = [...this.model.parameters.tensors.keys()];

@@ -3,6 +3,7 @@ import { join } from "@std/path";
 import { architecture } from "../arch/registry.ts";
 import type { Arguments } from "../config.ts";
 import { type Dataset, filesOf, gridOf, openDataset } from "../data/cases.ts";
+import type { Recipe } from "../data/volume.ts";
 import { UsageError } from "../errors.ts";
 import type { ModelInfo, Task } from "../eval/model.ts";
 import { type Architecture, checkPatch } from "../nn/network.ts";
@@ -43,13 +44,17 @@ export async function planFinetuning(
   const splits = await foldsOf(data, dataset.cases, flags.fold);
   const split = splitOf(flags.fold, splits, dataset.cases, join(data, "splits_final.json"));
   const train = flags.labels === undefined ? split.train : draw(split.train, flags.labels, flags.draw);
-  const patch = flags.patch ? parsePatch(flags.patch, arch) : await defaultPatch(dataset, arch, from?.patch);
+  const recipe: Recipe = flags.recipe ?? from?.recipe ?? "onemmiso";
+  const patch = flags.patch
+    ? parsePatch(flags.patch, arch)
+    : await defaultPatch(dataset, arch, recipe, from?.patch);
   const preset = finetuningPreset(task, arch);
   const info: ModelInfo = {
     task,
     method: from ? from.method ?? "imported" : "scratch",
     arch: arch.name,
     patch,
+    recipe,
     spacing: [1, 1, 1],
     channels: dataset.channels,
     labels: dataset.labels,
@@ -91,16 +96,20 @@ export function parsePatch(text: string, arch: Architecture): [number, number, n
 }
 
 /**
- * The median shape at 1 mm, rounded to what the network takes, and no larger than `limit`: the patch of pretraining, or
+ * The median shape of at most 50 cases as the network sees them, rounded to what the network takes, and no larger than `limit`: the patch of pretraining, or
  * 64 voxels, which two cores train.
  */
 export async function defaultPatch(
   dataset: Dataset,
   arch: Architecture,
+  recipe: Recipe,
   limit: Side = [64, 64, 64],
 ): Promise<[number, number, number]> {
   const shapes: Side[] = [];
-  for (const id of dataset.cases) shapes.push(await gridOf(filesOf(dataset, id).images[0]));
+  const every = Math.ceil(dataset.cases.length / 50);
+  for (const id of dataset.cases.filter((_, i) => i % every === 0)) {
+    shapes.push(await gridOf(filesOf(dataset, id).images, recipe));
+  }
   const { stride } = arch;
   const side = (axis: 0 | 1 | 2) => {
     const sorted = shapes.map((shape) => shape[axis]).sort((a, b) => a - b);

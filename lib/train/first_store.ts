@@ -24,7 +24,7 @@ export async function firstStore(folder: string): Promise<string> {
 }
 
 /** A volume of zeros in memory, `side` voxels per axis: times steps where nothing may be written. */
-export function blankStore(side: number): Source & { hash(): Promise<string> } {
+export function blankStore(side: number): Source & { hash(): Promise<string>; recipe?: string } {
   const volume = { id: "blank", shape: [side, side, side] as [number, number, number] };
   return {
     volumes: [volume],

@@ -1,5 +1,6 @@
 /** Labelled cases during fine-tuning: read once, kept in memory while there is room, cropped per step. */
 import { type Case, type Dataset, filesOf, readCase } from "../data/cases.ts";
+import type { Recipe } from "../data/volume.ts";
 import type { ModelInfo } from "../eval/model.ts";
 import { Rng } from "../rng.ts";
 import { volume } from "../tensor.ts";
@@ -13,13 +14,13 @@ export class Cases {
   #kept = new Map<string, { source: Promise<Source>; bytes: number }>();
   #bytes = 0;
 
-  constructor(readonly dataset: Dataset) {}
+  constructor(readonly dataset: Dataset, readonly recipe: Recipe) {}
 
   /** A case on the network's grid, with its label map in a segmentation. @throws UserError naming its file */
   read(id: string): Promise<Case> {
     const { labels, targets } = this.dataset;
     const { images, label } = filesOf(this.dataset, id);
-    return readCase(id, images, targets ? undefined : { file: label, labels });
+    return readCase(id, images, this.recipe, targets ? undefined : { file: label, labels });
   }
 
   /** A case and its sites, from memory where it is there. */

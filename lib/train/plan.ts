@@ -163,6 +163,7 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
     recompute,
     options,
     compat,
+    recipe: store.recipe,
     data: await store.hash(),
   };
   const result: Plan = { arch, method: chosen, config, store, pairs: list?.pairs };

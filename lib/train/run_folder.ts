@@ -35,6 +35,8 @@ export interface RunConfig {
   compat?: Compat[];
   /** SHA-256 of the weights that it started from. */
   from?: string;
+  /** How the volumes were prepared; absent where the store does not say. */
+  recipe?: string;
   /** SHA-256 of the volumes in use. */
   data: string;
 }
@@ -80,7 +82,12 @@ export class RunFolder {
             `${path} holds a ${before.method} run already; continue it with --resume or choose another -o`,
           );
         }
-        checkSame(file, { ...before }, { ...config }, { compat: [], precision: "f32", recompute: false });
+        checkSame(file, { ...before }, { ...config }, {
+          compat: [],
+          precision: "f32",
+          recompute: false,
+          recipe: config.recipe,
+        });
       }
       const step = found ?? 0;
       await writeWhole(file, JSON.stringify({ config, deno: Deno.version.deno, format: 1 }, null, 2) + "\n");

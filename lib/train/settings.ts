@@ -22,7 +22,8 @@ const KEYS = [
 /** The flags in `config` as arguments. @throws a sentence about the key that is wrong */
 function toArguments(config: Record<string, unknown>): string[] {
   return Object.entries(config).flatMap(([name, value]) => {
-    if (name === "data" || name === "from") return []; // run.json: hashes of volumes and start weights
+    // run.json: hashes of volumes and start weights, and how the volumes were prepared.
+    if (["data", "from", "recipe"].includes(name)) return [];
     const key = name === "options" ? "option" : name;
     if (!KEYS.includes(key)) {
       const known = ["options", ...KEYS.filter((k) => k !== "option")];

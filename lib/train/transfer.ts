@@ -1,6 +1,7 @@
 /** From a pretraining run to a network for a task: the encoder by name, the rest new. */
 import { join } from "@std/path";
 import { decode } from "../data/safetensors.ts";
+import { type Recipe, RECIPES } from "../data/volume.ts";
 import { UserError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import type { Parameters, Values } from "../nn/parameters.ts";
@@ -15,6 +16,8 @@ export interface Pretrained {
   method?: string;
   arch?: string;
   patch?: [number, number, number];
+  /** How its volumes were prepared, where the run says so. */
+  recipe?: Recipe;
 }
 
 async function readable(path: string): Promise<boolean> {
@@ -60,8 +63,11 @@ export async function readRun(folder: string): Promise<Pretrained> {
     if (error instanceof SyntaxError) throw new UserError(`${about}: it is not JSON (${error.message})`);
     throw error;
   }
-  const { method, arch, patch } = config;
-  return { file, weights: tensors, method, arch, patch };
+  const { method, arch, patch, recipe } = config;
+  if (recipe !== undefined && !RECIPES.includes(recipe)) {
+    throw new UserError(`${about}: recipe is ${JSON.stringify(recipe)}; it must be ${RECIPES.join(" or ")}`);
+  }
+  return { file, weights: tensors, method, arch, patch, recipe };
 }
 
 /** The encoder's names. @throws UserError when the file lacks one of them, or belongs to another network */

@@ -53,6 +53,7 @@ Deno.test({
       "weights.safetensors",
     ];
     assertEquals(names(model), files);
+    assertEquals(JSON.parse(await Deno.readTextFile(join(model, "model.json"))).recipe, "onemmiso");
 
     const images = join(data, "imagesTr");
     const [first, second] = names(images);

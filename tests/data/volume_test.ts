@@ -10,7 +10,7 @@ async function prepare(
   bytes: Uint8Array,
   image?: Uint8Array,
   recipe: Recipe = "onemmiso",
-): Promise<PreparedVolume> {
+): Promise<PreparedVolume & { bits: Uint16Array }> {
   using file = await NiftiFile.decode(bytes, image);
   assertEquals(file.channels, 1);
   return await file.prepare(recipe);

@@ -11,7 +11,7 @@ import { Segmenter } from "../../lib/eval/segmenter.ts";
 import { Parameters } from "../../lib/nn/parameters.ts";
 import { memory } from "../../lib/tensor.ts";
 import { finetune, Finetuning, standOf } from "../../lib/train/finetune.ts";
-import { defaultPatch, parsePatch, standardise } from "../../lib/train/finetune_plan.ts";
+import { defaultPatch, parsePatch, planFinetuning, standardise } from "../../lib/train/finetune_plan.ts";
 import type { Schedule } from "../../lib/train/phases.ts";
 import { readRun, transferEncoder } from "../../lib/train/transfer.ts";
 import { summary } from "../../lib/train/validation.ts";
@@ -46,6 +46,7 @@ function info(folder: string, schedule: Schedule, of: number, train: string[]): 
     method: "scratch",
     arch: "resenc-s",
     patch: [32, 32, 32],
+    recipe: "onemmiso",
     spacing: [1, 1, 1],
     channels,
     labels,
@@ -69,7 +70,7 @@ async function run(): Promise<string> {
   using parameters = new Parameters(7);
   resencS.build(parameters, 1, 1);
   await Deno.writeFile(join(folder, "checkpoint", "weights.safetensors"), encode(parameters.values(), {}));
-  const config = { method: "mae", arch: "resenc-s", patch: [32, 32, 32] };
+  const config = { method: "mae", arch: "resenc-s", patch: [32, 32, 32], recipe: "amaes" };
   await Deno.writeTextFile(join(folder, "run.json"), JSON.stringify({ config }));
   return folder;
 }
@@ -95,6 +96,20 @@ Deno.test("finetune: the loss falls, the model opens and scores alike, no tensor
   assertEquals(memory().tensors, before);
   assertEquals([...Deno.readDirSync(out)].filter((e) => e.name.endsWith(".partial")), []);
   for (const path of [folder, out]) await Deno.remove(path, { recursive: true });
+});
+
+Deno.test("finetune: images are prepared as the run's volumes were, from scratch by onemmiso, or as asked", async () => {
+  const [folder, from] = [await dataset(2), await run()];
+  const flags = { fold: "all", steps: 1, seed: 0, patch: "32" };
+  const recipe = async (more: Record<string, unknown>) =>
+    (await planFinetuning(folder, "segmentation", { ...flags, ...more })).info.recipe;
+  assertEquals(await recipe({ from }), "amaes");
+  assertEquals(await recipe({}), "onemmiso");
+  assertEquals(await recipe({ from, recipe: "onemmiso" }), "onemmiso");
+  const file = join(from, "run.json");
+  await Deno.writeTextFile(file, (await Deno.readTextFile(file)).replace('"amaes"', '"else"'));
+  await assertRejects(() => recipe({ from }), UserError, "run.json");
+  for (const path of [folder, from]) await Deno.remove(path, { recursive: true });
 });
 
 Deno.test("finetune: a frozen encoder keeps its bytes while the decoder learns", async () => {
@@ -160,8 +175,8 @@ Deno.test("finetune: patches are parsed, fitted to the data, and refused when th
     assertThrows(() => parsePatch(text, resencS), UserError, text);
   }
   const folder = await dataset(1);
-  assertEquals(await defaultPatch(openDataset(folder), resencS), [32, 32, 32]);
-  assertEquals(await defaultPatch(openDataset(folder), resencS, [64, 64, 32]), [32, 32, 32]);
+  assertEquals(await defaultPatch(openDataset(folder), resencS, "onemmiso"), [32, 32, 32]);
+  assertEquals(await defaultPatch(openDataset(folder), resencS, "onemmiso", [64, 64, 32]), [32, 32, 32]);
   await Deno.remove(folder, { recursive: true });
 });
 

@@ -17,6 +17,7 @@ const file: Case["file"] = {
   turn: { axes: [0, 1, 2], flips: [false, false, false] },
   header: new Uint8Array(),
   affine: [],
+  box: { low: [0, 0, 0], high: [20, 12, 24] },
 };
 const ball: Case = { id: "ball", shape, image, target, file };
 const source = { case: ball, sites: sites(target, 2) };

@@ -12,7 +12,14 @@ Deno.test("config file: fills what the command line leaves open; a run.json serv
     await Deno.writeTextFile(file, typeof json === "string" ? json : JSON.stringify(json));
     return (await withConfig(command, parse(command, ["store", "--config", file, ...args]))).flags;
   };
-  const json = { method: "s3d", patch: [64, 64, 64], steps: 7, options: { cell: 16, low: 0.5 }, data: "x" };
+  const json = {
+    method: "s3d",
+    patch: [64, 64, 64],
+    steps: 7,
+    options: { cell: 16, low: 0.5 },
+    recipe: "x",
+    data: "x",
+  };
   const flags = await read({ config: json, format: 1 }, "--steps", "9", "--option", "low=0.7");
   assertEquals([flags.method, flags.patch, flags.steps, flags.batch], ["s3d", "64", 9, 2]);
   assertEquals(flags.option, ["cell=16", "low=0.5", "low=0.7"]);

@@ -7,6 +7,7 @@ import { Finetuning } from "../../lib/train/finetune.ts";
 export function tuningOf(changes: Partial<ModelInfo>): Finetuning {
   return new Finetuning({} as Dataset, {
     ...{ task: "segmentation", method: "scratch", arch: "resenc-s", patch: [32, 32, 32], spacing: [1, 1, 1] },
+    ...{ recipe: "onemmiso" },
     ...{
       channels: ["T1"],
       labels: [0, 1, 2],

@@ -47,6 +47,14 @@ fn volume(handle: u32, len: usize) -> Result<Arc<Prepared>> {
     if voxels != len { Err(format!("the volume has {voxels} voxels, the buffer {len}")) } else { Ok(found) }
 }
 
+fn recipe(number: u32) -> Result<Recipe> {
+    match number {
+        0 => Ok(Recipe::OneMmIso),
+        1 => Ok(Recipe::Amaes),
+        n => Err(format!("no recipe {n}")),
+    }
+}
+
 exports! {
     /// Decodes a NIfTI file (plain or gzip; `image` is the .img of a pair, else empty) and returns a file handle.
     /// `channels` receives one value: how many volumes the file holds.
@@ -57,14 +65,28 @@ exports! {
     }
     /// Frees a decoded file.
     fn vx_nifti_free(file: u32) { FILES.lock().unwrap().remove(file).map(|_| 0.0) }
-    /// Prepares volume `channel` of a decoded file by a recipe (0 onemmiso, 1 amaes) and returns a volume handle.
+    /// The box that a recipe (0 onemmiso, 1 amaes) crops volume `channel` of a decoded file to, in RAS order: `bounds`
+    /// receives low z y x and high z y x, all 0 where there is no voxel to keep.
+    fn vx_volume_bounds_wait(file: u32, channel: u32, recipe: u32, bounds: slice_mut[u32]) {
+        let file = FILES.lock().unwrap().get(file)?;
+        let (low, high) = recipe::found(&file, channel as usize, self::recipe(recipe)?)?.unwrap_or_default();
+        if bounds.len() != 6 { return Err(format!("bounds has {} values, needs 6", bounds.len())); }
+        bounds.iter_mut().zip(low.into_iter().chain(high)).for_each(|(to, n)| *to = n as u32);
+        Ok(0.0)
+    }
+    /// Prepares volume `channel` of a decoded file by a recipe and returns a volume handle. `bounds` is the box to crop
+    /// to, as of `vx_volume_bounds_wait`, or empty for the volume's own.
     /// `limit` bounds the voxels of the result. `info` receives 35 values: shape z y x; affine, 16 by rows; of the
     /// source in RAS order: shape z y x, spacing z y x, the crop box low and high z y x; mean, std, minimum and
     /// maximum of the source in the box.
-    fn vx_volume_prepare_wait(file: u32, channel: u32, recipe: u32, limit: f64, info: slice_mut[f64]) {
+    fn vx_volume_prepare_wait(file: u32, channel: u32, recipe: u32, bounds: slice[u32], limit: f64, info: slice_mut[f64]) {
         let file = FILES.lock().unwrap().get(file)?;
-        let recipe = match recipe { 0 => Recipe::OneMmIso, 1 => Recipe::Amaes, n => return Err(format!("no recipe {n}")) };
-        let prepared = recipe::prepare(&file, channel as usize, recipe, limit)?;
+        let within = match *bounds {
+            [] => None,
+            [a, b, c, d, e, f] => Some(([a, b, c].map(|n| n as usize), [d, e, f].map(|n| n as usize))),
+            _ => return Err(format!("bounds has {} values, needs 6", bounds.len())),
+        };
+        let prepared = recipe::prepare(&file, channel as usize, self::recipe(recipe)?, within, limit)?;
         if info.len() != INFO { return Err(format!("info has {} values, needs {INFO}", info.len())); }
         info.copy_from_slice(&prepared.info());
         Ok(VOLUMES.lock().unwrap().insert(Arc::new(prepared)) as f64)

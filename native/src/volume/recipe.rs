@@ -20,6 +20,9 @@ pub enum Recipe {
     Amaes,
 }
 
+/// Half-open box of voxels, low and high z, y, x.
+pub type Bounds = ([usize; 3], [usize; 3]);
+
 /// A prepared volume with its history. Boxes, shapes and spacings in order z, y, x of the source turned to RAS.
 pub struct Prepared {
     pub volume: Volume,
@@ -46,8 +49,8 @@ impl Prepared {
     }
 }
 
-/// Prepares one volume of a file: RAS, crop, normalise, 1 mm. `limit` bounds the voxels of the result.
-pub fn prepare(file: &Decoded, channel: usize, recipe: Recipe, limit: f64) -> Result<Prepared> {
+/// One volume of a file turned to RAS.
+fn source(file: &Decoded, channel: usize) -> Result<Volume> {
     let size = file.header.size;
     if size.iter().map(|&n| n as f64).product::<f64>() > MAX_VOXELS {
         return Err(format!(
@@ -55,15 +58,37 @@ pub fn prepare(file: &Decoded, channel: usize, recipe: Recipe, limit: f64) -> Re
             size[0], size[1], size[2]
         ));
     }
-    let source = to_ras(file.channel(channel)?, size, &file.header.affine);
-    let (source_shape, source_spacing) = (source.shape, source.spacing());
-    let (low, high) = match recipe {
-        Recipe::OneMmIso => bounds(&source, |v| v != 0.0).ok_or("every voxel is 0; there is nothing to prepare")?,
+    Ok(to_ras(file.channel(channel)?, size, &file.header.affine))
+}
+
+/// The box that a recipe keeps of a volume in RAS; none where it has no voxel to keep.
+fn kept(volume: &Volume, recipe: Recipe) -> Option<Bounds> {
+    match recipe {
+        Recipe::OneMmIso => bounds(volume, |v| v != 0.0),
+        // Yucca adds 1 to an end that is already open: one slice more.
         Recipe::Amaes => {
-            let (low, high) = bounds(&source, |v| v > 0.0).ok_or("no voxel is above 0; there is nothing to prepare")?;
-            // Yucca adds 1 to an end that is already open: one slice more.
-            (low, [0, 1, 2].map(|i| (high[i] + 1).min(source_shape[i])))
+            bounds(volume, |v| v > 0.0).map(|(low, high)| (low, [0, 1, 2].map(|i| (high[i] + 1).min(volume.shape[i]))))
         }
+    }
+}
+
+/// The box that `prepare` would crop one volume of a file to.
+pub fn found(file: &Decoded, channel: usize, recipe: Recipe) -> Result<Option<Bounds>> {
+    Ok(kept(&source(file, channel)?, recipe))
+}
+
+/// Prepares one volume of a file: RAS, crop (to `within`, or to the box of the recipe), normalise, 1 mm. `limit` bounds
+/// the voxels of the result.
+pub fn prepare(file: &Decoded, channel: usize, recipe: Recipe, within: Option<Bounds>, limit: f64) -> Result<Prepared> {
+    let source = source(file, channel)?;
+    let (source_shape, source_spacing) = (source.shape, source.spacing());
+    let (low, high) = match within.or_else(|| kept(&source, recipe)) {
+        Some((low, high)) if (0..3).all(|i| low[i] < high[i] && high[i] <= source_shape[i]) => (low, high),
+        Some((low, high)) => {
+            return Err(format!("the box {low:?} to {high:?} does not lie in {source_shape:?} voxels"));
+        }
+        None if recipe == Recipe::Amaes => return Err("no voxel is above 0; there is nothing to prepare".into()),
+        None => return Err("every voxel is 0; there is nothing to prepare".into()),
     };
     let mut volume = crop(source, low, high);
     let (mean, std) = moments(&volume.data);
