@@ -12,12 +12,15 @@ import {
   type Row,
   scoreCase,
   scoreImages,
+  trainedOn,
+  truthFolder,
 } from "../lib/eval/evaluate.ts";
 
 export const command: Command = {
   name: "evaluate",
   summary:
-    "Scores segmentations against their truth, one JSON line per case, metric and label; or predictions.csv against\n" +
+    "Scores segmentations against their truth, one JSON line per case, metric and label (regions: 1+2+3, their union);\n" +
+    "or predictions.csv against " +
     "labels.csv, one line per metric. Who predicted is read from PREDICTIONS/prediction.json; flags stand above it.",
   positionals: [
     {
@@ -28,7 +31,7 @@ export const command: Command = {
     {
       name: "TRUTH",
       help:
-        "folder of label maps of the same names (or one file), dataset.json beside it; or with labels.csv",
+        "folder of label maps of the same names (or one file), dataset.json beside it; or a dataset: labelsTr, labels.csv",
       access: "read",
     },
   ],
@@ -52,14 +55,17 @@ export function extraGrants({ positionals }: Arguments): { read: string[]; write
   return { read: [datasetPath(positionals[1])], write: [] };
 }
 
+/** prediction.json of a folder of predictions. */
+const writtenIn = async (folder: string) => await readJson(join(resolve(folder), "prediction.json")) ?? {};
+
 /** Who predicted: flags, else prediction.json of the folder, else its name. */
-async function originOf(
+function originOf(
+  written: Record<string, unknown>,
   folder: string,
   flags: Arguments["flags"],
   task: string,
   dataset: string,
-): Promise<Origin> {
-  const written = await readJson(join(resolve(folder), "prediction.json")) ?? {};
+): Origin {
   const text = (key: string, fallback: string) => String(flags[key] ?? written[key] ?? fallback);
   const fold = text("fold", "0");
   return {
@@ -73,7 +79,7 @@ async function originOf(
 }
 
 /** Reads the files, writes the rows when all cases are scored: a failure leaves no half table. */
-async function main({ positionals: [predictions, truth], flags }: Arguments): Promise<void> {
+async function main({ positionals: [predictions, given], flags }: Arguments): Promise<void> {
   const metrics = [...new Set(String(flags.metrics).toUpperCase().split(",").map((m) => m.trim()))];
   const unknown = metrics.find((m) => m !== "DSC" && m !== "NSD");
   if (unknown !== undefined) {
@@ -83,18 +89,24 @@ async function main({ positionals: [predictions, truth], flags }: Arguments): Pr
   const started = performance.now();
   const images = await imagePredictions(predictions);
   if (images) {
-    const { metrics, cases, unpredicted, task } = await scoreImages(images, truth);
-    const folder = truth.endsWith(".csv") ? dirname(truth) : truth;
+    const { metrics, cases, unpredicted, task } = await scoreImages(images, given);
+    const folder = given.endsWith(".csv") ? dirname(given) : given;
     const name = (await readJson(join(folder, "dataset.json")))?.name;
-    const origin = await originOf(dirname(images), flags, task, String(name ?? basename(resolve(folder))));
+    const written = await writtenIn(dirname(images));
+    const origin = originOf(written, dirname(images), flags, task, String(name ?? basename(resolve(folder))));
     for (const [metric, value] of Object.entries(metrics)) writeLine({ ...origin, metric, value });
     const missing = unpredicted.length ? `, ${unpredicted.length} cases of the truth without prediction` : "";
-    return log(`evaluate: ${cases} cases${missing}`);
+    const warning = trainedOn(written, cases, name);
+    if (warning) log(`evaluate: ${warning}`);
+    return log(`evaluate: ${cases.length} cases${missing}`);
   }
+  const truth = await truthFolder(given);
   const { pairs, unpredicted } = await pairFiles(predictions, truth);
   const labels = await findLabels(truth, pairs);
   const folder = pairs[0].prediction === predictions ? dirname(predictions) : predictions;
-  const origin = await originOf(
+  const written = await writtenIn(folder);
+  const origin = originOf(
+    written,
     folder,
     flags,
     "segmentation",
@@ -117,10 +129,12 @@ async function main({ positionals: [predictions, truth], flags }: Arguments): Pr
       values.length ? (values.reduce((a, b) => a + b) / values.length).toFixed(4) : "undefined"
     }`;
   });
+  const warning = trainedOn(written, pairs.map((pair) => pair.case), labels.name);
+  if (warning) log(`evaluate: ${warning}`);
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   const missing = unpredicted.length ? `, ${unpredicted.length} cases of the truth without prediction` : "";
   log(
-    `evaluate: ${pairs.length} cases, ${labels.labels.length} labels from ${labels.source}${
+    `evaluate: ${pairs.length} cases, ${labels.structures.length} labels from ${labels.source}${
       means.join("")
     }${missing}, ${seconds} s`,
   );

@@ -45,7 +45,7 @@ export const command: Command = {
       help: "fold left out for validation",
     },
     labels: { type: "integer", min: 1, help: "train on N cases drawn from the fold's training set" },
-    draw: { type: "integer", min: 0, default: 0, help: "which draw of --labels" },
+    draw: { type: "integer", min: 0, help: "which draw of --labels (default 0)" },
     arch: {
       type: "string",
       help: `${architectures.map((a) => a.name).join(", ")} (default: the run's, else resenc-s)`,

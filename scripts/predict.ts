@@ -80,8 +80,8 @@ async function main({ positionals: [folder, ...given], flags }: Arguments): Prom
     });
   }
   await Deno.mkdir(flags.output, { recursive: true });
-  const { task, method, arch, dataset, fold, seed, labels } = model.info;
-  const about = { method, arch, task, dataset, fold, seed, model: folder };
+  const { task, method, arch, dataset, fold, seed, labels, train } = model.info;
+  const about = { method, arch, task, dataset, fold, seed, model: folder, train };
   await writeWhole(join(flags.output, "prediction.json"), JSON.stringify(about, null, 2) + "\n");
   const refused: { id: string; reason: string }[] = [];
   const answers = new Map<string, number[]>();

@@ -2,7 +2,7 @@
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
 import { UsageError } from "../lib/errors.ts";
 import { audit, fit, readAudit } from "../lib/eval/audit.ts";
-import { checkMissing, competitions, parseMissing } from "../lib/eval/columns.ts";
+import { checkLevel, checkMissing, competitions, parseMissing } from "../lib/eval/columns.ts";
 import { rankCompetition } from "../lib/eval/ranking.ts";
 import { digest, directions, readRows, readText, usedDirections } from "../lib/eval/rows.ts";
 import { parseWeights, SCHEMES, type Settings } from "../lib/eval/schemes.ts";
@@ -42,8 +42,7 @@ export const command: Command = {
     weights: { type: "string", help: "weights of the rows' groups, such as seg=2,cls=1" },
     average: {
       type: "string",
-      help: "what counts alike in the mean of ranks",
-      default: "column",
+      help: "what counts alike in the mean of ranks (default: column)",
       choices: ["column", "dataset", "metric", "group"],
     },
     metric: { type: "string", help: "metric of a wide table; of long rows, the only metric to rank" },
@@ -83,14 +82,15 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
   for (const path of positionals) texts.push(await readText(path));
   const rows = readRows(texts, known, flags.metric);
   const all = competitions(rows, known);
+  checkLevel(all, flags.resample);
   const gaps = checkMissing(all, missing, positionals.join(", "));
   const printed = flags.audit ? readAudit((await readText(flags.audit)).text, flags.audit) : null;
-  const weights = parseWeights(flags.weights, [...new Set(rows.map((r) => r.group))].sort());
+  const weights = parseWeights(flags.weights, [...new Set(rows.map((r) => r.group))].sort(), flags.average);
   const settingsOf = (c: typeof all[number]): Settings => ({
     scheme: flags.scheme ?? (c.table ? "rank-then-mean" : "mean-then-rank"),
     ties: flags.ties,
     missing,
-    average: flags.average,
+    average: flags.average ?? "column",
     weights,
     alpha: flags.alpha,
     adjust: flags.holm ?? false,
@@ -103,7 +103,7 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
     scheme: [...new Set(all.map((c) => settingsOf(c).scheme))].join(", "),
     ties: flags.ties,
     missing: flags.missing ?? null,
-    average: flags.weights ? "group" : flags.average,
+    average: flags.weights ? "group" : flags.average ?? "column",
     weights: flags.weights ?? null,
     metric: flags.metric ?? null,
     directions: usedDirections(rows, known),

@@ -98,10 +98,22 @@ function readAbout(file: string): { json: any; channels: string[]; ending: strin
   return { json, channels, ending };
 }
 
-/** Names and values of the labels of dataset.json, by value. @throws UserError unless they are background 0 and others */
+/**
+ * Names and values of the labels of dataset.json, by value; the Medical Segmentation Decathlon's {"1": "name"} too.
+ * @throws UserError unless they are background 0 and others
+ */
 function segmentationLabels(file: string, labels: unknown): [string, number][] {
-  const entries = Object.entries(labels ?? {});
-  const odd = entries.find(([, value]) => !Number.isInteger(value) || value < 0 || value > 255);
+  const entries = Object.entries(labels ?? {}).map(([key, value]): [string, unknown] =>
+    typeof value === "string" ? [value, Number(key)] : [key, value]
+  );
+  if (entries.some(([name]) => name === "ignore")) {
+    throw new UserError(
+      `${file}: labels has "ignore", which training would learn as a structure; set its voxels to background or leave those cases out`,
+    );
+  }
+  const odd = entries.find(([, value]) =>
+    !(Number.isInteger(value) && Number(value) >= 0 && Number(value) < 256)
+  );
   if (odd) {
     throw new UserError(
       `${file}: label "${odd[0]}" is ${

@@ -117,6 +117,17 @@ function competition(track: string, rows: readonly Row[], known: ReadonlyMap<str
   return { track, methods, datasets, columns, table: datasets.every((d) => d.summary), repeats, warnings };
 }
 
+/** @throws UsageError where cases are to be resampled and there are none */
+export function checkLevel(all: readonly Competition[], level: string | undefined): void {
+  const table = all.find((c) => c.table);
+  if (!table || level !== "cases") return;
+  throw new UsageError(
+    `rank: --resample cases: ${
+      all.length > 1 ? `track ${table.track}` : "the table"
+    } has only rows without a case, dataset summaries; give --resample datasets`,
+  );
+}
+
 export type Missing =
   | { kind: "worst" | "available" | "complete" | "none" }
   | { kind: "fill"; values: ReadonlyMap<string, number> };

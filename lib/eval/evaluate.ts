@@ -23,7 +23,8 @@ export interface Origin {
 export interface Row extends Origin {
   case: string;
   metric: "DSC" | "NSD";
-  label: number;
+  /** The value, or those of a region such as 1+2+3. */
+  label: number | string;
   value: number | null;
 }
 
@@ -34,9 +35,10 @@ export interface Pair {
   truth: string;
 }
 
-/** Labels to score, the value to leave out of the score, the name of the data. */
+/** What is scored, the value to leave out of the score, the name of the data. */
 export interface Labels {
-  labels: number[];
+  /** Values that count as one structure: a label, or the labels of a region. */
+  structures: number[][];
   ignore?: number;
   name?: string;
   source: string;
@@ -47,6 +49,35 @@ const ENDING = /\.nii(\.gz)?$/;
 /** `dataset.json` of a truth folder (or file): beside the folder. */
 export function datasetPath(truth: string): string {
   return join(dirname(resolve(ENDING.test(truth) ? dirname(truth) : truth)), "dataset.json");
+}
+
+/** The label maps of a truth: `labelsTr` of a folder that is a dataset, else what was given. */
+export async function truthFolder(path: string): Promise<string> {
+  const inner = join(path, "labelsTr");
+  const info = await Deno.stat(inner).catch((error) => {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
+    throw error;
+  });
+  return info?.isDirectory ? inner : path;
+}
+
+/**
+ * What to say where a model is scored on its own training cases; undefined when it is not.
+ * @param written prediction.json
+ * @param name of the scored data, where it has one
+ */
+export function trainedOn(
+  { train, dataset }: Record<string, unknown>,
+  cases: string[],
+  name: unknown,
+): string | undefined {
+  if (!Array.isArray(train) || (name !== undefined && dataset !== undefined && name !== dataset)) return;
+  const seen = new Set(train);
+  const count = cases.filter((id) => seen.has(id)).length;
+  if (count) {
+    return `the model was trained on ${count} of the ${cases.length} scored cases, so their scores are no estimate for ` +
+      "new ones; the cases left out are scored in the model's validation.jsonl";
+  }
 }
 
 /** JSON object in `path`, or undefined without that file. @throws UserError when it is no JSON object */
@@ -117,22 +148,26 @@ async function list(path: string): Promise<Map<string, string>> {
 }
 
 /**
- * Labels to score: those of `dataset.json` (names -> integers or lists of integers; background 0 and `ignore` left
- * out), else all values but 0 in the files.
+ * What to score: the labels of `dataset.json` (names -> integers; lists of integers are regions, scored as the union of
+ * their labels, as nnU-Net does; background 0 and `ignore` left out), else all values but 0 in the files.
  */
 export async function findLabels(truth: string, pairs: Pair[]): Promise<Labels> {
   const path = datasetPath(truth);
   const json = await readJson(path);
-  const found = new Set<number>();
   if (!json) {
+    const found = new Set<number>();
     for (const pair of pairs) {
       for (const file of [pair.truth, pair.prediction]) {
         for (const value of (await readLabels(file)).map) if (value !== 0) found.add(value);
       }
     }
-    return { labels: [...found].sort((a, b) => a - b), source: "the values in the files" };
+    return {
+      structures: [...found].sort((a, b) => a - b).map((v) => [v]),
+      source: "the values in the files",
+    };
   }
   let ignore: number | undefined;
+  const found = new Map<string, number[]>();
   for (const [key, value] of Object.entries((json.labels ?? {}) as Record<string, unknown>)) {
     // The Medical Segmentation Decathlon writes {"1": "name"}.
     const values = typeof value === "string" ? [Number(key)] : [value].flat();
@@ -143,14 +178,19 @@ export async function findLabels(truth: string, pairs: Pair[]): Promise<Labels> 
         );
       }
       if (key === "ignore") ignore = label;
-      else if (label > 0) found.add(label);
     }
+    const structure = (values as number[]).filter((label) => label > 0).sort((a, b) => a - b);
+    if (key !== "ignore" && structure.length) found.set(structure.join("+"), structure);
   }
   if (found.size === 0) {
     throw new UserError(`${path}: "labels" names no label above 0; add them or remove the file`);
   }
   const name = typeof json.name === "string" ? json.name : undefined;
-  return { labels: [...found].sort((a, b) => a - b), ignore, name, source: path };
+  const structures = [...found.values()].sort((a, b) => {
+    const i = a.findIndex((value, at) => value !== b[at]);
+    return i < 0 ? a.length - b.length : a[i] - (b[i] ?? 0);
+  });
+  return { structures, ignore, name, source: path };
 }
 
 /** A label map [z, y, x] and its geometry. @throws UserError for channels and values that are no labels */
@@ -176,7 +216,7 @@ export async function readLabels(path: string): Promise<{ map: Uint16Array; volu
 /** Scores one case; rows label by label, `metrics` in their order. `tolerance` of NSD in mm. */
 export async function scoreCase(
   pair: Pair,
-  { labels, ignore, source }: Labels,
+  { structures, ignore, source }: Labels,
   metrics: Row["metric"][],
   tolerance: number,
   origin: Origin,
@@ -184,7 +224,7 @@ export async function scoreCase(
   const truth = await readLabels(pair.truth);
   const prediction = await readLabels(pair.prediction);
   sameGrid(pair.prediction, prediction.volume, pair.truth, truth.volume);
-  const known = new Set([0, ignore, ...labels]);
+  const known = new Set([0, ignore, ...structures.flat()]);
   const stranger = truth.map.find((value) => !known.has(value));
   if (stranger !== undefined) {
     throw new UserError(`${pair.truth}: label ${stranger} is not in ${source}; add it there`);
@@ -198,15 +238,26 @@ export async function scoreCase(
     });
   }
   const { shape, spacing } = truth.volume;
+  const labels = structures.filter((values) => values.length === 1).flat();
   const found = overlaps(truth.map, prediction.map, shape, labels);
-  return labels.flatMap((label, i) =>
-    metrics.map((metric) => {
-      const value = metric === "DSC"
-        ? dice(found[i])
-        : nsd(truth.map, prediction.map, shape, label, found[i], spacing, tolerance);
-      return { ...origin, case: pair.case, metric, label, value };
-    })
-  );
+  return structures.flatMap((values) => {
+    const whole = values.length > 1;
+    const [a, b, value] = whole
+      ? [union(truth.map, values), union(prediction.map, values), 1]
+      : [truth.map, prediction.map, values[0]];
+    const overlap = whole ? overlaps(a, b, shape, [1])[0] : found[labels.indexOf(value)];
+    const score = (metric: Row["metric"]) =>
+      metric === "DSC" ? dice(overlap) : nsd(a, b, shape, value, overlap, spacing, tolerance);
+    const label = whole ? values.join("+") : value;
+    return metrics.map((metric) => ({ ...origin, case: pair.case, metric, label, value: score(metric) }));
+  });
+}
+
+/** 1 where a map has one of `values`. */
+function union(map: Uint16Array, values: number[]): Uint16Array {
+  const member = new Uint8Array(65536);
+  for (const value of values) member[value] = 1;
+  return map.map((value) => member[value]);
 }
 
 /** `name` in the folder `path`, or `path` itself where it is a CSV file; undefined where there is none. */
@@ -234,7 +285,7 @@ export function imagePredictions(predictions: string): Promise<string | undefine
 export async function scoreImages(
   predictions: string,
   truth: string,
-): Promise<{ metrics: Record<string, number | null>; cases: number; unpredicted: string[]; task: string }> {
+): Promise<{ metrics: Record<string, number | null>; cases: string[]; unpredicted: string[]; task: string }> {
   const { task, labels, cases } = readPredictions(predictions);
   const file = await table(truth, "labels.csv");
   if (!file) {
@@ -258,5 +309,10 @@ export async function scoreImages(
     return target;
   });
   const unpredicted = [...targets.keys()].filter((id) => !cases.has(id));
-  return { metrics: imageMetrics(labels, [...cases.values()], known), cases: cases.size, unpredicted, task };
+  return {
+    metrics: imageMetrics(labels, [...cases.values()], known),
+    cases: [...cases.keys()],
+    unpredicted,
+    task,
+  };
 }

@@ -272,7 +272,7 @@ function verdict(
       ? `${winner.join(" and ")} share the first place (mean rank ${show(final[0].mean_rank)}).`
       : `${winner[0]} is first with mean rank ${show(final[0].mean_rank)}.`,
   ];
-  if (boot) {
+  if (boot && boot.replicates > 1) {
     out.push(
       `It is first in ${
         show(100 * boot.p_best[winner[0]].fractional, 1)
@@ -323,6 +323,11 @@ function caveats(c: Competition, r: Omit<TrackResult, "verdict" | "caveats">, se
   if (c.datasets.length < 6 && c.table) out.push(`only ${c.datasets.length} datasets`);
   if (new Set(c.columns.map((x) => x.metric)).size > 1) {
     out.push("metrics of one dataset depend on each other");
+  }
+  if (r.bootstrap?.exact && r.bootstrap.replicates === 1) {
+    out.push(
+      "the bootstrap has one draw and says nothing: every dataset has one case, or there is one dataset",
+    );
   }
   if (r.winner.length > 1) out.push("the winner is undecided: the first place is shared");
   const weak = r.tests.wilcoxon.filter((t) => t.smallest_p >= settings.alpha);

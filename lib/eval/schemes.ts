@@ -293,12 +293,18 @@ export function aggregate(
   return out;
 }
 
-/** Parses `--weights seg=2,cls=1` and checks the names against the groups of the rows. */
+/** Parses `--weights seg=2,cls=1` and checks the names against the groups of the rows; `average` is --average, if given. */
 export function parseWeights(
   text: string | undefined,
   groups: readonly string[],
+  average: string = "group",
 ): Map<string, number> | null {
   if (!text) return null;
+  if (average !== "group") {
+    throw new UsageError(
+      `rank: --weights averages over groups, so --average ${average} has no effect; give one of them`,
+    );
+  }
   const weights = new Map<string, number>();
   for (const pair of text.split(",")) {
     const at = pair.lastIndexOf("="), name = pair.slice(0, at).trim(), value = Number(pair.slice(at + 1));

@@ -38,12 +38,15 @@ export async function planFinetuning(
       }`,
     );
   }
+  if (flags.draw !== undefined && flags.labels === undefined) {
+    throw new UsageError("--draw says which draw of --labels; give --labels N with it, or leave it out");
+  }
   const dataset = openDataset(data, task);
   const from = flags.from ? await readRun(flags.from) : undefined;
   const arch = architecture(flags.arch ?? from?.arch ?? "resenc-s");
   const splits = await foldsOf(data, dataset.cases, flags.fold);
   const split = splitOf(flags.fold, splits, dataset.cases, join(data, "splits_final.json"));
-  const train = flags.labels === undefined ? split.train : draw(split.train, flags.labels, flags.draw);
+  const train = flags.labels === undefined ? split.train : draw(split.train, flags.labels, flags.draw ?? 0);
   const recipe: Recipe = flags.recipe ?? from?.recipe ?? "onemmiso";
   const patch = flags.patch
     ? parsePatch(flags.patch, arch)
@@ -70,7 +73,7 @@ export async function planFinetuning(
     // The published rate after pretraining is a tenth, for schedules of 25,000 steps and more: short ones never arrive.
     lr: flags.lr ?? (from && flags.steps >= 25_000 ? preset.tuning : preset.lr),
     train,
-    ...(flags.labels === undefined ? {} : { draw: flags.draw }),
+    ...(flags.labels === undefined ? {} : { draw: flags.draw ?? 0 }),
     ...(flags.from ? { from: flags.from } : {}),
   };
   return { dataset, info, from, splits, validation: split.val };

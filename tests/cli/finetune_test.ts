@@ -62,6 +62,9 @@ Deno.test({
     const { code, summary, stderr } = await end(start(predict, args));
     assertEquals([code, summary.cases, summary.refused.length], [1, 4, 1], stderr);
     assertStringIncludes(stderr, second);
+    const scored = await end(start(evaluate, [out, data, "--metrics", "dsc"]));
+    assertEquals([scored.code, scored.summary.metric], [0, "DSC"], scored.stderr);
+    assertStringIncludes(scored.stderr, "of the 4 scored cases");
     const name = first.replace("_0000", "");
     const read = async (path: string) => await readNifti(await Deno.readFile(path), path);
     const [image, labels] = [await read(join(images, first)), await read(join(out, name))];
@@ -124,6 +127,7 @@ for (const task of ["classification", "regression"]) {
       assertEquals(id, "phantom_000");
       if (task === "classification") assertAlmostEquals(Number(values[0]) + Number(values[1]), 1, 1e-5);
       const scored = await end(start(evaluate, [out, data]));
+      assertStringIncludes(scored.stderr, "trained on 8 of the 10 scored cases");
       assertEquals(
         [scored.code, scored.summary.task, scored.summary.dataset],
         [0, task, "Phantom"],

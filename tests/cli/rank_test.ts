@@ -88,6 +88,13 @@ Deno.test({
     );
     await refused(table, ["--metric", "DSC"], 2, /-o DIR is missing/);
     await refused(table, ["-o", out, "--metric", "DSC", "--weights", "seg"], 2, /--weights has "seg"/);
+    await refused(table, ["-o", out, "--metric", "DSC", "--resample", "cases"], 2, /--resample datasets/);
+    await refused(
+      table,
+      ["-o", out, "--metric", "DSC", "--weights", "all=1", "--average", "metric"],
+      2,
+      /--average/,
+    );
     assertEquals(Array.from(Deno.readDirSync(folder)).length, 1);
     const printed = join(folder, "printed.csv");
     await Deno.writeTextFile(printed, "track,group,method,rank\nall,overall,C,3.10\n");

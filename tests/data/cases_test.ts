@@ -71,6 +71,7 @@ Deno.test("cases: dataset.json is checked field by field", async () => {
   for (
     const [change, says] of [
       [{ labels: { background: 0, whole: [1, 2] } }, 'label "whole"'],
+      [{ labels: { background: 0, lesion: 4, ignore: 5 } }, '"ignore"'],
       [{ labels: { lesion: 1 } }, '"background": 0'],
       [{ channel_names: undefined }, "channel_names"],
       [{ file_ending: ".mha" }, "file_ending"],
@@ -80,6 +81,14 @@ Deno.test("cases: dataset.json is checked field by field", async () => {
     assertThrows(() => openDataset(folder), UserError, says);
     await Deno.remove(folder, { recursive: true });
   }
+  const decathlon = await dataset({
+    channel_names: undefined,
+    modality: { 0: "T1", 1: "T2" },
+    labels: { 0: "background", 4: "lesion" },
+  });
+  const { labels: values, labelNames, channels } = openDataset(decathlon);
+  assertEquals([values, labelNames, channels], [[0, 4], ["background", "lesion"], ["T1", "T2"]]);
+  await Deno.remove(decathlon, { recursive: true });
   assertThrows(() => openDataset("/nowhere/at/all"), UserError, "dataset.json");
 });
 

@@ -1,8 +1,15 @@
-import { assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { assertAlmostEquals, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { writeNifti } from "../../lib/data/nifti.ts";
 import { UserError } from "../../lib/errors.ts";
-import { findLabels, type Origin, pairFiles, scoreCase } from "../../lib/eval/evaluate.ts";
+import {
+  findLabels,
+  type Origin,
+  pairFiles,
+  scoreCase,
+  trainedOn,
+  truthFolder,
+} from "../../lib/eval/evaluate.ts";
 
 const AFFINE = [[1, 0, 0, -5], [0, 2, 0, 3], [0, 0, 1, 0], [0, 0, 0, 1]];
 const ORIGIN: Origin = {
@@ -69,9 +76,15 @@ Deno.test("evaluate: a row per case, label and metric, labels from the values", 
 });
 
 Deno.test("evaluate: labels of dataset.json, null when absent, regions and ignore", async () => {
-  const named = await score({}, { labels: { background: 0, one: 1, both: [1, 2], four: 4 } });
-  assertEquals(named.rows.map((r) => r.label), [1, 1, 2, 2, 4, 4]);
+  const named = await score({}, { labels: { background: 0, both: [2, 1], one: 1, four: 4 } });
+  assertEquals(named.rows.map((r) => r.label), [1, 1, "1+2", "1+2", 4, 4]);
+  // The union has 4 voxels in the truth, 3 in the prediction, all of them right.
+  assertAlmostEquals(named.rows[2].value!, 6 / 7, 1e-12);
   assertEquals(named.rows.slice(4).map((r) => r.value), [null, null]);
+  // A region scores as the same voxels under one label.
+  const merged = (values: number[]) => values.map((v) => v && 1);
+  const plain = await score({ values: merged(GUESS) }, { labels: { background: 0, one: 1 } }, merged(TRUTH));
+  assertEquals(named.rows.slice(2, 4).map((r) => r.value), plain.rows.map((r) => r.value));
   const decathlon = await score({}, { labels: { "0": "background", "1": "one", "2": "two" } });
   assertEquals(decathlon.rows.map((r) => r.label), [1, 1, 2, 2]);
   // The only wrong voxel is ignored in the truth: nothing is wrong any more.
@@ -80,6 +93,26 @@ Deno.test("evaluate: labels of dataset.json, null when absent, regions and ignor
     labels: { background: 0, one: 1, two: 2, ignore: 3 },
   }, truth);
   assertEquals(ignoring.rows.map((r) => [r.label, r.value]), [[1, 1], [1, 1], [2, 1], [2, 1]]);
+});
+
+Deno.test("evaluate: the truth may be the folder of a dataset", async () => {
+  const root = await Deno.makeTempDir();
+  assertEquals(await truthFolder(root), root);
+  await Deno.mkdir(join(root, "labelsTr"));
+  assertEquals(await truthFolder(root), join(root, "labelsTr"));
+  assertEquals(await truthFolder(join(root, "labelsTr")), join(root, "labelsTr"));
+  await Deno.remove(root, { recursive: true });
+});
+
+Deno.test("evaluate: scores of training cases are named as such", () => {
+  const written = { dataset: "toy", train: ["a", "b"] };
+  assertStringIncludes(trainedOn(written, ["a", "c"], "toy")!, "1 of the 2 scored cases");
+  assertStringIncludes(trainedOn(written, ["a", "b"], undefined)!, "2 of the 2");
+  assertEquals([trainedOn(written, ["c"], "toy"), trainedOn(written, ["a"], "other")], [
+    undefined,
+    undefined,
+  ]);
+  assertEquals(trainedOn({}, ["a"], "toy"), undefined);
 });
 
 Deno.test("evaluate: what cannot be compared is refused, and the file is named", async () => {

@@ -106,6 +106,7 @@ Deno.test("finetune: images are prepared as the run's volumes were, from scratch
   assertEquals(await recipe({ from }), "amaes");
   assertEquals(await recipe({}), "onemmiso");
   assertEquals(await recipe({ from, recipe: "onemmiso" }), "onemmiso");
+  await assertRejects(() => recipe({ draw: 0 }), UserError, "--labels");
   const file = join(from, "run.json");
   await Deno.writeTextFile(file, (await Deno.readTextFile(file)).replace('"amaes"', '"else"'));
   await assertRejects(() => recipe({ from }), UserError, "run.json");
