@@ -82,7 +82,7 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
   chooseDevice(flags.device, flags.kernels);
   await Deno.mkdir(flags.output, { recursive: true });
   using _lock = await lockFolder(flags.output, "metrics.jsonl");
-  const stand = await standOf(flags.output, info, flags.resume ?? false);
+  const stand = await standOf(flags.output, info, flags.resume ?? false, validation);
   if (stand === "finished") {
     log(`${flags.output} is finished: ${flags.steps} steps`);
     writeLine({ model: flags.output, steps: flags.steps });

@@ -43,7 +43,20 @@ export async function writeWhole(path: string, bytes: Uint8Array | string): Prom
   }
 }
 
-/** Step of the checkpoint in `folder`, undefined without; what a kill left half done is put right. */
+/** What run.json says. @throws UserError for a damaged one, or one of another format */
+// deno-lint-ignore no-explicit-any
+export async function readRunFile(file: string): Promise<Record<string, any> | null> {
+  const json = await readJson(file);
+  if (json?.format === undefined || json.format === 1) return json;
+  throw new UserError(
+    `${file}: format is ${JSON.stringify(json.format)}, this version reads 1; use the version that wrote it`,
+  );
+}
+
+/**
+ * Step of the checkpoint in `folder`, undefined without; what a kill left half done is put right.
+ * @throws UserError when the checkpoint does not say its step
+ */
 export async function findCheckpoint(folder: string): Promise<number | undefined> {
   const checkpoint = join(folder, "checkpoint");
   if (!await exists(checkpoint) && await exists(`${checkpoint}.old`)) {
@@ -52,7 +65,20 @@ export async function findCheckpoint(folder: string): Promise<number | undefined
   for (const rest of [`${checkpoint}.old`, `${checkpoint}.partial`]) {
     if (await exists(rest)) await Deno.remove(rest, { recursive: true });
   }
-  return await exists(checkpoint) ? (await readJson(join(checkpoint, "state.json"))).step : undefined;
+  if (!await exists(checkpoint)) return undefined;
+  const file = join(checkpoint, "state.json");
+  if (!await exists(file)) {
+    throw new UserError(
+      `${file}: there is no such file: imported weights (start from them with --from) or damage; choose another -o`,
+    );
+  }
+  const step = (await readJson(file))?.step;
+  if (Number.isInteger(step) && step >= 0) return step;
+  throw new UserError(
+    `${file}: step is ${
+      JSON.stringify(step)
+    }, not a whole number; the checkpoint is damaged, restore it or choose another -o`,
+  );
 }
 
 /** Writes weights.safetensors of a folder, whole. `config` goes into its metadata; `about` is the file that explains it. */
@@ -97,15 +123,21 @@ export async function saveCheckpoint(
   if (old) await Deno.remove(`${target}.old`, { recursive: true });
 }
 
+/** Loads a weights file. @throws UserError unless it holds every parameter */
+export async function loadWeights(file: string, parameters: Parameters): Promise<void> {
+  const loaded = parameters.load(decode(await Deno.readFile(file), file).tensors, file);
+  const missing = parameters.tensors.size - loaded.length;
+  if (missing) throw new UserError(`${file}: ${missing} tensors of this network are missing`);
+}
+
 /** Loads the checkpoint into parameters and state. @throws UserError naming what is missing or damaged */
 export async function loadCheckpoint(
   folder: string,
   parameters: Parameters,
   state: Map<string, Tensor>,
 ): Promise<void> {
-  const weights = join(folder, "checkpoint", "weights.safetensors");
+  await loadWeights(join(folder, "checkpoint", "weights.safetensors"), parameters);
   const optimizer = join(folder, "checkpoint", "optimizer.safetensors");
-  const loaded = parameters.load(decode(await Deno.readFile(weights), weights).tensors, weights);
   const rest = decode(await Deno.readFile(optimizer), optimizer).tensors;
   for (const [name, tensor] of state) {
     const found = rest.get(name);
@@ -114,25 +146,25 @@ export async function loadCheckpoint(
     }
     tensor.write(found.data);
   }
-  if (loaded.length !== parameters.tensors.size) {
-    throw new UserError(
-      `${weights}: ${parameters.tensors.size - loaded.length} tensors of this network are missing`,
-    );
-  }
 }
 
-/** Refuses to go on with another configuration. @throws UserError naming the first key that differs, and both values */
+/**
+ * Refuses to go on with another configuration. @throws UserError naming the first key of either that differs, and both
+ * values
+ */
 export function checkSame(
   file: string,
   before: Record<string, unknown>,
   now: Record<string, unknown>,
   defaults: Record<string, unknown> = {},
 ): void {
-  for (const key of Object.keys(now)) {
-    const there = before[key] ?? defaults[key];
-    if (JSON.stringify(there) === JSON.stringify(now[key])) continue;
+  const text = (of: Record<string, unknown>, key: string) =>
+    JSON.stringify(of[key] ?? defaults[key]) ?? "not given";
+  for (const key of Object.keys({ ...before, ...now })) {
+    const [there, here] = [text(before, key), text(now, key)];
+    if (there === here) continue;
     throw new UserError(
-      `${file}: ${key} is ${JSON.stringify(there)} there and ${JSON.stringify(now[key])} here; ` +
+      `${file}: ${key} is ${there} there and ${here} here; ` +
         `resume with the same configuration or choose another -o`,
     );
   }

@@ -15,6 +15,7 @@ import {
   exists,
   findCheckpoint,
   loadCheckpoint,
+  loadWeights,
   readJson,
   saveCheckpoint,
   saveWeights,
@@ -29,6 +30,7 @@ import { type Pretrained, transferEncoder } from "./transfer.ts";
 import { type ScoreRow, validate } from "./validation.ts";
 
 const SAVE_EVERY_MS = 300_000;
+const WEIGHTS = "weights.safetensors";
 
 /** How a task trains a network: image tasks by a preset of their own. */
 export function finetuningPreset(task: ModelInfo["task"], arch: Architecture): Preset {
@@ -140,15 +142,16 @@ export class Finetuning implements Disposable {
     await saveCheckpoint(folder, this.info, "model.json", steps, this.model.parameters, state);
   }
 
-  /** Goes on from checkpoint/ of a folder, written after `steps` steps. */
+  /** Goes on from checkpoint/ of a folder, written after `steps` steps; after the last, its weights are all it takes. */
   async resume(folder: string, steps: number): Promise<void> {
+    if (steps === this.info.of) return loadWeights(join(folder, WEIGHTS), this.model.parameters);
     const state = steps ? this.#phase(steps - 1).optimizer.state() : new Map();
     await loadCheckpoint(folder, this.model.parameters, state);
   }
 
   /** Writes weights and model.json, each whole. */
   async save(folder: string, steps: number): Promise<void> {
-    saveWeights(join(folder, "weights.safetensors"), this.model.parameters, this.info, "model.json");
+    saveWeights(join(folder, WEIGHTS), this.model.parameters, this.info, "model.json");
     await writeWhole(join(folder, "model.json"), JSON.stringify({ ...this.info, steps }, null, 2) + "\n");
   }
 
@@ -177,26 +180,39 @@ export interface Result {
 }
 
 /**
- * Where a model folder stands: the steps of its checkpoint, 0 without one, or `finished`.
- * @throws UserError for an unfinished one without `resume`, or with it for one of another configuration
+ * Where a model folder stands: the steps of its checkpoint or, before the validation, of its model; 0 without; `finished`.
+ * @param validation the cases that it is to score
+ * @throws UserError for one that holds anything without `resume`, or with it for one of another configuration
  */
 export async function standOf(
   folder: string,
   info: ModelInfo,
   resume: boolean,
+  validation: string[],
 ): Promise<number | "finished"> {
+  if (await exists(join(folder, "run.json"))) {
+    throw new UserError(`${folder} holds a pretraining run (run.json); choose another -o`);
+  }
   const found = await findCheckpoint(folder);
   const file = join(folder, "model.json");
-  if (!resume) {
-    if (found === undefined) return 0;
+  const before = await exists(file) ? await readJson(file) : undefined;
+  if (!resume && (before || found !== undefined)) {
     throw new UserError(
-      `${folder} holds a fine-tuning that stopped after step ${found}; continue it with --resume or choose another -o`,
+      `${folder} holds a fine-tuning already${
+        before ? ` (${before.task}, ${before.arch}, ${found ?? before.steps} of ${before.of} steps)` : ""
+      }; continue it with --resume or choose another -o`,
     );
   }
-  if (!await exists(file)) return 0;
-  const before = await readJson(file);
+  if (!before) {
+    if (found === undefined) return 0;
+    throw new UserError(
+      `${file}: this file, which says what checkpoint/ beside it is of, is missing; restore it or choose another -o`,
+    );
+  }
   checkSame(file, before, { ...info, steps: before.steps });
-  return found ?? (before.steps === info.of ? "finished" : 0);
+  if (found !== undefined || before.steps < info.of) return found ?? 0;
+  const validated = !validation.length || await exists(join(folder, "validation.jsonl"));
+  return validated ? "finished" : info.of;
 }
 
 /**
@@ -221,9 +237,11 @@ export async function finetune(
   const file = join(folder, "metrics.jsonl");
   const before = begin ? (await Deno.readTextFile(file)).split("\n").slice(0, begin) : [];
   const losses = before.map((line) => (JSON.parse(line) as Metric).loss);
-  const metrics = await Deno.open(file, { create: true, write: true, truncate: true });
-  const note = (line: string) => metrics.writeSync(new TextEncoder().encode(line + "\n"));
-  before.forEach(note);
+  const metrics = await Deno.open(file, { create: true, write: true });
+  const encoder = new TextEncoder();
+  const note = (line: string) => metrics.writeSync(encoder.encode(line + "\n"));
+  await metrics.truncate(encoder.encode(before.map((line) => line + "\n").join("")).length);
+  await metrics.seek(0, Deno.SeekMode.End);
   await Deno.remove(join(folder, "validation.jsonl")).catch(() => {/* there was none */});
   let rows: ScoreRow[] | undefined;
   try {
@@ -249,7 +267,12 @@ export async function finetune(
     }
     if (!stop) {
       await tuning.save(folder, losses.length);
-      rows = await validate(tuning.model, tuning.cases, validation);
+      rows = await validate(tuning.model, tuning.cases, validation).catch((error) => {
+        const sentence = error instanceof UserError ? error.message : undefined;
+        throw sentence
+          ? new UserError(`${sentence}; the model is trained, --resume goes on to score it`)
+          : error;
+      });
     }
     if (rows) {
       const lines = rows.map((row) => JSON.stringify(row) + "\n").join("");

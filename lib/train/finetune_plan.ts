@@ -9,6 +9,7 @@ import type { ModelInfo, Task } from "../eval/model.ts";
 import { type Architecture, checkPatch } from "../nn/network.ts";
 import type { Side } from "../tensor.ts";
 import { finetuningPreset } from "./finetune.ts";
+import { Cases } from "./labelled.ts";
 import type { Schedule } from "./phases.ts";
 import { draw, foldsOf, type Split, splitOf } from "./splits.ts";
 import { type Pretrained, readRun } from "./transfer.ts";
@@ -76,6 +77,7 @@ export async function planFinetuning(
     ...(flags.labels === undefined ? {} : { draw: flags.draw ?? 0 }),
     ...(flags.from ? { from: flags.from } : {}),
   };
+  await new Cases(dataset).check([...train, ...split.val]);
   return { dataset, info, from, splits, validation: split.val };
 }
 

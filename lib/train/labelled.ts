@@ -1,5 +1,7 @@
 /** Labelled cases during fine-tuning: read once, kept in memory while there is room, cropped per step. */
 import { type Case, type Dataset, filesOf, readCase } from "../data/cases.ts";
+import { gunzip, isGzip } from "../data/gzip.ts";
+import { parseHeader, readNifti } from "../data/nifti.ts";
 import type { Recipe } from "../data/volume.ts";
 import type { ModelInfo } from "../eval/model.ts";
 import { Rng } from "../rng.ts";
@@ -8,6 +10,24 @@ import { crop, type Crops, sites, type Source } from "./patches.ts";
 
 /** Prepared cases stay in memory up to this. */
 const CACHE_BYTES = 2 ** 31;
+
+/** @throws UserError for a NIfTI file whose first or last bytes show that it cannot be read */
+async function checkFile(path: string): Promise<void> {
+  using file = await Deno.open(path);
+  const bytes = new Uint8Array(8192);
+  const head = bytes.subarray(0, await file.read(bytes) ?? 0);
+  const zipped = isGzip(head);
+  const header = parseHeader(zipped ? gunzip(head, path, 2 ** 24, true) : head, path);
+  const needed = header.offset + header.bytes;
+  const { size } = await file.stat();
+  if (!zipped && size >= needed) return;
+  // A gzip file ends in the length of what it holds. One that differs is cut, or is of several members: it is read.
+  const end = new Uint8Array(4);
+  await file.seek(-4, Deno.SeekMode.End);
+  await file.read(end);
+  if (zipped && new DataView(end.buffer).getUint32(0, true) === needed) return;
+  await readNifti(await Deno.readFile(path), path);
+}
 
 /** Cases prepared for training, least recently used first. */
 export class Cases {
@@ -21,6 +41,14 @@ export class Cases {
     const { labels, targets } = this.dataset;
     const { images, label } = filesOf(this.dataset, id);
     return readCase(id, images, this.recipe, targets ? undefined : { file: label, labels });
+  }
+
+  /** Looks at the files of `ids` without reading them whole. @throws UserError naming the first that is cut or no NIfTI */
+  async check(ids: readonly string[]): Promise<void> {
+    for (const id of ids) {
+      const { images, label } = filesOf(this.dataset, id);
+      for (const path of this.dataset.targets ? images : [...images, label]) await checkFile(path);
+    }
   }
 
   /** A case and its sites, from memory where it is there. */

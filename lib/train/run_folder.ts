@@ -11,7 +11,7 @@ import {
   exists,
   findCheckpoint,
   loadCheckpoint,
-  readJson,
+  readRunFile,
   saveCheckpoint,
   writeWhole,
 } from "./checkpoint.ts";
@@ -74,14 +74,28 @@ export class RunFolder {
     const lock = await lockFolder(path);
     try {
       const file = join(path, "run.json");
-      const found = await exists(file) ? await findCheckpoint(path) : undefined;
-      if (found !== undefined) {
-        const before = (await readJson(file)).config as RunConfig;
-        if (!resume) {
-          throw new UserError(
-            `${path} holds a ${before.method} run already; continue it with --resume or choose another -o`,
-          );
-        }
+      if (await exists(join(path, "model.json"))) {
+        throw new UserError(`${path} holds a model of finetune (model.json); choose another -o`);
+      }
+      const before = await exists(file)
+        ? (await readRunFile(file))?.config as RunConfig | undefined
+        : undefined;
+      const found = await findCheckpoint(path);
+      if (found !== undefined && !resume) {
+        throw new UserError(
+          `${path} holds a ${before?.method ?? "pretraining"} run already; ${
+            before ? "continue it with --resume or " : ""
+          }choose another -o`,
+        );
+      }
+      if (found !== undefined && !before) {
+        throw new UserError(
+          `${file}: this file, which says what checkpoint/ beside it is of, is missing; restore it or choose another -o`,
+        );
+      }
+      if (resume && before) {
+        // The checkpoint holds what came of the start weights: they need not be named again.
+        if (found !== undefined && config.from === undefined) config = { ...config, from: before.from };
         checkSame(file, { ...before }, { ...config }, {
           compat: [],
           precision: "f32",

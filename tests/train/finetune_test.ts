@@ -188,7 +188,8 @@ Deno.test("finetune: stopped in the middle and gone on, the same bits; another c
   {
     using tuning = open();
     await finetune(tuning, whole, []);
-    assertEquals(await standOf(whole, about, true), "finished");
+    assertEquals(await standOf(whole, about, true, []), "finished");
+    await assertRejects(() => standOf(whole, about, false, []), UserError, "resenc-s, 4 of 4 steps");
   }
   {
     // Steps 1 and 2 train the decoder alone; the third, everything with a new optimizer, is where it stops.
@@ -200,17 +201,17 @@ Deno.test("finetune: stopped in the middle and gone on, the same bits; another c
     };
     const { interrupted, steps } = await finetune(tuning, cut, []);
     assert(interrupted && steps >= 2 && steps < 4, `${steps}`);
-    assertEquals(await standOf(cut, about, true), steps);
-    await assertRejects(() => standOf(cut, about, false), UserError, "--resume");
+    assertEquals(await standOf(cut, about, true, []), steps);
+    await assertRejects(() => standOf(cut, about, false, []), UserError, "--resume");
     await assertRejects(
-      () => standOf(cut, { ...about, lr: 1 }, true),
+      () => standOf(cut, { ...about, lr: 1 }, true, []),
       UserError,
       "lr is 0.01 there and 1 here",
     );
   }
   {
     using tuning = open();
-    assertEquals((await finetune(tuning, cut, [], await standOf(cut, about, true) as number)).steps, 4);
+    assertEquals((await finetune(tuning, cut, [], await standOf(cut, about, true, []) as number)).steps, 4);
   }
   const [a, b] = await Promise.all(
     [whole, cut].map((path) => Deno.readFile(join(path, "weights.safetensors"))),
@@ -221,6 +222,35 @@ Deno.test("finetune: stopped in the middle and gone on, the same bits; another c
   assertEquals(await losses(whole), await losses(cut));
   assertEquals([...Deno.readDirSync(cut)].some((entry) => entry.name === "checkpoint"), false);
   for (const path of [folder, whole, cut]) await Deno.remove(path, { recursive: true });
+});
+
+Deno.test("finetune: a label that cannot be read is named at the start; without its validation a model is not finished", async () => {
+  const [folder, out] = [await dataset(2), await Deno.makeTempDir()];
+  const label = join(folder, "labelsTr", "p1.nii.gz");
+  const whole = await Deno.readFile(label);
+  await Deno.writeFile(label, whole.slice(0, whole.length - 100));
+  const about = info(folder, "scratch", 2, ["p0"]);
+  const stand = () => standOf(out, about, true, ["p1"]);
+  {
+    using tuning = new Finetuning(openDataset(folder), about);
+    await tuning.cases.check(["p0"]);
+    await assertRejects(() => tuning.cases.check(["p0", "p1"]), UserError, label);
+    const error = await assertRejects(() => finetune(tuning, out, ["p1"]), UserError, label);
+    assert((error as unknown as Error).message.includes("--resume"));
+  }
+  assertEquals(await stand(), 2);
+  const lines = await Deno.readTextFile(join(out, "metrics.jsonl"));
+  const weights = await Deno.readFile(join(out, "weights.safetensors"));
+  await Deno.writeFile(label, whole);
+  {
+    using tuning = new Finetuning(openDataset(folder), about);
+    const { rows, steps } = await finetune(tuning, out, ["p1"], await stand() as number);
+    assertEquals([rows.length, steps], [2, 2]);
+  }
+  assertEquals(await stand(), "finished");
+  assertEquals(await Deno.readTextFile(join(out, "metrics.jsonl")), lines);
+  assertEquals(await Deno.readFile(join(out, "weights.safetensors")), weights);
+  for (const path of [folder, out]) await Deno.remove(path, { recursive: true });
 });
 
 Deno.test("finetune: a classifier and a regression learn which of their images are negatives", async () => {
