@@ -77,7 +77,7 @@ export async function planFinetuning(
     ...(flags.labels === undefined ? {} : { draw: flags.draw ?? 0 }),
     ...(flags.from ? { from: flags.from } : {}),
   };
-  await new Cases(dataset).check([...train, ...split.val]);
+  await new Cases(dataset, recipe).check([...train, ...split.val]);
   return { dataset, info, from, splits, validation: split.val };
 }
 
