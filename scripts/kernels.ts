@@ -2,11 +2,14 @@
 import { dirname, fromFileUrl, join } from "@std/path";
 import { type Arguments, type Command, type Grants, log, run, writeLine } from "../lib/config.ts";
 import { UserError } from "../lib/errors.ts";
+import { planted, SERIALIZED } from "../lib/gpu/bugs.ts";
 import { type Budget, budgets, type Compiled, faults, kernelNames } from "../lib/gpu/gate.ts";
 import { runTool } from "../lib/gpu/tools.ts";
 
 const NATIVE = join(dirname(dirname(fromFileUrl(import.meta.url))), "native");
 const ARCHITECTURES = ["sm_80", "sm_90a"];
+const BUILD = join(NATIVE, "target", "shim");
+const BUGGED = join(BUILD, "serialized.cu");
 
 export const command: Command = {
   name: "kernels",
@@ -24,9 +27,9 @@ export const command: Command = {
   },
 };
 
-/** Python looks for the compilers and starts them: only it may be started. */
+/** Python looks for the compilers and starts them: only it may be started. A kernel with a bug is written. */
 export function extraGrants({ flags }: Arguments): Grants {
-  return { read: [], write: [], run: [flags.python] };
+  return { read: [], write: [BUILD], run: [flags.python] };
 }
 
 async function main({ flags }: Arguments): Promise<number> {
@@ -46,8 +49,18 @@ async function main({ flags }: Arguments): Promise<number> {
     for (const [kernel, needs] of budgets(source)) budget.set(kernel, needs);
     for (const kernel of kernelNames(source)) expected.add(kernel);
   }
+  await Deno.mkdir(BUILD, { recursive: true });
+  const sound = await Deno.readTextFile(join(NATIVE, "src", "ops", SERIALIZED.op, "kernel.cu"));
+  await Deno.writeTextFile(BUGGED, planted(SERIALIZED, sound));
   const shim = join(NATIVE, "shim");
-  const line = [join(shim, "compile.py"), flags.compiler, shim, ARCHITECTURES.join(","), ...files.sort()];
+  const line = [
+    join(shim, "compile.py"),
+    flags.compiler,
+    shim,
+    ARCHITECTURES.join(","),
+    ...files.sort(),
+    BUGGED,
+  ];
   let outcome;
   try {
     outcome = await runTool(flags.python, line);
@@ -59,10 +72,16 @@ async function main({ flags }: Arguments): Promise<number> {
   }
   if (!outcome.ok) throw new UserError(outcome.text.trim().split("\n").at(-1) ?? "compile.py failed");
   const rows = outcome.text.trim().split("\n").map((text) => JSON.parse(text));
-  writeLine(rows.shift());
+  const { compiler } = rows.shift();
+  writeLine({ compiler });
   const wrong: string[] = [];
   const seen = new Set<string>();
+  let heard = false;
   for (const row of rows) {
+    if (row.file === BUGGED) {
+      heard ||= row.notes?.some((note: string) => note.includes("are serialized"));
+      continue;
+    }
     if (row.error) {
       log(row.error);
       wrong.push(`${row.file.slice(NATIVE.length + 1)} does not compile for ${row.architecture}`);
@@ -77,6 +96,10 @@ async function main({ flags }: Arguments): Promise<number> {
     for (const architecture of ARCHITECTURES) {
       if (!seen.has(`${kernel} ${architecture}`)) wrong.push(`${kernel} (${architecture}) was not compiled`);
     }
+  }
+  if (/ 1[3-9]\./.test(compiler)) {
+    writeLine({ bug: SERIALIZED.name, op: SERIALIZED.op, caught: heard });
+    if (!heard) wrong.push(`the compiler's note on ${SERIALIZED.op} with "${SERIALIZED.name}" is not heard`);
   }
   for (const fault of wrong) log(`kernels: ${fault}`);
   if (wrong.length) {

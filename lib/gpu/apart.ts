@@ -19,6 +19,8 @@ export const BROKEN = 3;
 
 /** Seconds until a process must have come to its first case: opening a large card that nobody else holds open takes some. */
 const START = 30;
+/** Seconds that a process may take to end: tens of GiB of a card are freed then. */
+const END = 20;
 
 /** Errors after which every call of the process fails: memory, faults, time limits. */
 export const breaks = (row: object): boolean => /\(CUDA error (214|70[02]|71\d)\)/.test(JSON.stringify(row));
@@ -59,10 +61,10 @@ export async function* apart(
   for (let from = 0;;) {
     const process = start(from);
     let now: Beginning | undefined;
-    let [late, over, done] = [false, false, false];
+    let [late, over, done, allowed] = [false, false, false, 0];
     try {
       for (;;) {
-        const allowed = now ? quiet : Math.max(quiet, START);
+        allowed = now ? quiet : Math.max(quiet, START);
         const patience = Math.min(allowed, left());
         const next = await within(process.lines.next(), patience);
         late = next === undefined;
@@ -82,13 +84,13 @@ export async function* apart(
       };
     }
     // A process that the driver does not let go of is left behind.
-    const end = late ? undefined : await within(process.ended, 5);
+    const end = late ? undefined : await within(process.ended, END);
     if (end?.code === 0) return;
     if (end?.code !== BROKEN) {
       const said = end?.signal
         ? [`it was ended by ${end.signal}`, end.said]
-        : [end?.said || `it ended with ${end?.code}`];
-      const why = late ? `no result within ${now ? quiet : START} s` : said.filter(Boolean).join("; ");
+        : [end ? end.said || `it ended with ${end.code}` : `it did not end within ${END} s`];
+      const why = late ? `no result within ${allowed} s` : said.filter(Boolean).join("; ");
       yield { case: now?.begin, ok: false, error: why };
     }
     if (!now) return;

@@ -60,6 +60,17 @@ export const BUGS: readonly Bug[] = [
   },
 ];
 
+/**
+ * Lanes of a warp that part, for all that the compiler sees: it then waits after every product of wgmma, and a compiler of
+ * release 13 says so. The gate plants it to know that it hears.
+ */
+export const SERIALIZED: Bug = {
+  name: "products of wgmma one at a time",
+  op: "conv3d_weight",
+  find: "__shfl_sync(0xffffffffu, (int)(threadIdx.x / 128), 0)",
+  replace: "threadIdx.x / 128",
+};
+
 /** The kernel with the bug in it. @throws UserError when the text has moved on and the bug no longer fits */
 export function planted(bug: Bug, source: string): string {
   const parts = source.split(bug.find);

@@ -3,6 +3,7 @@ import { resenc } from "../arch/resenc.ts";
 import { writeLine } from "../config.ts";
 import { deviceReport } from "../device.ts";
 import { native } from "../native/library.ts";
+import { byVectors, tileRegisters } from "./amx.ts";
 import { type Begin, breaks, BROKEN } from "./apart.ts";
 import { fragments } from "./fragments.ts";
 import { loading } from "./loading.ts";
@@ -42,6 +43,18 @@ async function* loaders(begin: Begin, emulate: boolean): AsyncGenerator<object> 
   }
 }
 
+/** Every op beside the CPU, and first the two ways of the CPU beside each other. */
+async function* ops(begin: Begin, emulate: boolean): AsyncGenerator<object> {
+  yield* tileRegisters(begin, emulate);
+  byVectors();
+  yield* parity(begin);
+}
+
+async function* truths(begin: Begin, emulate: boolean): AsyncGenerator<object> {
+  byVectors();
+  yield* emulate ? truth(begin, 1, ["s3d", "simmim"]) : truth(begin, 10);
+}
+
 /** @param emulate tiny shapes, for the emulated card */
 export function checks(emulate: boolean): Record<string, Check> {
   const rounds = emulate ? 1 : 10;
@@ -50,13 +63,13 @@ export function checks(emulate: boolean): Record<string, Check> {
   const layers = emulate ? [[40, 24, 17]] as const : LAYERS;
   const slow = emulate ? 4 : 1;
   return {
-    card: { seconds: 30, quiet: 30, body: card },
+    card: { seconds: 90, quiet: 90, body: card },
     fragments: { seconds: 30, quiet: 5, body: fragments },
-    parity: { seconds: 60 * slow, quiet: 12, body: parity },
+    parity: { seconds: 60 * slow, quiet: 12, body: (begin) => ops(begin, emulate) },
     truth: {
       seconds: 50 * slow,
       quiet: 15 * slow,
-      body: (begin) => emulate ? truth(begin, 1, ["s3d", "simmim"]) : truth(begin, 10),
+      body: (begin) => truths(begin, emulate),
     },
     step: { seconds: 110, quiet: 35, body: (begin) => steps(begin, work, emulate ? 1 : 5) },
     kernel: { seconds: 25, quiet: 10, body: (begin) => kernels(begin, sizesOf(emulate), 1, rounds, name()) },

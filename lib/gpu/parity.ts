@@ -68,16 +68,16 @@ export function noise(length: number, seed: number): Float32Array {
   return values;
 }
 
-const matrix = (rows: number, channels: number, seed: number, dtype: Dtype = "f32") =>
+export const matrix = (rows: number, channels: number, seed: number, dtype: Dtype = "f32") =>
   Tensor.from(noise(rows * channels, seed), channels, undefined, dtype);
 
-const volumeOf = (layout: Layout, channels: number, seed: number, dtype: Dtype) => {
+export const volumeOf = (layout: Layout, channels: number, seed: number, dtype: Dtype) => {
   const rows = layout.grid.blocks * layout.side.reduce((a, b) => a * b);
   return Tensor.from(noise(rows * channels, seed), channels, layout, dtype);
 };
 
 /** Two samples of 2^3 blocks, a third of them hidden. */
-const masked = (): Grid => {
+export const masked = (): Grid => {
   const visible = Uint8Array.from({ length: 16 }, (_, i) => i % 3 === 1 ? 0 : 1);
   return new Grid(2, [2, 2, 2], visible);
 };
@@ -348,7 +348,7 @@ function cases(): Case[] {
 }
 
 /** Output and gradients of one case on the device that is in use. */
-async function values(of: Case): Promise<Float32Array[]> {
+export async function values(of: Pick<Case, "make">): Promise<Float32Array[]> {
   return await scope(async () => {
     const { inputs, body } = of.make();
     const { tape, result } = Tape.record(inputs, body);
@@ -360,7 +360,7 @@ async function values(of: Case): Promise<Float32Array[]> {
 }
 
 /** Largest difference relative to the largest value of each tensor; not a number is worse than any number. */
-function worst(want: Float32Array[], got: Float32Array[]): number {
+export function worst(want: Float32Array[], got: Float32Array[]): number {
   return Math.max(...want.map((tensor, t) => {
     const size = tensor.reduce((m, v) => Math.max(m, Math.abs(v)), 1e-6);
     return tensor.reduce((most, v, i) => {

@@ -27,7 +27,7 @@ export interface ProductRow {
   share_of_peak: number | null;
 }
 
-/** Times forward and both gradients of each layer, in bf16; both ways where there are two. */
+/** Times forward and both gradients of each layer, in bf16: by our kernel, then by the library where it is found. */
 export async function* products(
   begin: Begin,
   layers: readonly Shape[],
@@ -36,9 +36,10 @@ export async function* products(
 ): AsyncGenerator<ProductRow> {
   const n = native();
   const peak = peakOf(card);
-  const ways = n.vx_device_products(false) ? ["own", "cuBLASLt"] as const : ["own"] as const;
-  for (const [rows, channels, outputs] of layers) {
-    if (!begin(`${rows} x ${channels} x ${outputs}`)) continue;
+  const cases = (["own", "cuBLASLt"] as const).flatMap((way) => layers.map((layer) => ({ way, layer })));
+  for (const { way, layer: [rows, channels, outputs] } of cases) {
+    if (!begin(`${rows} x ${channels} x ${outputs}, ${way}`)) continue;
+    if (way === "cuBLASLt" && !n.vx_device_products(true)) continue;
     yield* await scope(async () => {
       const x = Tensor.from(noise(rows * channels, 1), channels, undefined, "bf16");
       const dy = Tensor.from(noise(rows * outputs, 2), outputs, undefined, "bf16");
@@ -50,25 +51,22 @@ export async function* products(
       };
       const list: ProductRow[] = [];
       for (const [kernel, call] of Object.entries(calls)) {
-        for (const way of ways) {
-          n.vx_device_products(way === "cuBLASLt");
-          n.vx_tensor_free(call());
-          n.vx_device_mark();
-          for (let round = 0; round < rounds; round++) n.vx_tensor_free(call());
-          n.vx_device_mark();
-          await wait();
-          const milliseconds = n.vx_device_milliseconds() / rounds;
-          const flops = 2 * rows * channels * outputs / (milliseconds / 1000);
-          const share = peak ? flops / peak : null;
-          list.push({
-            ...{ kernel: `linear, ${kernel}`, way, rows, channels, outputs, milliseconds },
-            tflops: flops / 1e12,
-            share_of_peak: share,
-          });
-        }
+        n.vx_tensor_free(call());
+        n.vx_device_mark();
+        for (let round = 0; round < rounds; round++) n.vx_tensor_free(call());
+        n.vx_device_mark();
+        await wait();
+        const milliseconds = n.vx_device_milliseconds() / rounds;
+        const flops = 2 * rows * channels * outputs / (milliseconds / 1000);
+        const share = peak ? flops / peak : null;
+        list.push({
+          ...{ kernel: `linear, ${kernel}`, way, rows, channels, outputs, milliseconds },
+          tflops: flops / 1e12,
+          share_of_peak: share,
+        });
       }
-      n.vx_device_products(false);
       return list;
     });
+    n.vx_device_products(false);
   }
 }

@@ -19,7 +19,7 @@ import tempfile
 ENTRY = re.compile(
     r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
     r".*?Used (\d+) registers", re.S)
-NOTES = ("C7508", "C7510", "C7515")  # setmaxnreg ignored, wgmma serialised
+NOTE = re.compile(r"\((?:C7508|C7515)\)[^\n]*|\(C\d+\)[^\n]*are serialized[^\n]*")  # setmaxnreg ignored; wgmma waits for each product
 
 
 def wheels():
@@ -84,7 +84,7 @@ def main(wanted, include, architectures, files):
             if not ok:
                 print(json.dumps({**about, "error": log.strip()}))
             for kernel, stack, stores, loads, registers in ENTRY.findall(log) if ok else []:
-                notes = [n for n in NOTES if n in log]
+                notes = [n for n in NOTE.findall(log) if f"'{kernel}'" in n or "function '" not in n]
                 need = {"registers": int(registers), "stack": int(stack), "spills": int(stores) + int(loads)}
                 print(json.dumps({**about, "kernel": kernel, **need, "notes": notes}))
 

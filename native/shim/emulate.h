@@ -289,6 +289,11 @@ void launch(const char* name, int budget, dim3 grid, unsigned threads, size_t sh
 
 inline void __syncthreads() { shim::barrier(); }
 
+inline int __shfl_sync(unsigned mask, int v, int from) {
+    auto& set = shim::meet(mask, [&](auto& s, int lane) { s.in[lane][0] = (unsigned)v; }, [](auto&) {});
+    return (int)set.in[from][0];
+}
+
 inline float __shfl_xor_sync(unsigned mask, float v, int distance) {
     auto& set = shim::meet(
         mask, [&](auto& s, int lane) { s.in[lane][0] = std::bit_cast<unsigned>(v); }, [](auto&) {});

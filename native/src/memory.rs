@@ -37,9 +37,12 @@ struct Pool {
 impl Pool {
     fn take(&mut self, bytes: usize) -> Piece {
         let size = if class(bytes) < LARGE { class(bytes) } else { bytes.next_multiple_of(ALIGN).max(LARGE) };
-        let machine = machine_bytes();
+        let mut machine = machine_bytes();
+        if self.used + size > machine {
+            machine = ask_machine(); // some grow as they are used
+        }
         assert!(
-            self.used + size <= machine,
+            self.used + size <= machine || gpu::active(),
             "out of memory: {:.1} GiB are needed and this machine has {:.1} GiB; take a smaller --patch or --batch, --precision bf16 or --recompute",
             (self.used + size) as f64 / GIB,
             machine as f64 / GIB

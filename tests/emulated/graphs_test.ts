@@ -118,7 +118,7 @@ Deno.test({
   ignore,
   async fn() {
     native().vx_device_use(true);
-    assertEquals(native().vx_device_products(false), 1);
+    assertEquals(native().vx_device_products(true), 1);
     const both: Float32Array[][] = [];
     for (const on of [false, true]) {
       native().vx_device_products(on);

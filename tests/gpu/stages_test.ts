@@ -1,5 +1,6 @@
 /** The stages of gpu-check: time, failures, what is beside PyTorch. */
 import { assertEquals } from "@std/assert";
+import { inOrder, type Work } from "../../lib/gpu/speed.ts";
 import { Stages } from "../../lib/gpu/stages.ts";
 import { markdown, type Row } from "../../lib/gpu/table.ts";
 import { ratios, requests } from "../../lib/gpu/torch.ts";
@@ -41,21 +42,18 @@ Deno.test("stages: a stage whose time is over says so, and so does one after the
   assertEquals(late.rows[0].skipped, "the 0 s of the check are over");
 });
 
-Deno.test("torch: steps come first, the first compiled next; ours stands beside its fastest variant", () => {
+Deno.test("torch: steps come first, compiled ones last; ours stands beside its fastest variant, per image", () => {
   const steps = ["s3d", "mae"].map((method) => ({ work: "step", method, patch: 8, batch: 1, dtype: "bf16" }));
-  const asked = requests([[4, 8]], steps).filter((request) => request.layout === "first");
-  assertEquals(asked.map((r) => `${r.method ?? r.direction}${r.compiled ? " compiled" : ""}`), [
-    "s3d",
-    "mae",
-    "s3d compiled",
-    "forward",
-    "input",
-    "weight",
-    "mae compiled",
+  const asked = requests([[4, 8]], steps);
+  assertEquals(asked.map((r) => `${r.method ?? r.direction}, ${r.compiled ? "compiled" : r.layout}`), [
+    ...["first", "last"].flatMap((layout) =>
+      ["s3d", "mae", "forward", "input", "weight"].map((what) => `${what}, ${layout}`)
+    ),
+    ...["s3d, compiled", "mae, compiled"],
   ]);
   const about = { card: "card", method: "s3d", patch: 8, batch: 1 };
   const rows: Row[] = [
-    { ...about, stage: "step", arch: "resenc-l", variant: "plain", seconds: 1, peak_bytes: 10 },
+    { ...about, stage: "step", arch: "resenc-l", variant: "plain", batch: 3, seconds: 3, peak_bytes: 30 },
     { ...about, stage: "step", arch: "resenc-l", variant: "graphs", seconds: 0.5, peak_bytes: 10 },
     { ...about, stage: "torch", work: "step", variant: "layout first", seconds: 8, peak_bytes: 30 },
     { ...about, stage: "torch", work: "step", variant: "layout last, compiled", seconds: 4, peak_bytes: 40 },
@@ -67,5 +65,22 @@ Deno.test("torch: steps come first, the first compiled next; ours stands beside 
     "layout last, compiled",
     4,
     0.25,
+  ]);
+});
+
+Deno.test("steps: plain ones come first, then each variant on the smallest step of each kind, then the rest", () => {
+  const work: Work[] = [["s3d", "resenc-l", 160, 6], ["mae", "primus-m", 160, 2], [
+    "s3d",
+    "resenc-l",
+    128,
+    2,
+  ]];
+  const order = inOrder(work).map(({ variant, work: [, arch, patch] }) => `${variant[0]}, ${arch} ${patch}`);
+  const small = "resenc-l 128", [tokens, large] = ["primus-m 160", "resenc-l 160"];
+  assertEquals(order, [
+    ...[large, tokens, small].map((of) => `plain, ${of}`),
+    ...[`wgmma, ${small}`, `norm on load, ${small}`, `cuBLASLt, ${tokens}`],
+    ...[`graphs, ${tokens}`, `graphs, ${small}`],
+    ...["wgmma", "norm on load", "graphs"].map((variant) => `${variant}, ${large}`),
   ]);
 });

@@ -10,13 +10,13 @@ static void run(int rows, int c_in, int c_out, int splits, bool biased) {
     auto partial = check::unfilled((size_t)splits * c_in * c_out), dw = check::unfilled((size_t)c_in * c_out);
     const int split = ((rows + splits - 1) / splits + DEPTH - 1) / DEPTH * DEPTH;
     splits = (rows + split - 1) / split;
-    auto tiles = [](int n) { return (unsigned)(n + EDGE - 1) / EDGE; };
+    auto tiles = [](int m, int n) { return (unsigned)((m + EDGE - 1) / EDGE * ((n + EDGE - 1) / EDGE)); };
     const int bytes = 4 * STAGE * 2;
     check::same_under_all_schedules(
         [&] {
-            RUN(linear, (dim3{tiles(c_out), tiles(rows)}), 256, bytes, Product{rows, c_out, c_in, (c_in + 31) / 32 * 32}, x.data(), w.data(), biased ? bias.data() : nullptr, y.data());
-            RUN(linear_grad_input, (dim3{tiles(c_in), tiles(rows)}), 256, bytes, Product{rows, c_in, c_out, (c_out + 31) / 32 * 32}, dy.data(), w.data(), dx.data());
-            RUN(linear_grad_weight, (dim3{tiles(c_in), tiles(c_out), (unsigned)splits}), 256, bytes, Product{c_out, c_in, rows, split}, dy.data(), x.data(), partial.data());
+            RUN(linear, dim3{tiles(rows, c_out)}, 256, bytes, Product{rows, c_out, c_in, (c_in + 31) / 32 * 32}, x.data(), w.data(), biased ? bias.data() : nullptr, y.data());
+            RUN(linear_grad_input, dim3{tiles(rows, c_in)}, 256, bytes, Product{rows, c_in, c_out, (c_out + 31) / 32 * 32}, dy.data(), w.data(), dx.data());
+            RUN(linear_grad_weight, (dim3{tiles(c_out, c_in), 1, (unsigned)splits}), 256, bytes, Product{c_out, c_in, rows, split}, dy.data(), x.data(), partial.data());
             RUN(linear_fold, dim3{2}, 256, 0, partial.data(), splits, (long long)c_in * c_out, dw.data());
         },
         y, dx, dw);
@@ -41,6 +41,6 @@ static void run(int rows, int c_in, int c_out, int splits, bool biased) {
 int main() {
     run(1, 5, 3, 1, true);
     run(130, 72, 40, 2, false);
-    run(40, 33, 136, 2, true);
+    run(140, 33, 136, 2, true);
     return check::report("linear");
 }

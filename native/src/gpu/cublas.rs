@@ -40,9 +40,11 @@ impl Lt {
         if !unsafe { sys::is_culib_present() } {
             return Ok(None);
         }
-        let handle = told(result::create_handle())?;
         let workspace = unsafe { cudarc::driver::result::malloc_sync(WORKSPACE) };
         let workspace = workspace.map_err(|e| super::failure::sentence(e.0 as u32))?;
+        let handle = told(result::create_handle()).inspect_err(|_| {
+            let _ = unsafe { cudarc::driver::result::free_sync(workspace) };
+        })?;
         Ok(Some(Lt { handle, workspace, plans: HashMap::new() }))
     }
     pub fn multiplies(&mut self, product: &Product) -> bool {

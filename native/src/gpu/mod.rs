@@ -382,12 +382,13 @@ exports! {
     }
     /// Whether work that comes again is done as CUDA graphs from now on.
     fn vx_device_graphs(on: bool) { done(move || with(|s| s.graphs.turn(on, s.driver.as_mut()))).map(|()| 0.0) }
-    /// Whether linear layers that follow are multiplied by cuBLASLt. 1: it is there for the GPU in use.
+    /// Whether linear layers that follow are multiplied by cuBLASLt, which is opened when it is first turned on. 1: they are;
+    /// 0: it is off, not there, or does not work with the GPU in use.
     fn vx_device_products(on: bool) {
         done(move || {
             let probe = Product::new([64; 3], [true, false], [0; 3]);
-            let there = active() && with(|s| s.driver.multiplies(&probe))?;
-            product::LIBRARY.store(on && there, Relaxed);
+            let there = on && active() && with(|s| s.driver.multiplies(&probe)).unwrap_or(false);
+            product::LIBRARY.store(there, Relaxed);
             Ok(there as u32 as f64)
         })
     }

@@ -84,7 +84,8 @@ __device__ inline void weight_of_planes(const Planes& g, const bf16* own, const 
     float sums[N * 3 / 2];
 #pragma unroll
     for (int i = 0; i < N * 3 / 2; i++) sums[i] = 0.0f;
-    const int tap_z = threadIdx.x / 128;
+    // The same in all lanes, as the compiler has to see: where lanes may part it waits after every product.
+    const int tap_z = __shfl_sync(0xffffffffu, (int)(threadIdx.x / 128), 0);
     if (steps > 0) load(0);
     for (int step = 0; step < steps; step++) {
         copies_wait();
@@ -127,13 +128,13 @@ __device__ inline void weight_of_planes(const Planes& g, const bf16* own, const 
     }
 }
 
-BUDGET(conv3d_weight_planes_64, 168, 163840);
+BUDGET(conv3d_weight_planes_64, 160, 163840);
 extern "C" __global__ void __launch_bounds__(384)
 conv3d_weight_planes_64(const Planes g, const bf16* own, const bf16* around, const int* neighbours, float* partial) {
     weight_of_planes<64>(g, own, around, neighbours, partial);
 }
 
-BUDGET(conv3d_weight_planes_32, 128, 116736);
+BUDGET(conv3d_weight_planes_32, 96, 116736);
 extern "C" __global__ void __launch_bounds__(384)
 conv3d_weight_planes_32(const Planes g, const bf16* own, const bf16* around, const int* neighbours, float* partial) {
     weight_of_planes<32>(g, own, around, neighbours, partial);

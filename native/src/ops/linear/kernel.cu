@@ -14,6 +14,10 @@ struct Product {
     int split;    // of k, per blockIdx.z: a multiple of 32
 };
 
+/// The tile of this block. Columns come first: blocks that run together share rows, of which there are many.
+__device__ inline int tile_column(const Product& p) { return blockIdx.x % ((p.n + EDGE - 1) / EDGE); }
+__device__ inline int tile_row(const Product& p) { return blockIdx.x / ((p.n + EDGE - 1) / EDGE); }
+
 /// Where eight values of a staged factor lie, turned so that the eight rows of a matrix are in different banks.
 template <bool COLUMNS> __device__ inline int place(int row, int piece) {
     return COLUMNS ? row * EDGE + ((piece ^ (row & 7)) << 3) : row * DEPTH + ((piece ^ (row >> 1 & 3)) << 3);
@@ -47,8 +51,8 @@ __device__ inline void multiply(const Product& p, const bf16* a, const bf16* b, 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = warp % 4 * 32, column = warp / 4 * 64;
     const int begin = blockIdx.z * p.split, end = begin + p.split < p.k ? begin + p.split : p.k;
     auto load = [&](int k, int buffer) {
-        stage<A_COLUMNS>(left + buffer * STAGE, a, blockIdx.y * EDGE, p.m, k, p.k);
-        stage<B_COLUMNS>(right + buffer * STAGE, b, blockIdx.x * EDGE, p.n, k, p.k);
+        stage<A_COLUMNS>(left + buffer * STAGE, a, tile_row(p) * EDGE, p.m, k, p.k);
+        stage<B_COLUMNS>(right + buffer * STAGE, b, tile_column(p) * EDGE, p.n, k, p.k);
     };
 #pragma unroll
     for (int m = 0; m < 2; m++)
@@ -100,11 +104,11 @@ template <class F> __device__ inline void each_pair(const Product& p, const floa
     for (int m = 0; m < 2; m++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const int row = blockIdx.y * EDGE + warp % 4 * 32 + 16 * m + 8 * h + (lane >> 2);
+            const int row = tile_row(p) * EDGE + warp % 4 * 32 + 16 * m + 8 * h + (lane >> 2);
             if (row >= p.m) continue;
 #pragma unroll
             for (int n = 0; n < 8; n++) {
-                const int column = blockIdx.x * EDGE + warp / 4 * 64 + 8 * n + 2 * (lane & 3);
+                const int column = tile_column(p) * EDGE + warp / 4 * 64 + 8 * n + 2 * (lane & 3);
                 if (column < p.n) put(row, column, sums[m][n][2 * h], sums[m][n][2 * h + 1], column + 1 < p.n);
             }
         }
@@ -123,7 +127,7 @@ __device__ inline void store_rows(const Product& p, const float (&sums)[2][8][4]
     });
 }
 
-/// y `[m][n]` = x weight^T + bias. Grid (n / 128, m / 128), 256 threads.
+/// y `[m][n]` = x weight^T + bias. Grid n / 128 * m / 128, 256 threads.
 BUDGET(linear, 128, 32768);
 extern "C" __global__ void __launch_bounds__(256)
 linear(const Product p, const bf16* x, const bf16* weight, const float* bias, bf16* y) {
@@ -141,7 +145,7 @@ linear_grad_input(const Product p, const bf16* dy, const bf16* weight, bf16* dx)
     store_rows(p, sums, nullptr, dx);
 }
 
-/// partial `[splits][m][n]` = dy^T x of a split of the rows. Grid (n / 128, m / 128, splits).
+/// partial `[splits][m][n]` = dy^T x of a split of the rows. Grid (n / 128 * m / 128, 1, splits).
 BUDGET(linear_grad_weight, 128, 32768);
 extern "C" __global__ void __launch_bounds__(256)
 linear_grad_weight(const Product p, const bf16* dy, const bf16* x, float* partial) {

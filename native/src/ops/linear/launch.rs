@@ -32,8 +32,9 @@ impl Product {
     }
 }
 
+/// All tiles of the result in the one direction of a grid that takes more than 65535.
 fn tiles(m: usize, n: usize) -> [usize; 3] {
-    [n.div_ceil(EDGE), m.div_ceil(EDGE), 1]
+    [n.div_ceil(EDGE) * m.div_ceil(EDGE), 1, 1]
 }
 
 /// The weight in bf16.
@@ -98,12 +99,22 @@ pub fn grad_weight(c: [usize; 2], x: &Buffer, dy: &Buffer, dw: &Buffer) -> Resul
             return Ok(());
         }
     }
-    let [columns, lines, _] = tiles(c[1], c[0]);
-    let split = rows.div_ceil((BLOCKS / (columns * lines)).max(1)).next_multiple_of(32).max(256);
+    let [tiles, ..] = tiles(c[1], c[0]);
+    let split = rows.div_ceil((BLOCKS / tiles).max(1)).next_multiple_of(32).max(256);
     let splits = rows.div_ceil(split);
     let p = Product { m: c[1] as i32, n: c[0] as i32, k: rows as i32, split: split as i32 };
     let partial = gpu::scratch::<f32>(splits * dw.len);
-    let grid = [columns, lines, splits];
+    let grid = [tiles, 1, splits];
     launch!("linear_grad_weight", grid, 256, STAGES, p, dy.device(), x.device(), partial.at())?;
     launch!("linear_fold", over(dw.len), 256, 0, partial.at(), splits as i32, dw.len as i64, dw.device_mut())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn rows_of_whole_volumes_fit_a_grid() {
+        let rows = 4 * 160usize.pow(3);
+        let [x, y, z] = super::tiles(rows, 128);
+        assert!(rows > 65535 * super::EDGE && x <= i32::MAX as usize && y <= 65535 && z <= 65535);
+    }
 }
