@@ -71,7 +71,7 @@ export function checks(emulate: boolean): Record<string, Check> {
       quiet: 15 * slow,
       body: (begin) => truths(begin, emulate),
     },
-    step: { seconds: 110, quiet: 35, body: (begin) => steps(begin, work, emulate ? 1 : 5) },
+    step: { seconds: 110 * slow, quiet: 35 * slow, body: (begin) => steps(begin, work, emulate ? 1 : 5) },
     kernel: { seconds: 25, quiet: 10, body: (begin) => kernels(begin, sizesOf(emulate), 1, rounds, name()) },
     product: { seconds: 10, quiet: 8, body: (begin) => products(begin, layers, rounds, name()) },
     loader: { seconds: 40, quiet: 30, body: (begin) => loaders(begin, emulate) },
