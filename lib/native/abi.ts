@@ -114,7 +114,8 @@ export const symbols = {
   // Whether work that comes again is done as CUDA graphs from now on.
   // (on)
   vx_device_graphs: { parameters: ["bool"], result: "f64" },
-  // Whether linear layers that follow are multiplied by cuBLASLt. 1: it is there for the GPU in use.
+  // Whether linear layers that follow are multiplied by cuBLASLt, which is opened when it is first turned on. 1: they are;
+  // 0: it is off, not there, or does not work with the GPU in use.
   // (on)
   vx_device_products: { parameters: ["bool"], result: "f64" },
   // Notes a moment of the GPU's work (enqueued).
