@@ -6,7 +6,7 @@ import { chooseDevice, device, deviceFlags } from "../lib/device.ts";
 import { RECIPES } from "../lib/data/volume.ts";
 import { UsageError } from "../lib/errors.ts";
 import { gib, makeRoom } from "../lib/gpu/room.ts";
-import { type Task, tasks } from "../lib/eval/model.ts";
+import { inits, type Task, tasks } from "../lib/eval/model.ts";
 import { memory } from "../lib/tensor.ts";
 import { writeWhole } from "../lib/train/checkpoint.ts";
 import { finetune, Finetuning, standOf } from "../lib/train/finetune.ts";
@@ -53,6 +53,12 @@ export const command: Command = {
     patch: {
       type: "string",
       help: "sides of a crop, N or ZxYxX (default: fitted to the data, at most the run's)",
+    },
+    init: {
+      type: "string",
+      choices: inits,
+      help:
+        "initial values of what is not pretrained in a resenc-*: nnU-Net's (default; image tasks: torch) or PyTorch's",
     },
     recipe: {
       type: "string",

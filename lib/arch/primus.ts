@@ -136,21 +136,11 @@ function upProjection(p: Parameters, width: number, outputs: number, he: boolean
     const name = `up_projection.decode.${i}`;
     const conv = i < 2 ? `${name}.0` : name;
     const shape = [widths[i], out, 2, 2, 2];
-    const { weight, bias } = he
-      ? heAffine(p, conv, shape, 8 * out, out)
-      : p.affine(conv, shape, 8 * out, out);
+    const { weight, bias } = p.affine(conv, shape, 8 * out, out, true, he);
     const scaled = i < 2 ? norm(p, `${name}.1`, out, 1e-6) : null;
     return (x) => scaled ? gelu(scaled(upconv3d(x, weight, bias!))) : upconv3d(x, weight, bias!);
   });
   return (x) => layers.reduce((x, layer) => layer(x), x);
-}
-
-/** He initialisation for a leaky slope of 0.01, bias 0. */
-function heAffine(p: Parameters, name: string, shape: number[], fan: number, outputs: number) {
-  return {
-    weight: p.add(`${name}.weight`, shape, spread(Math.sqrt(2 / (1.0001 * fan)))),
-    bias: p.add(`${name}.bias`, [outputs], () => 0),
-  };
 }
 
 /** A Primus of this width, for tests of any size. @throws Error without a patch */
@@ -169,12 +159,13 @@ export function primus(name: string, width: number, depth: number, heads: number
       if (!patch) throw new Error(`${name} is built for one patch`);
       const dims = patch.map((s) => s / TOKEN) as unknown as Side;
       const tokens = volume(dims);
-      const embed = heAffine(
-        p,
+      const embed = p.affine(
         "down_projection.proj",
         [width, inputs, TOKEN, TOKEN, TOKEN],
         inputs * TOKEN ** 3,
         width,
+        true,
+        true,
       );
       const eva = trunk(p, "eva", width, depth, heads, tokens);
       const mask = hidden ? p.add("mask_token", [1, 1, width], spread(1e-6)) : null;

@@ -13,12 +13,12 @@ import { avgPool2 } from "../ops/pool.ts";
 import type { Tensor } from "../tensor.ts";
 
 /** ResNet-D block: the skip is average pooling if strided, then a 1x1x1 projection if the width changes. */
-function block(p: Parameters, name: string, cIn: number, cOut: number, stride: 1 | 2): Layer {
-  const first = unit(p, `${name}.conv1`, cIn, cOut, { stride });
-  const second = unit(p, `${name}.conv2`, cOut, cOut);
+function block(p: Parameters, name: string, cIn: number, cOut: number, stride: 1 | 2, he: boolean): Layer {
+  const first = unit(p, `${name}.conv1`, cIn, cOut, { stride, he });
+  const second = unit(p, `${name}.conv2`, cOut, cOut, { he, still: he });
   const project = cIn === cOut
     ? null
-    : unit(p, `${name}.skip.1`, cIn, cOut, { kernel: 1, plain: true, bias: false });
+    : unit(p, `${name}.skip.1`, cIn, cOut, { kernel: 1, plain: true, bias: false, he });
   return (x) =>
     recompute(() => {
       const pooled = stride === 2 ? avgPool2(x) : x;
@@ -30,14 +30,14 @@ function block(p: Parameters, name: string, cIn: number, cOut: number, stride: 1
 }
 
 /** Plain decoder: per level a transposed convolution, the skip, one unit; only the last head is used. */
-function decoder(p: Parameters, features: number[], outputs: number): Network["decode"] {
+function decoder(p: Parameters, features: number[], outputs: number, he: boolean): Network["decode"] {
   const top = features.length - 1;
   const levels = features.slice(1).map((_, j) => {
     const [below, skip] = [features[top - j], features[top - 1 - j]];
     return {
-      up: p.affine(`decoder.transpconvs.${j}`, [below, skip, 2, 2, 2], skip * 8, skip),
-      conv: unit(p, `decoder.stages.${j}.convs.0`, 2 * skip, skip),
-      head: p.affine(`decoder.seg_layers.${j}`, [outputs, skip, 1, 1, 1], skip, outputs),
+      up: p.affine(`decoder.transpconvs.${j}`, [below, skip, 2, 2, 2], skip * 8, skip, true, he),
+      conv: unit(p, `decoder.stages.${j}.convs.0`, 2 * skip, skip, { he }),
+      head: p.affine(`decoder.seg_layers.${j}`, [outputs, skip, 1, 1, 1], skip, outputs, true, he),
     };
   });
   const { head } = levels[top - 1];
@@ -64,8 +64,10 @@ export function resenc(name: string, features: number[], blocks: number[], headW
     headWidth,
     recomputes: true,
     light: true,
-    build(p, inputs, outputs, { light = false } = {}): Network {
-      const stem = unit(p, "encoder.stem.convs.0", inputs, features[0]);
+    inits: true,
+    build(p, inputs, outputs, { light = false, init } = {}): Network {
+      const he = init === "nnunet";
+      const stem = unit(p, "encoder.stem.convs.0", inputs, features[0], { he });
       const stages = features.map((c, s) =>
         Array.from(
           { length: blocks[s] },
@@ -76,6 +78,7 @@ export function resenc(name: string, features: number[], blocks: number[], headW
               b ? c : features[Math.max(0, s - 1)],
               c,
               s && !b ? 2 : 1,
+              he,
             ),
         )
       );
@@ -96,7 +99,7 @@ export function resenc(name: string, features: number[], blocks: number[], headW
           });
           return pyramid;
         },
-        decode: light ? unetDecoder(p, features, outputs, true) : decoder(p, features, outputs),
+        decode: light ? unetDecoder(p, features, outputs, true) : decoder(p, features, outputs, he),
       };
     },
   };

@@ -5,7 +5,7 @@
 import { architecture } from "../arch/registry.ts";
 import { Tape } from "../autograd.ts";
 import type { Case } from "../data/cases.ts";
-import type { Network } from "../nn/network.ts";
+import type { BuildOptions, Network } from "../nn/network.ts";
 import { Parameters } from "../nn/parameters.ts";
 import { linear } from "../ops/linear.ts";
 import { globalAverage } from "../ops/pool.ts";
@@ -23,10 +23,11 @@ export class ImageModel implements Model {
   readonly #network: Network;
   readonly #head: { weight: Tensor; bias: Tensor | null };
 
-  constructor(readonly info: ModelInfo) {
+  /** @param init as of `Segmenter` */
+  constructor(readonly info: ModelInfo, init?: BuildOptions["init"]) {
     const arch = architecture(info.arch);
     this.parameters = new Parameters(info.seed);
-    this.#network = arch.build(this.parameters, info.channels.length, 1, { patch: info.patch });
+    this.#network = arch.build(this.parameters, info.channels.length, 1, { patch: info.patch, init });
     this.parameters.keep((name) => arch.encoderPrefixes.some((prefix) => name.startsWith(prefix)));
     const width = this.#network.features.at(-1)!;
     const outputs = Math.max(1, info.labels.length);

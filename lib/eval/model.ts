@@ -12,6 +12,9 @@ import { Segmenter } from "./segmenter.ts";
 export const tasks = ["segmentation", "classification", "regression"] as const;
 export type Task = typeof tasks[number];
 
+/** Initial values of new networks: nnU-Net's (`BuildOptions.init`), or PyTorch's defaults. */
+export const inits = ["nnunet", "torch"] as const;
+
 /** model.json: everything that prediction needs beside the weights, and where the model comes from. */
 export interface ModelInfo {
   task: Task;
@@ -28,6 +31,8 @@ export interface ModelInfo {
   labelNames: string[];
   /** Regression: mean and standard deviation of the training cases' targets; the network learns (target - mean) / sd. */
   target?: { mean: number; sd: number };
+  /** Initial values of what was not pretrained, on a network that has both. */
+  init?: typeof inits[number];
   dataset: string;
   fold: number | "all";
   seed: number;
@@ -53,9 +58,10 @@ export interface Model extends Disposable {
   output(window: Float32Array): Tensor;
 }
 
-/** A new network for what `info` says. */
-export function buildModel(info: ModelInfo): Segmenter | ImageModel {
-  return info.task === "segmentation" ? new Segmenter(info) : new ImageModel(info);
+/** A network for what `info` says; `fresh`: with the initial values that it names, for training. */
+export function buildModel(info: ModelInfo, fresh = false): Segmenter | ImageModel {
+  const init = fresh && info.init === "nnunet" ? info.init : undefined;
+  return info.task === "segmentation" ? new Segmenter(info, init) : new ImageModel(info, init);
 }
 
 /** Reads the folder that `finetune` wrote. @throws UserError naming the file that is missing or wrong */

@@ -2,7 +2,7 @@
 import { architecture } from "../arch/registry.ts";
 import { Tape } from "../autograd.ts";
 import { type Case, toFile } from "../data/cases.ts";
-import type { Network } from "../nn/network.ts";
+import type { BuildOptions, Network } from "../nn/network.ts";
 import { Parameters } from "../nn/parameters.ts";
 import { diceCrossEntropy } from "../ops/segmentation.ts";
 import { cancellable, Grid, scope, Tensor, wait } from "../tensor.ts";
@@ -15,10 +15,12 @@ export class Segmenter implements Model {
   readonly parameters: Parameters;
   readonly network: Network;
 
-  constructor(readonly info: ModelInfo) {
+  /** @param init of values that no file will overwrite; absent: what is fastest */
+  constructor(readonly info: ModelInfo, init?: BuildOptions["init"]) {
     this.parameters = new Parameters(info.seed);
     this.network = architecture(info.arch).build(this.parameters, info.channels.length, info.labels.length, {
       patch: info.patch,
+      init,
     });
   }
 

@@ -49,6 +49,12 @@ export interface BuildOptions {
   hidden?: "drop" | "swap";
   /** Token networks: makes `feature_decoder.*` and with it `Network.featureDecoder`. */
   featureDecoder?: boolean;
+  /**
+   * Initial values of a ResEnc: `nnunet` is He for every convolution, and the second norm of every block (weight and bias)
+   * starts at 0, so that a block starts as its skip (architectures.md section 2, A06). Absent: PyTorch's defaults, with
+   * which the pretraining networks were made.
+   */
+  init?: "nnunet";
   /** The light decoder of AMAES, with no skips, instead of the network's own. */
   light?: boolean;
 }
@@ -69,6 +75,8 @@ export interface Architecture {
   readonly headWidth: number;
   /** The network builds a light decoder when asked. */
   readonly light?: true;
+  /** It is built with the initial values of nnU-Net when asked (`init`). */
+  readonly inits?: true;
   /** Its blocks may be computed again in the backward pass instead of kept (`recompute` of lib/autograd.ts). */
   readonly recomputes?: true;
   /** Optimizer, learning rate and warm-up of pretraining; absent: `cnn`. */

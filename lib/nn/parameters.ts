@@ -46,14 +46,25 @@ export class Parameters implements Disposable {
     return tensor;
   }
 
-  /** A weight and a bias from U(-1/sqrt(fan), 1/sqrt(fan)), the default of the published pretraining networks. */
+  /**
+   * A weight and a bias from U(-1/sqrt(fan), 1/sqrt(fan)), the default of the published pretraining networks; or with `he`
+   * a weight from N(0, 2 / (1.0001 fan)), He initialisation for a leaky slope of 0.01, and a bias of 0.
+   */
   affine(
     name: string,
     shape: number[],
     fan: number,
     outputs: number,
     bias = true,
+    he = false,
   ): { weight: Tensor; bias: Tensor | null } {
+    if (he) {
+      const std = Math.sqrt(2 / (1.0001 * fan));
+      return {
+        weight: this.add(`${name}.weight`, shape, (rng) => std * rng.normal()),
+        bias: bias ? this.add(`${name}.bias`, [outputs], () => 0) : null,
+      };
+    }
     const bound = 1 / Math.sqrt(fan);
     return {
       weight: this.uniform(`${name}.weight`, shape, bound),

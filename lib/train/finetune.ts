@@ -47,7 +47,7 @@ export class Finetuning implements Disposable {
   #stage = -1;
 
   constructor(readonly dataset: Dataset, readonly info: ModelInfo, from?: Pretrained) {
-    this.model = buildModel(info);
+    this.model = buildModel(info, true);
     this.cases = new Cases(dataset, info.recipe);
     const arch = architecture(info.arch);
     this.#preset = finetuningPreset(info.task, arch);

@@ -45,6 +45,11 @@ export async function planFinetuning(
   const dataset = openDataset(data, task);
   const from = flags.from ? await readRun(flags.from) : undefined;
   const arch = architecture(flags.arch ?? from?.arch ?? "resenc-s");
+  if (flags.init !== undefined && !arch.inits) {
+    throw new UsageError(
+      `--init: ${arch.name} has the initial values of its paper alone; leave the flag out`,
+    );
+  }
   const splits = await foldsOf(data, dataset.cases, flags.fold);
   const split = splitOf(flags.fold, splits, dataset.cases, join(data, "splits_final.json"));
   const train = flags.labels === undefined ? split.train : draw(split.train, flags.labels, flags.draw ?? 0);
@@ -64,6 +69,8 @@ export async function planFinetuning(
     labels: dataset.labels,
     labelNames: dataset.labelNames,
     ...(task === "regression" ? { target: standardise(dataset, train) } : {}),
+    // Classifiers and regressions of others are built with PyTorch's defaults; segmentation is measured against nnU-Net.
+    ...(arch.inits ? { init: flags.init ?? (task === "segmentation" ? "nnunet" : "torch") } : {}),
     dataset: dataset.name,
     fold: flags.fold === "all" ? "all" : Number(flags.fold),
     seed: flags.seed,

@@ -30,10 +30,10 @@ const about = ({ method, arch, task, dataset, fold, seed }: ModelInfo) => ({
   seed,
 });
 
-/** DSC of a case per label, on the grid of its file. Undefined when cancelled. */
+/** DSC of a case per label, on the grid of its file, as `predict` would make it: with mirroring. Undefined when cancelled. */
 async function scoreCase(model: Segmenter, of: Case): Promise<ScoreRow[] | undefined> {
   const { labels } = model.info;
-  const logits = await model.logits(of, false);
+  const logits = await model.logits(of, true);
   if (!logits) return undefined;
   const predicted = Uint16Array.from(argmax(logits, labels.length));
   const classes = labels.slice(1).map((_, k) => k + 1);

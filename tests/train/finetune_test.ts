@@ -47,6 +47,7 @@ function info(folder: string, schedule: Schedule, of: number, train: string[]): 
     arch: "resenc-s",
     patch: [32, 32, 32],
     recipe: "onemmiso",
+    init: "nnunet",
     spacing: [1, 1, 1],
     channels,
     labels,
@@ -105,6 +106,7 @@ Deno.test("finetune: images are prepared as the run's volumes were, from scratch
     (await planFinetuning(folder, "segmentation", { ...flags, ...more })).info.recipe;
   assertEquals(await recipe({ from }), "amaes");
   assertEquals(await recipe({}), "onemmiso");
+  await assertRejects(() => recipe({ arch: "unet-b", init: "torch" }), UserError, "--init");
   assertEquals(await recipe({ from, recipe: "onemmiso" }), "onemmiso");
   await assertRejects(() => recipe({ draw: 0 }), UserError, "--labels");
   const file = join(from, "run.json");
@@ -273,6 +275,7 @@ Deno.test("finetune: a classifier and a regression learn which of their images a
     const about = {
       ...info(folder, "warmup", 40, cases),
       task,
+      init: "torch" as const,
       channels,
       labels,
       labelNames,
