@@ -68,6 +68,12 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
     ? listedPaths(new Uint8Array(await new Response(Deno.stdin.readable).arrayBuffer()))
     : [];
   const inputs = shardOf(await findInputs(named, listed), flags.shard);
+  const masked = inputs.filter((input) => input.masks).length;
+  if (masked) {
+    log(
+      `${masked} images come with anonymisation or anatomy masks, which are not used: losses count defaced voxels too`,
+    );
+  }
   const writer = await StoreWriter.open(flags.out);
 
   stopOnSignals();

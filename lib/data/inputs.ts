@@ -15,6 +15,7 @@ export interface Input {
   /** What a list says of it. */
   modality?: string;
   subject?: string;
+  masks?: true;
 }
 
 const SUFFIX = /\.(nii|hdr)(\.gz)?$/i;
@@ -62,7 +63,7 @@ export function tag(path: string): string {
  */
 export async function findInputs(paths: string[], listed: string[] = []): Promise<Input[]> {
   const found = new Map<string, string>();
-  const said = new Map<string, Pick<Listed, "modality" | "subject">>();
+  const said = new Map<string, Pick<Listed, "modality" | "subject" | "masks">>();
   for (const path of [...paths, ...listed]) {
     const info = await Deno.stat(path).catch((error) => {
       if (error instanceof Deno.errors.NotFound) {

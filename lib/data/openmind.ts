@@ -13,12 +13,15 @@ export interface Listed {
   modality?: string;
   /** Collection-wide id of the person: splits go by it. */
   subject?: string;
+  /** The list names an anonymisation or an anatomy mask for it. Nothing reads them yet. */
+  masks?: true;
 }
 
 interface Image {
   name?: unknown;
   modality?: unknown;
   image_path?: unknown;
+  associated_masks?: Record<string, unknown> | null;
 }
 type Tree = Record<
   string,
@@ -55,7 +58,7 @@ function tree(file: string, text: string): Listed[] {
   for (const [dataset, { subjects = {} }] of Object.entries(root.datasets)) {
     for (const [person, { sessions = {} }] of Object.entries(subjects)) {
       for (const [session, { images = [] }] of Object.entries(sessions)) {
-        images.forEach(({ name, modality, image_path }, i) => {
+        images.forEach(({ name, modality, image_path, associated_masks }, i) => {
           if (typeof image_path !== "string") {
             throw new UserError(
               `${file}: image ${i} of ${dataset}/${person}/${session} has no "image_path"; add it`,
@@ -68,6 +71,7 @@ function tree(file: string, text: string): Listed[] {
             ),
             subject: `${dataset}/${person}`,
             ...(typeof modality === "string" ? { modality } : {}),
+            ...(Object.values(associated_masks ?? {}).some(Boolean) ? { masks: true } : {}),
           });
         });
       }
@@ -93,6 +97,7 @@ function rows(file: string, text: string): Listed[] {
       path: resolvePath(file, path),
       name: parts.join("/"),
       ...(modality ? { modality } : {}),
+      ...(["anon_mask_path", "anat_mask_path"].some((name) => line[column(name)]) ? { masks: true } : {}),
       ...(person >= 0 ? { subject: parts.slice(0, person + 1).join("/") } : {}),
     };
   });

@@ -49,17 +49,26 @@ class Twister {
   }
 }
 
-/** sklearn's KFold(5, shuffle=True, random_state=12345) over the sorted names: the splits of nnU-Net. */
+/** The person of a case named as BIDS does (`sub-07_ses-2_T1w`): what goes before the session; else the case itself. */
+export function subjectOf(name: string): string {
+  return name.match(/^(?:.*?[^A-Za-z0-9])?sub-[A-Za-z0-9]+/)?.[0] ?? name;
+}
+
+/**
+ * sklearn's KFold(5, shuffle=True, random_state=12345) over the sorted subjects. Where no subject has two cases these are
+ * the splits of nnU-Net; else all cases of a person are on one side.
+ */
 export function kfold(names: readonly string[], folds = 5): Split[] {
   const sorted = [...names].sort();
-  const order = new Twister(12345).permutation(sorted.length);
+  const groups = [...Map.groupBy(sorted, subjectOf).values()];
+  const order = new Twister(12345).permutation(groups.length);
   let start = 0;
   return Array.from({ length: folds }, (_, f) => {
-    const size = Math.floor(sorted.length / folds) + (f < sorted.length % folds ? 1 : 0);
-    const chosen = new Set(order.slice(start, start += size));
+    const size = Math.floor(groups.length / folds) + (f < groups.length % folds ? 1 : 0);
+    const chosen = new Set(order.slice(start, start += size).flatMap((i) => groups[i]));
     return {
-      train: sorted.filter((_, i) => !chosen.has(i)),
-      val: sorted.filter((_, i) => chosen.has(i)),
+      train: sorted.filter((name) => !chosen.has(name)),
+      val: sorted.filter((name) => chosen.has(name)),
     };
   });
 }
@@ -129,9 +138,12 @@ export async function foldsOf(folder: string, names: readonly string[], fold: st
     if (error instanceof SyntaxError) throw new UserError(`${file}: it is not JSON (${error.message})`);
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
-  if (names.length >= 5) return kfold(names);
+  const subjects = new Set(names.map(subjectOf)).size;
+  if (subjects >= 5) return kfold(names);
   if (fold === "all") return [{ train: [...names], val: [] }];
   throw new UserError(
-    `${folder}: --fold ${fold} needs at least 5 labelled cases, there are ${names.length}; use --fold all`,
+    `${folder}: --fold ${fold} needs at least 5 labelled cases${
+      subjects < names.length ? " of different persons" : ""
+    }, there are ${subjects}; use --fold all`,
   );
 }

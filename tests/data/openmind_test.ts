@@ -3,7 +3,12 @@ import { isListing, readListing } from "../../lib/data/openmind.ts";
 import { UserError } from "../../lib/errors.ts";
 
 Deno.test("pretrain_data.json: images in order, variables resolved from the list's own folder", () => {
-  const image = (name: string, image_path: string) => ({ name, modality: "T1w", image_path });
+  const image = (name: string, image_path: string) => ({
+    name,
+    modality: "T1w",
+    image_path,
+    associated_masks: name === "a" ? null : { anonymization_mask: name === "b" ? "m.nii.gz" : null },
+  });
   const images = [
     image("a", "$nnssl_raw/Dataset745/x/a.nii.gz"),
     image("b", "rel/b.nii.gz"),
@@ -16,6 +21,7 @@ Deno.test("pretrain_data.json: images in order, variables resolved from the list
     "/raw/Dataset745/rel/b.nii.gz",
     "/abs/c.nii",
   ]);
+  assertEquals(found.map((f) => f.masks), [undefined, true, undefined]);
   assertEquals(found[0], {
     path: "/raw/Dataset745/x/a.nii.gz",
     name: "d1/s1/e1/a",
@@ -26,9 +32,15 @@ Deno.test("pretrain_data.json: images in order, variables resolved from the list
 
 Deno.test("openneuro_metadata.csv: quoted fields, empty lines, subject from the path", () => {
   const text =
-    'modality,image_path,health_status\r\n"T1w","ds1/sub-2/x.nii.gz","well, ""fine"""\n\nFLAIR,y.nii,\n';
+    'modality,image_path,anon_mask_path,health_status\r\n"T1w","ds1/sub-2/x.nii.gz",m.nii.gz,"well, ""fine"""\n\nFLAIR,y.nii,,\n';
   assertEquals(readListing("om/openneuro_metadata.csv", text), [
-    { path: "om/ds1/sub-2/x.nii.gz", name: "ds1/sub-2/x.nii.gz", modality: "T1w", subject: "ds1/sub-2" },
+    {
+      path: "om/ds1/sub-2/x.nii.gz",
+      name: "ds1/sub-2/x.nii.gz",
+      modality: "T1w",
+      masks: true,
+      subject: "ds1/sub-2",
+    },
     { path: "om/y.nii", name: "y.nii", modality: "FLAIR" },
   ]);
 });

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { UserError } from "../../lib/errors.ts";
-import { checkSplits, draw, kfold, splitOf } from "../../lib/train/splits.ts";
+import { checkSplits, draw, kfold, splitOf, subjectOf } from "../../lib/train/splits.ts";
 
 const names = (n: number) => Array.from({ length: n }, (_, i) => `case_${String(i).padStart(2, "0")}`);
 const indices = (list: string[]) => list.map((name) => Number(name.slice(5)));
@@ -15,6 +15,24 @@ Deno.test("splits: the folds of scikit-learn's KFold with seed 12345, so of nnU-
     [1, 2, 4, 5],
   ]);
   for (const { train, val } of kfold(names(23))) assertEquals([...train, ...val].sort(), names(23));
+});
+
+Deno.test("splits: all sessions of a person are on one side; persons with one session are split as nnU-Net splits cases", () => {
+  assertEquals(
+    ["sub-07_ses-2_T1w", "sub-07", "ds000001-sub-3b-ses-1", "subject_1", "case_1"].map(subjectOf),
+    ["sub-07", "sub-07", "ds000001-sub-3b", "subject_1", "case_1"],
+  );
+  const ids = (sessions: number) =>
+    names(10).flatMap((n) => Array.from({ length: sessions }, (_, s) => `sub-${n.slice(5)}_ses-${s}`));
+  const folds = (list: string[]) =>
+    kfold(list).map((s) => [...new Set(s.val.map((name) => Number(name.slice(4, 6))))]);
+  assertEquals(folds(ids(1)), kfold(names(10)).map((s) => indices(s.val)));
+  assertEquals(folds(ids(3)), folds(ids(1)));
+  for (const { train, val } of kfold(ids(3))) {
+    assertEquals([train.length, val.length], [24, 6]);
+    const held = new Set(val.map(subjectOf));
+    assert(train.every((name) => !held.has(subjectOf(name))));
+  }
 });
 
 Deno.test("splits: draws are nested, differ, and are refused beyond the training set", () => {
