@@ -4,18 +4,18 @@
 //!
 //! | 3x3x3, stride 1 | way |
 //! |---|---|
-//! | 128 output voxels or fewer, in fewer than 27 tiles (weight gradient: 8), c_in a multiple of 16, c_out of 32, AVX-512 | on the weights as they lie (`few`) |
-//! | even sides, f32 with 8 channels or more, bf16 with multiples of 16; 24 tiles or more, 4 for the weight gradient | Winograd |
+//! | 1024 output voxels or fewer, 2^14 pairs of channels or more; stride 1: where `few::beats_winograd` says so, or no Winograd applies | on the weights as they lie (`few`), with stride 2, too |
+//! | even sides, f32 with 8 channels or more, bf16 with multiples of 16 | Winograd |
 //! | the same with f32 operands, sides along y and x that 4 divides, 216 tiles or more | Winograd in wide tiles |
 //! | the same of whole volumes with odd sides of 3 or more | Winograd on sides rounded up (`rounded`) |
 //! | bf16, c_in and c_out multiples of 32, AMX (by the reference's measurements, `amx`: not measured here) | directly |
-//! | everything else, and strides, 1x1x1 and transposed convolutions | directly |
+//! | everything else, and stride 2, 1x1x1 and transposed convolutions | directly |
 
 use super::Shape;
 use super::isa::{isa, tiles as registers};
 use super::kernels::in_pairs;
-use super::winograd::{self, Path};
-use super::{amx, few, rounded};
+use super::vector::Path;
+use super::{amx, few, rounded, winograd};
 use crate::element::{Dtype, Element};
 use crate::grid::Grid;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -31,7 +31,7 @@ pub enum Direction {
 /// How it is computed.
 pub enum Way {
     Direct,
-    Few,
+    Few(Path),
     Winograd(Path),
     /// Winograd on sides rounded up to even ones.
     Rounded(Path),
@@ -73,19 +73,19 @@ pub fn way<E: Element>(s: &Shape, grid: &Grid, direction: Direction) -> Way {
     let even = winograd::applies(s);
     let possible = even || rounded::applies(s, grid);
     let tiles = grid.blocks.len() * rounded::even(s).out_voxels() / 8;
-    if free && few::wins(s, grid) && !(possible && tiles >= if weight { 8 } else { 27 }) {
-        return Way::Few;
+    let pays = match E::DTYPE {
+        Dtype::F32 => s.c_in.min(s.c_out) >= 8,
+        // Rows of bf16 that end inside a vector are slow.
+        Dtype::Bf16 => s.c_in.is_multiple_of(16) && s.c_out.is_multiple_of(16),
+    };
+    let few = Path::new(isa(), E::DTYPE == Dtype::Bf16, false);
+    let fewer = || !(possible && pays) || few::beats_winograd(s, grid, tiles, few.operands);
+    if free && few::beats_direct(s, grid) && fewer() {
+        return Way::Few(few);
     }
     if choice == RULE && in_pairs::<E>() && registers().is_some() && amx::takes(s.c_in, s.c_out) {
         return Way::Direct;
     }
-    let enough = tiles >= if weight { 4 } else { 24 };
-    let pays = enough
-        && match E::DTYPE {
-            Dtype::F32 => s.c_in.min(s.c_out) >= 8,
-            // Rows of bf16 that end inside a vector are slow.
-            Dtype::Bf16 => s.c_in.is_multiple_of(16) && s.c_out.is_multiple_of(16),
-        };
     if choice == DIRECT || free && !pays || !possible {
         return Way::Direct;
     }

@@ -19,7 +19,7 @@ pub fn forward<E: Element>(
 ) -> Option<Vec<f64>> {
     match way::<E>(s, grid, Direction::Forward) {
         Way::Winograd(path) => return winograd::forward(path, s, grid, Parts::one(x, s.c_in), w, (bias, normed), y),
-        Way::Few => by_operand!(E, O => few::forward::<E, O>(s, grid, x, w, bias, y)),
+        Way::Few(path) => few::forward(path, s, grid, x, w, bias, y),
         Way::Rounded(path) => rounded::forward(path, s, grid, x, w, bias, y),
         Way::Direct => by_operand!(E, O => direct::forward::<E, O>(s, grid, x, w, bias, y)),
     }
@@ -29,7 +29,7 @@ pub fn forward<E: Element>(
 /// dx from dy.
 pub fn grad_input<E: Element>(s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
     match way::<E>(s, grid, Direction::GradInput) {
-        Way::Few => by_operand!(E, O => few::grad_input::<E, O>(s, grid, dy, w, dx)),
+        Way::Few(path) => few::grad_input(path, s, grid, dy, w, dx),
         Way::Winograd(path) => winograd::grad_input(path, s, grid, false, dy, w, Parts::one_mut(dx, s.c_in)),
         Way::Rounded(path) => rounded::grad_input(path, s, grid, dy, w, dx),
         Way::Direct => by_operand!(E, O => direct::grad_input::<E, O>(s, grid, dy, w, dx)),
@@ -39,7 +39,7 @@ pub fn grad_input<E: Element>(s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &
 /// dw, in f32, from x and dy.
 pub fn grad_weight<E: Element>(s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
     match way::<E>(s, grid, Direction::GradWeight) {
-        Way::Few => by_operand!(E, O => few::grad_weight::<E, O>(s, grid, x, dy, dw)),
+        Way::Few(path) => few::grad_weight(path, s, grid, x, dy, dw),
         Way::Winograd(path) => winograd::grad_weight(path, s, grid, Parts::one(x, s.c_in), dy, dw),
         Way::Rounded(path) => rounded::grad_weight(path, s, grid, x, dy, dw),
         Way::Direct => by_operand!(E, O => weight::grad_weight::<E, O>(s, grid, x, dy, dw)),

@@ -1,248 +1,311 @@
-//! Convolutions of few voxels and many channels (the deepest stages), where reading the weights is the work: matrix
-//! products on the weights as they lie, `[c_out][c_in * 27]`, with no packed copy and no transposed gradient.
+//! 3x3x3 convolutions of few voxels and many channels (the deepest stages), where reading the weights is the work: no packed copy
+//! of them, and no product with a voxel outside the blocks. Each tap has a list of the pairs of input and output rows that it
+//! joins. Forward pass and data gradient (the same, with the ends of each pair exchanged): per 32 output channels, strips of the
+//! weights are transposed into the cache, and rows of the input times these added to rows of sums. Weight gradient: per 32 x 32
+//! channels the products of all taps, transposed as they leave.
 //!
-//! Two cores of a Zen 5, nothing else running, 2026-11-21, best of 10, milliseconds per call of bf16 (f32) this way, directly,
-//! by Winograd with bf16 (f32) operands:
+//! Two cores of a Zen 5, 2026-11-22, other programs reading files beside, best of each, weights from memory, milliseconds per call of bf16 (f32): forward, data
+//! gradient, weight gradient this way; and as it was computed before: on rows of 27 taps (*), by Winograd (w), directly (d).
 //!
-//! | channels, blocks of | forward | data gradient | weight gradient |
-//! |---|---|---|---|
-//! | 320 to 320, 54 of 1^3 | 1.3, 4.2, - (1.6, 4.9, -) | 1.2, 3.4, - (1.7, 3.9, -) | 0.9, 3.1, - (1.4, 3.3, -) |
-//! | 320 to 320, 1 of 3^3 | 0.9, 4.1, - (1.0, 4.1, -) | 0.8, 3.2, - (1.2, 3.0, -) | 0.7, 1.9, - (0.8, 3.0, -) |
-//! | 320 to 320, 1 of 2^3 | 0.5, 2.9, 1.5 (0.7, 3.9, 3.5) | 0.7, 3.0, 1.6 (0.9, 3.0, 3.2) | 0.5, 2.4, 0.7 (0.5, 2.7, 0.7) |
-//! | 256 to 256, 1 of 4^3 | 0.9, 2.3, 1.1 (1.2, 2.8, 2.1) | 0.8, 2.3, 0.9 (1.3, 2.7, 1.7) | 0.7, 1.1, 0.4 (1.0, 1.3, 0.5) |
+//! | channels, blocks of | this way | before |
+//! |---|---|---|
+//! | 320 to 320, 1 of 3^3 | 0.56, 0.53, 0.61 (0.77, 0.71, 0.84) | 1.3, 1.1, 1.2 * (1.8, 3.0, 1.3 *) |
+//! | 320 to 320, 54 of 1^3 | 0.60, 0.55, 0.54 (0.84, 0.72, 0.77) | 1.8, 1.4, 1.1 * (3.5, 4.1, 1.6 *) |
+//! | 320 to 320, 4 of 2^3 | 0.54, 0.51, 0.56 | 1.3, 1.1, 0.8 * |
+//! | 320 to 320, 1 of 5^3 | 1.1, 1.1, 1.2 (2.0, 1.9, 2.0) | 1.4, 1.2, 1.5 w (3.4, 3.2, 3.6 w) |
+//! | 320 to 320, 1 of 6^3, not taken | 1.8, 1.7, 1.8 (3.1, 3.0, 6.2) | 1.3, 1.2, 1.6 w (3.5, 3.2, 3.7 w) |
+//! | 256 to 320 with stride 2, 1 of 6^3 | 2.2, 1.7, 1.9 (4.1, 3.0, 3.9) | 5.9, 6.5, 7.0 d (8.7, 9.1, 9.8 d) |
+//! | 256 to 320 with stride 2, 54 of 2^3 | 2.8, 2.6, 2.6 (6.9, 4.6, 5.4) | 8.0, 11, 12 d (11, 17, 14 d) |
+//! | 128 to 256 with stride 2, 1 of 8^3 | 1.8, 1.7, 2.0 (4.2, 3.8, 5.4) | 4.5, 5.1, 3.6 d (7.3, 6.7, 4.5 d) |
+//! | 128 to 256 with stride 2, 1 of 12^3, not taken | 7.3, 5.8, 7.9 (9.7, 9.5, 20) | 5.9, 9.7, 6.6 d (17, 17, 17 d) |
 //!
-//! Reading and writing the weights (11 MB) takes about half of this.
+//! Reading or writing the weights (11 MB) takes about 0.25. With AVX2 320 to 320, 1 of 3^3: 1.6, 1.6, 1.4, before 9.5, 8.4, 2.0. A
+//! whole `s3d` step of `resenc-l` at 96^3 takes 6 to 8 % less.
 
 use super::Shape;
-use super::direct::Shared;
-use super::isa::{Isa, isa};
-use super::kernels::{M, N, Operand, Tile, Weights};
-use crate::element::{Element, convert};
+use super::product::{PANEL, ROWS, add_rows, product};
+use super::taps::{Given, Gradient, TAPS};
+use super::vector::{self, Kernel, Operand, Operands, Path, Vector, load, store};
+use crate::element::Element;
 use crate::grid::Grid;
 use crate::memory::Scratch;
-use crate::wide;
 use rayon::prelude::*;
 
-/// Output voxels up to which this way is taken.
-const VOXELS: usize = 128;
-/// Input channels per task, and the columns of the weights that they cover.
-const CHANNELS: usize = 16;
-const COLUMNS: usize = 27 * CHANNELS;
-/// Output channels per task.
-const OUTPUTS: usize = 32;
+/// Words of input channels whose weights are transposed and multiplied together.
+const STRIP: usize = 16;
+/// Input channels ahead whose weights are asked for.
+const AHEAD: usize = 8;
 
-/// Whether this way computes the shape, and is the faster one.
-pub fn wins(s: &Shape, grid: &Grid) -> bool {
+/// Most output voxels for which this way is taken.
+const VOXELS: usize = 1024;
+
+/// Whether this way is faster than multiplying directly.
+pub fn beats_direct(s: &Shape, grid: &Grid) -> bool {
     let voxels = grid.blocks.len() * s.out_voxels();
-    let shape = s.kernel == 3 && s.c_in.is_multiple_of(CHANNELS) && s.c_out.is_multiple_of(OUTPUTS);
-    shape && isa() >= Isa::Avx512 && (1..=VOXELS).contains(&voxels) && s.c_in * s.c_out >= 1 << 14
+    s.kernel == 3 && (1..=VOXELS).contains(&voxels) && s.c_in * s.c_out >= 1 << 14
 }
 
-/// Input row of each tap and output voxel, `[tap][voxel]`; absent ones name the row after the last.
-fn sources(s: &Shape, grid: &Grid) -> Vec<u32> {
+/// Whether it is also faster than Winograd in `tiles` tiles: the products of one pair of rows against those of a tile, f32 counting
+/// twice, and the weights, which Winograd enlarges.
+pub fn beats_winograd(s: &Shape, grid: &Grid, tiles: usize, operands: Operands) -> bool {
+    let within = |n: usize, side: usize| if n == 1 { 3 * side - 2 } else { 1 };
+    let pairs = grid.neighbours.iter().flat_map(|neighbours| neighbours.iter().enumerate().filter(|(_, b)| **b >= 0));
+    let pairs = pairs
+        .map(|(n, _)| [n / 9, n / 3 % 3, n % 3].into_iter().zip(s.side).map(|(n, s)| within(n, s)).product::<usize>());
+    pairs.sum::<usize>() * 2 / operands.per_word() <= 1400 + 46 * tiles
+}
+
+/// Input and output rows that a tap joins.
+type Pair = [u32; 2];
+
+/// The pairs of each tap.
+fn pairs(s: &Shape, grid: &Grid) -> [Vec<Pair>; TAPS] {
     let side = s.side.map(|v| v * s.stride);
-    let absent = (grid.blocks.len() * s.in_voxels()) as u32;
     // Position of input `p - 1` on an axis: (neighbour 0..3, voxel in its block).
     let locate = |p: usize, side: usize| match p {
         0 => (0, side - 1),
         p if p > side => (2, 0),
         p => (1, p - 1),
     };
-    let mut list = Vec::with_capacity(27 * grid.blocks.len() * s.out_voxels());
-    for tap in 0..27 {
-        for neighbours in &grid.neighbours {
+    std::array::from_fn(|tap| {
+        let mut list = Vec::new();
+        for (block, neighbours) in grid.neighbours.iter().enumerate() {
             for voxel in 0..s.out_voxels() {
                 let at = [voxel / (s.side[1] * s.side[2]), voxel / s.side[2] % s.side[1], voxel % s.side[2]];
                 let [(nz, z), (ny, y), (nx, x)] =
                     std::array::from_fn(|a| locate(at[a] * s.stride + [tap / 9, tap / 3 % 3, tap % 3][a], side[a]));
-                list.push(match neighbours[nz * 9 + ny * 3 + nx] {
-                    -1 => absent,
-                    b => (((b as usize * side[0] + z) * side[1] + y) * side[2] + x) as u32,
-                });
+                let from = neighbours[nz * 9 + ny * 3 + nx];
+                if from >= 0 {
+                    let row = ((from as usize * side[0] + z) * side[1] + y) * side[2] + x;
+                    list.push([row as u32, (block * s.out_voxels() + voxel) as u32]);
+                }
             }
         }
-    }
-    list
-}
-
-wide! {
-    /// Stored values as operands.
-    fn operands<E: Element>(from: &[f32], to: &mut [E]) {
-        convert(from, to);
-    }
-}
-
-wide! {
-    /// Two rows as neighbouring operands of each column; the first alone where a word holds one.
-    fn interleaved<O: Operand>(low: &[f32], high: &[f32], to: &mut [O]) {
-        if O::GROUP == 1 {
-            return convert(low, to);
-        }
-        for ((to, low), high) in to.chunks_exact_mut(2).zip(low).zip(high) {
-            to[0] = O::from_f32(*low);
-            to[1] = O::from_f32(*high);
-        }
-    }
-}
-
-/// Rows of `c` values as operands, then zeros up to `rows` rows.
-fn rows_as<E: Element, O: Operand>(x: &[E], c: usize, rows: usize) -> Scratch<O> {
-    let mut out = Scratch::<O>::new(rows * c);
-    convert(x, &mut out[..x.len()]);
-    out[x.len()..].fill(O::default());
-    out
-}
-
-/// Columns of a panel of the right factor.
-const WIDTH: usize = 16;
-
-/// A right factor of `depth` rows in panels, as `Operand::tile` reads them: `[depth / GROUP][WIDTH][GROUP]` each.
-#[derive(Clone, Copy)]
-struct Panels {
-    depth: usize,
-    columns: usize,
-}
-
-impl Panels {
-    fn count(&self) -> usize {
-        self.columns.div_ceil(WIDTH)
-    }
-    fn len(&self) -> usize {
-        self.depth * self.count() * WIDTH
-    }
-    /// Where value (k, j) lies.
-    #[inline(always)]
-    fn at<O: Operand>(&self, k: usize, j: usize) -> usize {
-        (j / WIDTH * self.depth + k / O::GROUP * O::GROUP) * WIDTH + j % WIDTH * O::GROUP + k % O::GROUP
-    }
-    /// Rows `k..` of a panel.
-    fn weights<O: Operand>(&self, values: &[O], panel: usize, k: usize, c: usize) -> Weights<O> {
-        Weights { at: values[(panel * self.depth + k) * WIDTH..][..c * WIDTH].as_ptr(), c, width: WIDTH }
-    }
-}
-
-/// M rows of a product, from `from` on: tile[i][j] (+)= sum over k < c of a[from + i * row + k] * w[k][j].
-fn multiply<O: Operand>(a: &[O], from: usize, row: usize, w: Weights<O>, fresh: bool, tile: &mut Tile) {
-    assert!(from + (M - 1) * row + w.c <= a.len());
-    let from: [u32; M] = std::array::from_fn(|i| (from + i * row) as u32);
-    unsafe { O::tile(a.as_ptr(), &from, &[0], w, fresh.then_some(&[0.0; N]), tile) }
+        list
+    })
 }
 
 /// y = conv(x) + bias.
-pub fn forward<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
-    let (sources, voxels, depth) = (sources(s, grid), grid.blocks.len() * s.out_voxels(), 27 * s.c_in);
-    let x = rows_as::<E, O>(x, s.c_in, x.len() / s.c_in + 1);
-    // The input of each tap, [c_in][tap][voxel].
-    let panels = Panels { depth, columns: voxels };
-    let mut columns = Scratch::<O>::new(panels.len());
-    let to = Shared(columns.as_mut_ptr());
-    (0..s.c_in).into_par_iter().with_min_len(CHANNELS).for_each(|ci| {
-        for (tap, sources) in sources.chunks_exact(voxels).enumerate() {
-            for (voxel, &from) in sources.iter().enumerate() {
-                let at = panels.at::<O>(27 * ci + tap, voxel);
-                unsafe { *to.at(at) = x[from as usize * s.c_in + ci] };
-            }
-        }
-    });
-    let out = Shared(y.as_mut_ptr());
-    (0..s.c_out).into_par_iter().step_by(OUTPUTS).for_each(|first| {
-        let mut tiles = vec![[0f32; M * N]; panels.count() * OUTPUTS / M];
-        let mut rows = Scratch::<O>::new(OUTPUTS * COLUMNS);
-        for k in (0..depth).step_by(COLUMNS) {
-            for (i, row) in rows.chunks_exact_mut(COLUMNS).enumerate() {
-                operands(&w[(first + i) * depth + k..][..COLUMNS], row);
-            }
-            for (panel, tiles) in tiles.chunks_exact_mut(OUTPUTS / M).enumerate() {
-                let right = panels.weights(&columns, panel, k, COLUMNS);
-                for (m, tile) in tiles.iter_mut().enumerate() {
-                    multiply(&rows, m * M * COLUMNS, COLUMNS, right, k == 0, tile);
-                }
-            }
-        }
-        for voxel in 0..voxels {
-            for i in 0..OUTPUTS {
-                let sum = tiles[voxel / WIDTH * (OUTPUTS / M) + i / M][i % M * N + voxel % WIDTH];
-                let value = sum + bias.map_or(0.0, |b| b[first + i]);
-                unsafe { *out.at(voxel * s.c_out + first + i) = E::from_f32(value) };
-            }
-        }
-    });
+pub fn forward<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], w: &[f32], bias: Option<&[f32]>, y: &mut [E]) {
+    let given = Given { w, c_in: s.c_in, c_out: s.c_out, stride: (TAPS, s.c_in * TAPS), flip: false };
+    sum(path, &pairs(s, grid), x, given, bias, y);
 }
 
-/// dx from dy: what each tap receives, then those sums where the taps lie.
-pub fn grad_input<E: Element, O: Operand>(s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
-    let (sources, voxels, rows) = (sources(s, grid), grid.blocks.len() * s.out_voxels(), dx.len() / s.c_in);
-    let height = voxels.next_multiple_of(M);
-    let dy = rows_as::<E, O>(dy, s.c_out, height);
-    let out = Shared(dx.as_mut_ptr());
-    let panels = Panels { depth: s.c_out, columns: COLUMNS };
-    (0..s.c_in).into_par_iter().step_by(CHANNELS).for_each(|first| {
-        let mut part = Scratch::<O>::new(panels.len());
-        for co in (0..s.c_out).step_by(O::GROUP) {
-            let row = |co: usize| &w[(co * s.c_in + first) * 27..][..COLUMNS];
-            let (low, high) = (row(co), row(co + O::GROUP - 1));
-            for j in (0..COLUMNS).step_by(WIDTH) {
-                let to = &mut part[panels.at::<O>(co, j)..][..WIDTH * O::GROUP];
-                interleaved(&low[j..j + WIDTH], &high[j..j + WIDTH], to);
-            }
+/// dx from dy.
+pub fn grad_input<E: Element>(path: Path, s: &Shape, grid: &Grid, dy: &[E], w: &[f32], dx: &mut [E]) {
+    let given = Given { w, c_in: s.c_out, c_out: s.c_in, stride: (s.c_in * TAPS, TAPS), flip: false };
+    let pairs = pairs(s, grid).map(|list| list.into_iter().map(|[from, to]| [to, from]).collect());
+    sum(path, &pairs, dy, given, None, dx);
+}
+
+/// y[to] = bias + the sum over all pairs of x[from] times the weights of the tap.
+fn sum<E: Element>(path: Path, pairs: &[Vec<Pair>; TAPS], x: &[E], given: Given, bias: Option<&[f32]>, y: &mut [E]) {
+    let Given { c_in, c_out, .. } = given;
+    let words = c_in.next_multiple_of(16) / path.operands.per_word();
+    let (absent, spare) = (x.len() / c_in, y.len() / c_out);
+    let mut memory = Scratch::<f32>::zeros((absent + 1) * words);
+    let rows = Rows { x: x.as_ptr(), c: c_in, words, to: memory.as_mut_ptr() };
+    (0..absent).into_par_iter().with_min_len(16).for_each(|index| vector::dispatch(&rows, path, index));
+    // A tap's last group is filled up with rows of zeros, whose sums nobody reads.
+    let group = |pairs: &[Pair]| {
+        let place = |i: usize| pairs.get(i).map_or([absent, spare], |pair| pair.map(|row| row as usize));
+        let end = |side: usize, row: usize| std::array::from_fn(|i| (place(i)[side] * row) as u32);
+        [end(0, words), end(1, PANEL)]
+    };
+    let groups = pairs.each_ref().map(|list| list.chunks(ROWS).map(group).collect());
+    let mut padded = vec![0f32; c_out.next_multiple_of(PANEL)];
+    if let Some(bias) = bias {
+        padded[..c_out].copy_from_slice(bias);
+    }
+    let work = Panel { groups: &groups, x: memory.as_ptr(), given, bias: &padded, voxels: spare, y: y.as_mut_ptr() };
+    let panels = c_out.div_ceil(PANEL);
+    (0..panels).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&work, path, index));
+}
+
+/// Row `index` of x as operands, `[word]`.
+struct Rows<E> {
+    x: *const E,
+    c: usize,
+    words: usize,
+    to: *mut f32,
+}
+unsafe impl<E> Sync for Rows<E> {}
+
+impl<E: Element> Kernel for Rows<E> {
+    #[inline(always)]
+    unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
+        for c in (0..self.c).step_by(V::LANES) {
+            unsafe { O::put(at::<V, E>(self.x, self.c, index, c), self.to.add(index * self.words + c / O::PER_WORD)) };
         }
-        let mut taps = Scratch::<f32>::new(height * COLUMNS);
-        let mut tile = [0f32; M * N];
-        for panel in 0..panels.count() {
-            let right = panels.weights(&part, panel, 0, s.c_out);
-            for m in (0..height).step_by(M) {
-                multiply(&dy, m * s.c_out, s.c_out, right, true, &mut tile);
-                for (i, row) in tile.chunks_exact(N).enumerate() {
-                    taps[(m + i) * COLUMNS + panel * WIDTH..][..WIDTH].copy_from_slice(&row[..WIDTH]);
+    }
+}
+
+/// Channels of a row of `c`, from `first` on; zero behind the last.
+#[inline(always)]
+unsafe fn at<V: Vector, E: Element>(x: *const E, c: usize, row: usize, first: usize) -> V {
+    unsafe {
+        let from = x.add(row * c + first);
+        match c - first {
+            n if n >= V::LANES => load::<V, E, true>(from, n),
+            n => load::<V, E, false>(from, n),
+        }
+    }
+}
+
+/// Where 8 rows of x begin, in words, and 8 rows of sums.
+type Group = [[u32; ROWS]; 2];
+
+/// y of one panel of output channels.
+struct Panel<'a, E> {
+    groups: &'a [Vec<Group>; TAPS],
+    /// From `Rows`, and a row of zeros.
+    x: *const f32,
+    given: Given<'a>,
+    /// One value per output channel, zero padded to whole panels.
+    bias: &'a [f32],
+    voxels: usize,
+    y: *mut E,
+}
+unsafe impl<E> Sync for Panel<'_, E> {}
+
+impl<E: Element> Kernel for Panel<'_, E> {
+    #[inline(always)]
+    unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
+        let Given { c_in, c_out, stride, .. } = self.given;
+        let (channel, words) = (index * PANEL, c_in.div_ceil(O::PER_WORD));
+        let columns = PANEL.min(c_out - channel);
+        let width = if columns > 16 { 32 } else { 16 };
+        let mut memory = Scratch::<f32>::new(TAPS * STRIP * PANEL + (self.voxels + 1) * PANEL);
+        let weights = memory.as_mut_ptr();
+        let sums = weights.wrapping_add(TAPS * STRIP * PANEL);
+        unsafe {
+            for voxel in 0..=self.voxels {
+                let bias = self.bias[channel..channel + PANEL].as_ptr();
+                std::ptr::copy_nonoverlapping(bias, sums.add(voxel * PANEL), PANEL);
+            }
+            for first in (0..words).step_by(STRIP) {
+                let strip = STRIP.min(words - first);
+                for word in 0..strip {
+                    for j in (0..width).step_by(V::LANES) {
+                        let c = (first + word) * O::PER_WORD;
+                        let low = self.given.taps::<V>(c, channel + j, AHEAD * stride.0);
+                        let high =
+                            if O::PER_WORD == 2 { self.given.taps(c + 1, channel + j, AHEAD * stride.0) } else { low };
+                        for tap in 0..TAPS {
+                            O::put_words([low[tap], high[tap]], weights.add((tap * STRIP + word) * PANEL + j));
+                        }
+                    }
+                }
+                for (tap, groups) in self.groups.iter().enumerate() {
+                    let right = weights.add(tap * STRIP * PANEL);
+                    for [from, to] in groups {
+                        add_rows::<V, O>((self.x.add(first), from), strip, right, (sums, to), width);
+                    }
+                }
+            }
+            for voxel in 0..self.voxels {
+                for j in (0..columns).step_by(V::LANES) {
+                    let to = self.y.add(voxel * c_out + channel + j);
+                    store::<V, O, E>(V::load(sums.add(voxel * PANEL + j)), to, c_out - channel - j);
                 }
             }
         }
-        let mut sums = Scratch::<f32>::zeros((rows + 1) * CHANNELS);
-        for (tap, sources) in sources.chunks_exact(voxels).enumerate() {
-            for (taps, &row) in taps.chunks_exact(COLUMNS).zip(sources) {
-                let sums = &mut sums[row as usize * CHANNELS..][..CHANNELS];
-                sums.iter_mut().enumerate().for_each(|(i, sum)| *sum += taps[27 * i + tap]);
-            }
-        }
-        for (row, sums) in sums.chunks_exact(CHANNELS).take(rows).enumerate() {
-            let to = unsafe { std::slice::from_raw_parts_mut(out.at(row * s.c_in + first), CHANNELS) };
-            convert(sums, to);
-        }
-    });
+    }
 }
 
 /// dw from x and dy.
-pub fn grad_weight<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
-    let (sources, voxels) = (sources(s, grid), grid.blocks.len() * s.out_voxels());
-    let depth = voxels.next_multiple_of(O::GROUP);
-    let x = rows_as::<E, O>(x, s.c_in, x.len() / s.c_in + 1);
-    // dy as [c_out][voxel].
-    let mut left = Scratch::<O>::new(s.c_out * depth);
-    left.par_chunks_mut(depth).enumerate().with_min_len(16).for_each(|(co, row)| {
-        for (voxel, to) in row.iter_mut().enumerate() {
-            *to = if voxel < voxels { O::from_f32(dy[voxel * s.c_out + co].to_f32()) } else { O::default() };
-        }
-    });
-    let out = Shared(dw.as_mut_ptr());
-    let panels = Panels { depth, columns: COLUMNS };
-    (0..s.c_in).into_par_iter().step_by(CHANNELS).for_each(|first| {
-        let mut taps = Scratch::<O>::new(panels.len());
-        taps.fill(O::default());
-        for (tap, sources) in sources.chunks_exact(voxels).enumerate() {
-            for (voxel, &row) in sources.iter().enumerate() {
-                let x = &x[row as usize * s.c_in + first..][..CHANNELS];
-                x.iter().enumerate().for_each(|(i, x)| taps[panels.at::<O>(voxel, 27 * i + tap)] = *x);
-            }
-        }
-        let mut tile = [0f32; M * N];
-        for co in (0..s.c_out).step_by(M) {
-            for panel in 0..panels.count() {
-                multiply(&left, co * depth, depth, panels.weights(&taps, panel, 0, depth), true, &mut tile);
-                for (i, row) in tile.chunks_exact(N).enumerate() {
-                    let to = unsafe { out.at((co + i) * 27 * s.c_in + 27 * first + panel * WIDTH) };
-                    unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), to, WIDTH) };
+pub fn grad_weight<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
+    let pairs = pairs(s, grid);
+    let mut starts = [0; TAPS + 1];
+    for tap in 0..TAPS {
+        starts[tap + 1] = starts[tap] + pairs[tap].len().div_ceil(path.operands.per_word());
+    }
+    // The ends of all pairs, one under the other: words of neighbouring pairs, `[panel][word][32]`.
+    let listed = |x: &[E], c: usize, end: usize| {
+        let mut memory = Scratch::<f32>::new(c.div_ceil(PANEL) * starts[TAPS] * PANEL);
+        let work = Listed { pairs: &pairs, end, x: x.as_ptr(), c, starts: &starts, to: memory.as_mut_ptr() };
+        let panels = c.div_ceil(PANEL);
+        (0..panels).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&work, path, index));
+        memory
+    };
+    let (x, dy) = (listed(x, s.c_in, 0), listed(dy, s.c_out, 1));
+    // Input channels in the lanes, since their taps lie side by side.
+    let to = Gradient { dw: dw.as_mut_ptr(), c_in: s.c_out, c_out: s.c_in, stride: (s.c_in * TAPS, TAPS), flip: false };
+    let work = Products { left: dy.as_ptr(), right: x.as_ptr(), starts: &starts, to };
+    let panels = s.c_out.div_ceil(PANEL);
+    (0..panels).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&work, path, index));
+}
+
+/// One end of all pairs, in panel `index` of its channels.
+struct Listed<'a, E> {
+    pairs: &'a [Vec<Pair>; TAPS],
+    end: usize,
+    x: *const E,
+    c: usize,
+    /// First word of each tap.
+    starts: &'a [usize; TAPS + 1],
+    to: *mut f32,
+}
+unsafe impl<E> Sync for Listed<'_, E> {}
+
+impl<E: Element> Kernel for Listed<'_, E> {
+    #[inline(always)]
+    unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
+        for (list, start) in self.pairs.iter().zip(self.starts) {
+            for (word, pairs) in list.chunks(O::PER_WORD).enumerate() {
+                let to = self.to.wrapping_add((index * self.starts[TAPS] + start + word) * PANEL);
+                for j in (0..PANEL).step_by(V::LANES) {
+                    let row = |half: usize| match pairs.get(half) {
+                        Some(pair) if index * PANEL + j < self.c => unsafe {
+                            at::<V, E>(self.x, self.c, pair[self.end] as usize, index * PANEL + j)
+                        },
+                        _ => unsafe { V::splat(0.0) },
+                    };
+                    unsafe { O::put_words([row(0), row(1)], to.add(j)) };
                 }
             }
         }
-    });
+    }
+}
+
+/// dw of 32 output channels of the convolution, panel `index`, by 32 input channels in turn.
+struct Products<'a> {
+    /// dy and x, from `Listed`.
+    left: *const f32,
+    right: *const f32,
+    starts: &'a [usize; TAPS + 1],
+    to: Gradient,
+}
+unsafe impl Sync for Products<'_> {}
+
+impl Kernel for Products<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
+        let Gradient { c_in, c_out, .. } = self.to;
+        let words = self.starts[TAPS];
+        let (first, rows) = (index * PANEL, PANEL.min(c_in - index * PANEL));
+        let mut memory = Scratch::<f32>::new(TAPS * ROWS * PANEL);
+        let sums = memory.as_mut_ptr();
+        for panel in 0..c_out.div_ceil(PANEL) {
+            let columns = PANEL.min(c_out - panel * PANEL);
+            let width = if columns > 16 { 32 } else { 16 };
+            for block in (0..rows).step_by(ROWS) {
+                unsafe {
+                    for tap in 0..TAPS {
+                        let left = self.left.add((index * words + self.starts[tap]) * PANEL + block);
+                        let right = self.right.add((panel * words + self.starts[tap]) * PANEL);
+                        let steps = self.starts[tap + 1] - self.starts[tap];
+                        let to = sums.add(tap * ROWS * PANEL);
+                        product::<V, O, false>(left, (1, PANEL), steps, right, to, width);
+                    }
+                    for r in 0..ROWS.min(rows - block) {
+                        for j in (0..columns).step_by(V::LANES) {
+                            let g = std::array::from_fn(|tap| V::load(sums.add((tap * ROWS + r) * PANEL + j)));
+                            self.to.put::<V>(g, first + block + r, panel * PANEL + j);
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

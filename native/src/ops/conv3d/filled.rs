@@ -12,8 +12,9 @@
 //! about 20 ms more, for tiles of two kinds.
 
 use super::choice::{Direction, Way, way};
+use super::vector::Path;
 use super::weight::add_rows;
-use super::winograd::{self, Parts, Path};
+use super::winograd::{self, Parts};
 use super::{Shape, parse};
 use crate::element::Element;
 use crate::grid::Grid;

@@ -177,8 +177,8 @@ exports! {
 #[cfg(test)]
 mod tests {
     use super::super::isa;
+    use super::super::vector::{Operands, Path};
     use super::*;
-    use winograd::{Operands, Path};
 
     /// All three directions by Winograd, to the bit those of one tensor.
     fn judge<E: Element>(path: Path, side: [usize; 3], c: [usize; 2], c_out: usize, grid: &Grid) {

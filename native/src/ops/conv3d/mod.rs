@@ -22,13 +22,18 @@ pub mod joined;
 pub mod kernels;
 pub mod launch;
 pub mod portable;
+mod product;
 pub mod reference;
 pub mod rounded;
+mod taps;
 #[cfg(test)]
 mod tests;
 pub mod up;
+mod vector;
 pub mod weight;
 pub mod winograd;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use crate::abi::Result;
 use crate::grid::{self, Grid};

@@ -5,7 +5,8 @@
 //! f32 4.2, 3.4, 3.2 and 2.4, 2.3, 2.2; bf16 pairs 3.5, 2.5, 2.6 and 1.8, 1.6, 1.5. On 3^3 the two are equal.
 
 use super::Shape;
-use super::winograd::{self, Parts, Path};
+use super::vector::Path;
+use super::winograd::{self, Parts};
 use crate::element::Element;
 use crate::grid::Grid;
 use crate::memory::Scratch;

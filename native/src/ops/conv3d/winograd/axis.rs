@@ -11,7 +11,7 @@
 //! F(4, 3) has the points 0, 5/8, -5/8, 3/2, -3/2, whose B^T and A are exact in f32: of 42 pairs tried the one with the
 //! smallest error; the usual 1, 2 have 2.2 times as much.
 
-use super::vector::Lanes;
+use super::super::vector::Lanes;
 
 /// Inputs and products of F(4, 3).
 pub const MOST: usize = 6;

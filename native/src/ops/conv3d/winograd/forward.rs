@@ -5,11 +5,12 @@
 //! stays in the L1 cache (wide: L2) and from there through A^T into the two output planes of the tile. Splitting by z index keeps the
 //! transformed input four times smaller and costs nothing, since each row of B^T has two terms.
 
+use super::super::product::{PANEL, ROWS, product};
+use super::super::taps::{Given, TAPS};
+use super::super::vector::{Kernel, Operand, Operands, Vector, store};
 use super::axis::{MOST, outputs, taps};
-use super::product::{PANEL, ROWS, product};
-use super::tiles::{Ahead, Parts, TileRow, Tiles, claim, soon};
+use super::tiles::{Ahead, Parts, TileRow, Tiles, claim};
 use super::transform::{Place, input, matrices};
-use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
 use crate::memory::Scratch;
 use crate::ops::norm::passes::add_squares;
@@ -39,18 +40,6 @@ const fn chunk(side: usize) -> usize {
 /// Input channels whose weights are transformed together: their taps share cache lines.
 pub const STRIP: usize = 8;
 
-/// Weights as they are given. Strides are in values of `w`.
-#[derive(Clone, Copy)]
-pub struct Given<'a> {
-    pub w: &'a [f32],
-    pub c_in: usize,
-    pub c_out: usize,
-    /// Distance of two input channels, and of two output channels.
-    pub stride: (usize, usize),
-    /// Mirrors the taps, for the data gradient.
-    pub flip: bool,
-}
-
 impl Given<'_> {
     /// G applied to the input channels of one word and a panel of output channels: rows of 32 words `[z][y x]`, where `row`
     /// says. What lies `next` values on is asked for.
@@ -63,21 +52,12 @@ impl Given<'_> {
     ) {
         for j in (0..PANEL).step_by(V::LANES) {
             let first = panel * PANEL + j;
-            let mut along_z = [[[unsafe { V::splat(0.0) }; 9]; 4]; 2];
-            for (half, along_z) in along_z.iter_mut().enumerate().take(O::PER_WORD) {
-                let c = word * O::PER_WORD + half;
-                if c < self.c_in && first < self.c_out {
-                    let from = self.w[c * self.stride.0 + first * self.stride.1..].as_ptr();
-                    let n = self.c_out - first;
-                    for i in 0..V::LANES {
-                        let next = from.wrapping_add(next + i * self.stride.1);
-                        [0, 16, 26].into_iter().for_each(|t| soon(next.wrapping_add(t)));
-                    }
-                    unsafe { *along_z = self.along_z::<V>(from, n) };
-                }
+            let mut planes = [[[unsafe { V::splat(0.0) }; 9]; 4]; 2];
+            for (half, to) in planes.iter_mut().enumerate().take(O::PER_WORD) {
+                unsafe { *to = along_z::<V>(self.taps(word * O::PER_WORD + half, first, next)) };
             }
             for z in 0..4 {
-                let values = unsafe { [plane::<V, T>(&along_z[0][z]), plane::<V, T>(&along_z[1][z])] };
+                let values = unsafe { [plane::<V, T>(&planes[0][z]), plane::<V, T>(&planes[1][z])] };
                 for m in 0..matrices(T) {
                     let to = row(z * matrices(T) + m).wrapping_add(j);
                     unsafe { O::put_words([values[0][m], values[1][m]], to) };
@@ -86,24 +66,20 @@ impl Given<'_> {
             }
         }
     }
+}
 
-    /// G along z of the taps of a vector of output channels: `[z][y x]`.
-    #[inline(always)]
-    unsafe fn along_z<V: Vector>(&self, from: *const f32, n: usize) -> [[V; 9]; 4] {
-        unsafe {
-            let mut g = super::taps::load::<V>(from, self.stride.1, n);
-            if self.flip {
-                g.reverse();
+/// G along z: `[z][y x]`.
+#[inline(always)]
+unsafe fn along_z<V: Vector>(g: [V; TAPS]) -> [[V; 9]; 4] {
+    unsafe {
+        let mut out = [[V::splat(0.0); 9]; 4];
+        for yx in 0..9 {
+            let q = taps::<V, 2>([g[yx], g[9 + yx], g[18 + yx]]);
+            for z in 0..4 {
+                out[z][yx] = q[z];
             }
-            let mut out = [[V::splat(0.0); 9]; 4];
-            for yx in 0..9 {
-                let q = taps::<V, 2>([g[yx], g[9 + yx], g[18 + yx]]);
-                for z in 0..4 {
-                    out[z][yx] = q[z];
-                }
-            }
-            out
         }
+        out
     }
 }
 

@@ -7,12 +7,12 @@
 //! 8.7, 10.6 and 9.7. Not in turn, 320 to 320, 1 of 6^3: f32 3.6 and 3.2, 2.4 and 2.4; bf16 pairs 2.1 and 2.2, 1.7 and 1.7.
 //! It took the input in strips as the products read it, and the weights asked for ahead: f32 3.6 and 3.1 before.
 
+use super::super::product::{PANEL, ROWS, product};
+use super::super::taps::Given;
+use super::super::vector::{Kernel, Operand, Operands, Vector, store};
 use super::axis::{MOST, outputs};
-use super::forward::Given;
-use super::product::{PANEL, ROWS, product};
 use super::tiles::{Parts, Tiles};
 use super::transform::{Place, input};
-use super::vector::{Kernel, Operand, Operands, Vector, store};
 use crate::element::Element;
 use crate::memory::Scratch;
 

@@ -70,25 +70,21 @@
 mod axis;
 mod forward;
 mod forward_few;
-mod product;
-mod taps;
 mod tiles;
 mod transform;
-mod vector;
 mod weight;
 mod weight_few;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 use super::Shape;
+use super::product;
+use super::taps::{Given, Gradient};
+use super::vector::{self, Path};
 use crate::element::Element;
 use crate::grid::Grid;
 use crate::memory::Scratch;
-use forward::Given;
 use rayon::prelude::*;
 use tiles::Tiles;
 pub use tiles::{Parts, claim, soon};
-pub use vector::{Operands, Path};
 
 /// Runs what follows for `T`, the side of tiles along y and x.
 macro_rules! by_tile {
@@ -213,8 +209,7 @@ fn forward_rows<const T: usize>(tiles: &Tiles<T>, c_in: usize) -> usize {
 /// dw from x and dy. The order of the sums depends on the shape only.
 pub fn grad_weight<E: Element>(path: Path, s: &Shape, grid: &Grid, x: Parts<&[E]>, dy: &[E], dw: &mut [f32]) {
     assert!(dw.len() == s.weight_len());
-    let to =
-        weight::Gradient { dw: dw.as_mut_ptr(), c_in: s.c_in, c_out: s.c_out, stride: (27, s.c_in * 27), flip: false };
+    let to = Gradient { dw: dw.as_mut_ptr(), c_in: s.c_in, c_out: s.c_out, stride: (27, s.c_in * 27), flip: false };
     by_tile!(path, T => sum_weight(path, Tiles::<T> { grid, side: s.side, volumes: false }, x, dy, to))
 }
 
@@ -222,22 +217,21 @@ pub fn grad_weight<E: Element>(path: Path, s: &Shape, grid: &Grid, x: Parts<&[E]
 /// that the two change places and the taps are mirrored.
 pub fn grad_weight_in_volumes<E: Element>(path: Path, s: &Shape, grid: &Grid, x: &[E], dy: &[E], dw: &mut [f32]) {
     assert!(dw.len() == s.weight_len());
-    let to =
-        weight::Gradient { dw: dw.as_mut_ptr(), c_in: s.c_out, c_out: s.c_in, stride: (s.c_in * 27, 27), flip: true };
+    let to = Gradient { dw: dw.as_mut_ptr(), c_in: s.c_out, c_out: s.c_in, stride: (s.c_in * 27, 27), flip: true };
     by_tile!(path, T => sum_weight(path, Tiles::<T> { grid, side: s.side, volumes: true }, Parts::one(dy, s.c_out), x, to))
 }
 
 /// The sums over all tiles of the transformed x and dy.
-fn sum_weight<E: Element, const T: usize>(path: Path, tiles: Tiles<T>, x: Parts<&[E]>, dy: &[E], to: weight::Gradient) {
-    let weight::Gradient { c_in, c_out, .. } = to;
+fn sum_weight<E: Element, const T: usize>(path: Path, tiles: Tiles<T>, x: Parts<&[E]>, dy: &[E], to: Gradient) {
+    let Gradient { c_in, c_out, .. } = to;
     assert!(x.channels() == c_in && dy.len() == tiles.count() * 2 * T * T * c_out);
     let kept = |c_in: usize| weight::sums_len::<T>(c_in, c_out) <= weight::TOGETHER;
     if T == 4 && x.c[1] > 0 && !kept(c_in) && x.c.into_iter().all(kept) {
         // One after the other their sums stay in the L2 cache: 32 + 32 to 32 at 96^3 97 ms, then 86. The same bits.
         let [a, b] = [0, 1].map(|part| Parts::one(x.of[part], x.c[part]));
         let second = to.dw.wrapping_add(x.c[0] * to.stride.0);
-        sum_weight(path, tiles, a, dy, weight::Gradient { c_in: x.c[0], ..to });
-        return sum_weight(path, tiles, b, dy, weight::Gradient { c_in: x.c[1], dw: second, ..to });
+        sum_weight(path, tiles, a, dy, Gradient { c_in: x.c[0], ..to });
+        return sum_weight(path, tiles, b, dy, Gradient { c_in: x.c[1], dw: second, ..to });
     }
     let x = x.at(tiles.input_voxels());
     if tiles.count() == 0 {

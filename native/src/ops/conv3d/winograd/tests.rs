@@ -1,7 +1,8 @@
 //! All ways of Winograd against the loop nest.
 
+use super::super::vector::{Operands, Path};
 use super::super::{Shape, isa, reference};
-use super::{Operands, Parts, Path};
+use super::Parts;
 use crate::element::{Dtype, Element};
 use crate::grid::Grid;
 

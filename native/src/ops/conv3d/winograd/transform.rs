@@ -1,8 +1,8 @@
 //! B^T d and A dy of tile rows, from the transforms of `axis` along z (always F(2, 3)), y and x.
 
+use super::super::vector::{Lanes, Operand, Put, Vector, load};
 use super::axis::{MOST, inputs, spread};
 use super::tiles::{Parts, Row, TileRow};
-use super::vector::{Lanes, Operand, Put, Vector, load};
 use crate::element::Element;
 use std::ops::Range;
 

@@ -4,12 +4,12 @@
 //! of them; where cores outnumber these, output channels are shared out too. A task keeps 16 sums (tiles of
 //! 2x4x4: 36) `[c_out/32][c_in/8][y x][8][32]` over its tiles; the last step adds the stretches in turn and applies G^T.
 
+use super::super::product::{PANEL, ROWS, product};
+use super::super::taps::{Gradient, TAPS};
+use super::super::vector::{Kernel, Operand, Vector};
 use super::axis::{MOST, taps_back};
-use super::product::{PANEL, ROWS, product};
-use super::taps::{self, TAPS};
 use super::tiles::{Ahead, Parts, TileRow, Tiles, soon};
 use super::transform::{PLANES, Place, gradient, input, matrices};
-use super::vector::{Kernel, Operand, Vector};
 use crate::element::Element;
 use crate::memory::Scratch;
 use std::ops::Range;
@@ -191,18 +191,6 @@ impl<const T: usize> Kernel for Finish<'_, T> {
     }
 }
 
-/// The gradient, 27 taps for each of `c_in` and `c_out` channels.
-#[derive(Clone, Copy)]
-pub struct Gradient {
-    pub dw: *mut f32,
-    pub c_in: usize,
-    pub c_out: usize,
-    /// Distance of two input channels, and of two output channels.
-    pub stride: (usize, usize),
-    /// Mirrors the taps.
-    pub flip: bool,
-}
-
 /// Rows of sums between the one that is read and the one that is asked for.
 const AHEAD: usize = 2;
 
@@ -251,11 +239,7 @@ impl Gradient {
                             g[z * 9 + yx] = q[z];
                         }
                     }
-                    if self.flip {
-                        g.reverse();
-                    }
-                    let to = (panel * PANEL + j) * self.stride.1 + (first + r) * self.stride.0;
-                    taps::store(&g, self.dw.add(to), self.stride.1, columns - j);
+                    self.put(g, first + r, panel * PANEL + j);
                 }
             }
         }

@@ -5,11 +5,11 @@
 //! 320 to 320, 1 of 6^3: 2.9, 1.1; 640 to 320: 6.4, 2.1; 256 to 256, 54 of 2^3: 2.2, 1.2; 1 of 8^3: 2.0, 1.4; 1 of 12^3:
 //! 4.2, 3.9; 512 to 256, 1 of 12^3: 10.6, 7.1.
 
-use super::product::{PANEL, ROWS, product};
+use super::super::product::{PANEL, ROWS, product};
+use super::super::taps::Gradient;
+use super::super::vector::{Kernel, Operand, Operands, Vector};
 use super::tiles::{Parts, Tiles};
 use super::transform::{Place, gradient, input, matrices};
-use super::vector::{Kernel, Operand, Operands, Vector};
-use super::weight::Gradient;
 use crate::element::Element;
 use crate::memory::Scratch;
 

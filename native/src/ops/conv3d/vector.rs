@@ -4,7 +4,7 @@
 //! baseline. Everything between `Kernel::run` and the lanes must be `inline(always)`, so that it is compiled with the
 //! features of its entry.
 
-use super::super::isa::Isa;
+use super::isa::Isa;
 use crate::element::{Dtype, Element};
 use half::bf16;
 

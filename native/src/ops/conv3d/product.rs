@@ -66,3 +66,59 @@ unsafe fn block<V: Vector, O: Operand<V>, const R: usize, const Q: usize, const 
         }
     }
 }
+
+/// m[to[r] + j] += sum over k < steps of a[from[r] + k] * w[k][j] for 8 rows that lie anywhere, as `product` otherwise.
+#[inline(always)]
+pub unsafe fn add_rows<V: Vector, O: Operand<V>>(
+    (a, from): (*const f32, &[u32; ROWS]),
+    steps: usize,
+    w: *const f32,
+    (m, to): (*mut f32, &[u32; ROWS]),
+    width: usize,
+) {
+    let (from, to) = (from.map(|at| a.wrapping_add(at as usize)), to.map(|at| m.wrapping_add(at as usize)));
+    unsafe {
+        match (V::LANES, V::ROWS, width) {
+            (16, 8, 32) => add_block::<V, O, 8, 2>(&from, steps, w, &to),
+            (16, 8, _) => add_block::<V, O, 8, 1>(&from, steps, w, &to),
+            _ => {
+                for r in (0..ROWS).step_by(4) {
+                    for j in (0..width).step_by(2 * V::LANES) {
+                        let to: [_; 4] = std::array::from_fn(|i| to[r + i].wrapping_add(j));
+                        add_block::<V, O, 4, 2>(&std::array::from_fn(|i| from[r + i]), steps, w.add(j), &to);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn add_block<V: Vector, O: Operand<V>, const R: usize, const Q: usize>(
+    from: &[*const f32; R],
+    steps: usize,
+    w: *const f32,
+    to: &[*mut f32; R],
+) {
+    unsafe {
+        let mut sums = [[V::splat(0.0); Q]; R];
+        for k in 0..steps {
+            let mut columns = [V::splat(0.0); Q];
+            for j in 0..Q {
+                columns[j] = V::load(w.add(k * PANEL + j * V::LANES));
+            }
+            for r in 0..R {
+                let word = V::splat(*from[r].add(k));
+                for j in 0..Q {
+                    sums[r][j] = O::multiply(word, columns[j], sums[r][j]);
+                }
+            }
+        }
+        for r in 0..R {
+            for j in 0..Q {
+                let to = to[r].add(j * V::LANES);
+                V::load(to).add(sums[r][j]).store(to);
+            }
+        }
+    }
+}
