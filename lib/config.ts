@@ -2,7 +2,7 @@
  * The command line of a script, declared once: parsing, `--help` and the sandbox grants all follow from it.
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { explain, nearest, UsageError } from "./errors.ts";
+import { explain, nearest, oneOf, UsageError } from "./errors.ts";
 
 /** One `--flag`. `access` says that its value is a path that the script reads or writes. */
 export interface Flag {
@@ -15,6 +15,7 @@ export interface Flag {
   /** The path that is granted where the flag is not given. */
   fallback?: string;
   min?: number;
+  max?: number;
   /** It may be given any number of times: its value is a list. */
   repeat?: boolean;
 }
@@ -45,23 +46,53 @@ export interface Arguments {
   given: Set<string>;
 }
 
+/** The arguments with every flag and its value as one `--name=value`, which leaves the parser nothing to guess. */
+function spelled({ flags }: Command, args: string[]): string[] {
+  const out: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i];
+    if (arg === "--") return [...out, ...args.slice(i)];
+    const [, letter, glued] = arg.match(/^-([a-zA-Z])=?(.*)$/s) ?? [];
+    const name = letter === undefined
+      ? arg.startsWith("--") ? arg.slice(2) : ""
+      : Object.keys(flags).find((n) => flags[n].short === letter) ?? "";
+    if (!Object.hasOwn(flags, name) || flags[name].type === "boolean") out.push(arg);
+    else if (glued) out.push(`--${name}=${glued}`);
+    else {
+      // The next argument is the value unless it is a flag: `-` is standard input, `-3` a number.
+      const valued = args[i + 1] !== undefined && /^(?!-)|^-$|^-[.\d]/.test(args[i + 1]);
+      out.push(`--${name}=${valued ? args[++i] : ""}`);
+    }
+  }
+  return out;
+}
+
+/** The value of one flag from its text. @throws UsageError naming the flag, its value and the fix */
+function readValue(command: string, name: string, flag: Flag, text: string): string | number {
+  const wrong = (why: string): never => {
+    throw new UsageError(`${command}: --${name} ${why}`);
+  };
+  if (text === "") wrong(`needs a value (${flag.help})`);
+  if (flag.choices && !flag.choices.includes(text)) wrong(`is "${text}"; ${oneOf(text, flag.choices)}`);
+  if (flag.type === "string") return text;
+  const value = Number(text);
+  const { min = -Infinity, max = Infinity } = flag;
+  const whole = flag.type === "integer";
+  if (!Number.isFinite(value) || (whole && !Number.isInteger(value)) || value < min || value > max) {
+    const bound = (min === -Infinity ? "" : ` of at least ${min}`) +
+      (max === Infinity ? "" : `${min === -Infinity ? " of" : " and"} at most ${max}`);
+    wrong(`is "${text}"; it must be a ${whole ? "whole " : ""}number${bound}`);
+  }
+  return value;
+}
+
 /** Parses `args` by `command`. @throws UsageError naming the argument, its value and the fix. */
 export function parse(command: Command, args: string[]): Arguments {
   const names = Object.keys(command.flags);
-  const alias: Record<string, string> = {};
-  for (const name of names) if (command.flags[name].short) alias[command.flags[name].short!] = name;
-  // `--pairs -` is a flag with its value; the parser alone would take the lone dash for a positional.
-  const joined = args.flatMap((arg, i) => {
-    const valued = (a: string | undefined) =>
-      a?.startsWith("--") && command.flags[a.slice(2)] && command.flags[a.slice(2)].type !== "boolean";
-    if (arg === "-" && valued(args[i - 1])) return [];
-    return valued(arg) && args[i + 1] === "-" ? [`${arg}=-`] : [arg];
-  });
-  const parsed = parseArgs(joined, {
+  const parsed = parseArgs(spelled(command, args), {
     string: [...names.filter((n) => command.flags[n].type !== "boolean"), "_"],
     boolean: names.filter((n) => command.flags[n].type === "boolean"),
-    collect: names.filter((n) => command.flags[n].repeat),
-    alias,
+    collect: names,
     unknown: (arg, key) => {
       if (key === undefined || arg === "-") return true;
       const guess = nearest(key, names);
@@ -71,51 +102,18 @@ export function parse(command: Command, args: string[]): Arguments {
     },
   });
   const flags: Arguments["flags"] = {};
-  const stands = new Set<string>();
+  const given = new Set<string>();
   for (const name of names) {
     const flag = command.flags[name];
-    const given = args.some((a) =>
-      a === `--${name}` || a.startsWith(`--${name}=`) || (flag.short && a === `-${flag.short}`)
+    const found = parsed[name] as (string | boolean)[];
+    if (found.length) given.add(name);
+    if (found.length > 1 && !flag.repeat && flag.type !== "boolean") {
+      throw new UsageError(`${command.name}: --${name} is given ${found.length} times; give it once`);
+    }
+    const values = found.map((value) =>
+      flag.type === "boolean" ? value === true : readValue(command.name, name, flag, String(value))
     );
-    const raw = parsed[name];
-    if (!given) {
-      flags[name] = flag.repeat ? [] : flag.default;
-      continue;
-    }
-    stands.add(name);
-    if (flag.repeat) {
-      flags[name] = (raw as unknown[]).map(String);
-      if (flags[name].includes("")) {
-        throw new UsageError(`${command.name}: --${name} needs a value (${flag.help})`);
-      }
-      continue;
-    }
-    if (Array.isArray(raw)) {
-      throw new UsageError(`${command.name}: --${name} is given ${raw.length} times; give it once`);
-    }
-    if (flag.type === "boolean") flags[name] = raw === true;
-    else if (raw === undefined || raw === "") {
-      throw new UsageError(`${command.name}: --${name} needs a value (${flag.help})`);
-    } else if (flag.type === "string") flags[name] = String(raw);
-    else {
-      const value = Number(raw);
-      const whole = flag.type === "integer";
-      if (!Number.isFinite(value) || (whole && !Number.isInteger(value)) || value < (flag.min ?? -Infinity)) {
-        const bound = flag.min === undefined ? "" : ` of at least ${flag.min}`;
-        throw new UsageError(
-          `${command.name}: --${name} is "${raw}"; it must be a ${whole ? "whole " : ""}number${bound}`,
-        );
-      }
-      flags[name] = value;
-    }
-    if (flag.choices && !flag.choices.includes(flags[name])) {
-      const guess = nearest(String(flags[name]), flag.choices);
-      throw new UsageError(
-        `${command.name}: --${name} is "${flags[name]}"; did you mean "${guess}"? (${
-          flag.choices.join(", ")
-        })`,
-      );
-    }
+    flags[name] = flag.repeat ? values : values.at(-1) ?? flag.default;
   }
   const positionals = parsed._.map(String);
   const needed = command.positionals.filter((p) => !p.optional);
@@ -128,7 +126,7 @@ export function parse(command: Command, args: string[]): Arguments {
       `${command.name}: unexpected argument "${positionals[command.positionals.length]}"; see --help`,
     );
   }
-  return { positionals, flags, given: stands };
+  return { positionals, flags, given };
 }
 
 /** The text of `--help`. */

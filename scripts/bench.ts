@@ -13,9 +13,9 @@ import { type Case, measure, peaks } from "../lib/bench/measure.ts";
 import { Peer } from "../lib/bench/peer.ts";
 import { type BenchRow, markdown } from "../lib/bench/table.ts";
 import { type Arguments, type Command, log, run, writeLine } from "../lib/config.ts";
-import { nearest, UsageError } from "../lib/errors.ts";
+import { oneOf, UsageError } from "../lib/errors.ts";
 import { native } from "../lib/native/library.ts";
-import { writeWhole } from "../lib/train/checkpoint.ts";
+import { writeWhole } from "../lib/files.ts";
 
 const GROUPS = ["op", "step", "loader", "preprocess", "augment", "nsd", "rank"];
 
@@ -57,13 +57,10 @@ async function main({ flags }: Arguments): Promise<void> {
   const only: string[] = flags.only?.split(",") ?? GROUPS;
   for (const group of only) {
     if (!GROUPS.includes(group)) {
-      throw new UsageError(
-        `--only names "${group}"; did you mean "${nearest(group, GROUPS)}"? (${GROUPS.join(", ")})`,
-      );
+      throw new UsageError(`--only names "${group}"; ${oneOf(group, GROUPS)}`);
     }
   }
-  await Deno.mkdir(flags.out, { recursive: true });
-  const folder = await Deno.makeTempDir({ dir: flags.out, prefix: "work-" });
+  const folder = join(flags.out, `work-${Deno.pid}`);
   const threads: number = flags.threads ?? navigator.hardwareConcurrency;
   native().vx_threads(threads);
   const group: Record<string, () => Case[]> = {
@@ -80,6 +77,10 @@ async function main({ flags }: Arguments): Promise<void> {
     nsd: distances,
     rank: rankings,
   };
+  const cases = only.flatMap((name) => group[name]());
+  if (!cases.length) {
+    throw new UsageError(`no method of --methods ${flags.methods} runs on --arch ${flags.arch}; name others`);
+  }
   let versions = {};
   if (flags.peer) {
     await using peer = new Peer(flags.peer, threads);
@@ -94,30 +95,29 @@ async function main({ flags }: Arguments): Promise<void> {
   };
   writeLine(head);
   const rows: BenchRow[] = [];
+  await Deno.mkdir(folder, { recursive: true });
   try {
-    for (const name of only) {
-      for (const of of group[name]()) {
-        const peak = await peaks();
-        const row = {
-          ...await measure(of, flags.rounds, peak, flags.peer ? { python: flags.peer, threads } : undefined),
-          peak_gflops: peak[flags.precision as "f32" | "bf16"] / 1e9,
-        };
-        rows.push(row);
-        writeLine(row);
-        log(
-          `bench: ${row.name}: ${row.seconds.toPrecision(3)} s${
-            row.ratio ? `, ${row.ratio.toFixed(2)}x the peer` : ""
-          }`,
-        );
-      }
+    for (const of of cases) {
+      const peak = await peaks();
+      const row = {
+        ...await measure(of, flags.rounds, peak, flags.peer ? { python: flags.peer, threads } : undefined),
+        peak_gflops: peak[flags.precision as "f32" | "bf16"] / 1e9,
+      };
+      rows.push(row);
+      writeLine(row);
+      log(
+        `bench: ${row.name}: ${row.seconds.toPrecision(3)} s${
+          row.ratio ? `, ${row.ratio.toFixed(2)}x the peer` : ""
+        }`,
+      );
     }
   } finally {
     await Deno.remove(folder, { recursive: true });
-    await writeWhole(
-      join(flags.out, "bench.jsonl"),
-      [head, ...rows].map((r) => JSON.stringify(r) + "\n").join(""),
-    );
-    await writeWhole(join(flags.out, "bench.md"), markdown(head, rows));
+    if (rows.length) {
+      const lines = [head, ...rows].map((r) => JSON.stringify(r) + "\n");
+      await writeWhole(join(flags.out, "bench.jsonl"), lines.join(""));
+      await writeWhole(join(flags.out, "bench.md"), markdown(head, rows));
+    }
   }
   log(`bench: ${join(flags.out, "bench.md")} holds the table`);
 }

@@ -4,6 +4,7 @@ import { UsageError } from "../lib/errors.ts";
 import { drawPairs } from "../lib/data/pairs.ts";
 import { Store } from "../lib/data/store.ts";
 import { drawPair, type Triple } from "../lib/data/views.ts";
+import { writeWhole } from "../lib/files.ts";
 import { pairsPicture, type Shown } from "../lib/report/pairs.ts";
 
 export const command: Command = {
@@ -13,7 +14,7 @@ export const command: Command = {
   flags: {
     count: { type: "integer", min: 1, help: "number of pairs (default: no end)" },
     patch: { type: "integer", default: 160, min: 2, help: "side of a view in voxels" },
-    seed: { type: "integer", default: 0, help: "another seed, other pairs" },
+    seed: { type: "integer", min: 0, default: 0, help: "another seed, other pairs" },
     picture: { type: "string", access: "write", help: "PNG of the first pairs: boxes, overlap, both views" },
   },
 };
@@ -36,8 +37,7 @@ async function main(
       shown.push({ pair, volume: await store.read(pair.volume), shape: store.get(pair.volume)!.shape });
     }
     const canvas = await pairsPicture(shown);
-    await Deno.writeFile(`${picture}.partial`, await canvas.png());
-    await Deno.rename(`${picture}.partial`, picture);
+    await writeWhole(picture, await canvas.png());
     log(`${picture}: per row the volume, view a (orange), view b (blue), what they share (yellow)`);
   }
   for await (const pair of drawPairs(store, patch, seed, { to: count })) writeLine(pair);

@@ -8,7 +8,7 @@ import { UsageError } from "../lib/errors.ts";
 import { gib, makeRoom } from "../lib/gpu/room.ts";
 import { inits, type Task, tasks } from "../lib/eval/model.ts";
 import { memory } from "../lib/tensor.ts";
-import { writeWhole } from "../lib/train/checkpoint.ts";
+import { writeWhole } from "../lib/files.ts";
 import { finetune, Finetuning, standOf } from "../lib/train/finetune.ts";
 import { planFinetuning } from "../lib/train/finetune_plan.ts";
 import { schedules } from "../lib/train/phases.ts";

@@ -4,7 +4,7 @@
  */
 import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { type Arguments, type Command, type Grants, grants, help, log, parse } from "../lib/config.ts";
-import { explain, nearest, UsageError, UserError } from "../lib/errors.ts";
+import { explain, oneOf, UsageError, UserError } from "../lib/errors.ts";
 import { halvesOf, libraryPath, libraryState, listedPaths, permission, testCounts } from "../lib/launch.ts";
 
 /** What a script exports for the launcher. */
@@ -105,7 +105,7 @@ async function launch(name: string, args: string[]): Promise<number> {
   const files = [...Deno.readDirSync(join(ROOT, "scripts"))].map((entry) => entry.name);
   const names = files.filter((file) => file !== "launch.ts").map((file) => file.replace(/\.ts$/, ""));
   if (!names.includes(name)) {
-    throw new UsageError(`launch: there is no script "${name}"; did you mean "${nearest(name, names)}"?`);
+    throw new UsageError(`launch: there is no script "${name}"; ${oneOf(name, names)}`);
   }
   const script: Script = await import(new URL(`${name}.ts`, import.meta.url).href);
   if (args.includes("--help") || args.includes("-h")) {

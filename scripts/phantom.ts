@@ -10,9 +10,9 @@ export const command: Command = {
   flags: {
     out: { type: "string", short: "o", access: "write", help: "folder to write", default: "phantoms" },
     count: { type: "integer", default: 24, min: 1, help: "number of cases" },
-    size: { type: "integer", default: 64, min: 16, help: "voxels per axis, 1 mm each" },
+    size: { type: "integer", default: 64, min: 16, max: 512, help: "voxels per axis, 1 mm each" },
     channels: { type: "integer", default: 1, min: 1, help: "images per case" },
-    seed: { type: "integer", default: 0, help: "another seed, other cases" },
+    seed: { type: "integer", min: 0, default: 0, help: "another seed, other cases" },
   },
 };
 

@@ -13,7 +13,7 @@ import { argmax, probabilities, type Segmenter } from "../lib/eval/segmenter.ts"
 import { listedPaths } from "../lib/launch.ts";
 import { chooseDevice, device, deviceFlags } from "../lib/device.ts";
 import { cancel, memory } from "../lib/tensor.ts";
-import { writeWhole } from "../lib/train/checkpoint.ts";
+import { writeWhole } from "../lib/files.ts";
 
 export const command: Command = {
   name: "predict",

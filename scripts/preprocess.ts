@@ -8,6 +8,7 @@ import { preprocess, shardOf, storeReport } from "../lib/data/preprocess.ts";
 import { readIndex, StoreWriter } from "../lib/data/store.ts";
 import { type Recipe, RECIPES } from "../lib/data/volume.ts";
 import { halvesOf, listedPaths } from "../lib/launch.ts";
+import { duration } from "../lib/train/progress.ts";
 
 export const command: Command = {
   name: "preprocess",
@@ -53,12 +54,6 @@ function stopOnSignals(): void {
       Deno.exit(1);
     });
   }
-}
-
-/** How long `seconds` is, for people. */
-function duration(seconds: number): string {
-  if (seconds < 90) return `${Math.ceil(seconds)} s`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
 async function main({ positionals, flags }: Arguments): Promise<number> {
@@ -109,6 +104,9 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
     throw new UserError(
       `--strict: ${counts.refused} of ${inputs.length} files were refused; ${report} names them`,
     );
+  }
+  if (counts.refused && !counts.stored && !counts.present) {
+    throw new UserError(`none of ${inputs.length} files could be used; ${report} says why of each`);
   }
   return 0;
 }

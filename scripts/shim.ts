@@ -1,7 +1,7 @@
 /** Runs every CUDA kernel on the host, without a GPU, and plants bugs that this has to find. See `deno task shim --help`. */
 import { dirname, fromFileUrl, join } from "@std/path";
 import { type Arguments, type Command, type Grants, log, run, writeLine } from "../lib/config.ts";
-import { UserError } from "../lib/errors.ts";
+import { oneOf, UsageError, UserError } from "../lib/errors.ts";
 import { BUGS, planted } from "../lib/gpu/bugs.ts";
 import { kernelNames } from "../lib/gpu/gate.ts";
 import { testCounts } from "../lib/launch.ts";
@@ -77,7 +77,7 @@ async function steps(): Promise<number> {
 
 async function main({ flags }: Arguments): Promise<number> {
   if (flags.op && !OPS.includes(flags.op)) {
-    throw new UserError(`--op is "${flags.op}"; kernels with a test are ${OPS.join(", ")}`);
+    throw new UsageError(`--op is "${flags.op}"; ${oneOf(flags.op, OPS)}`);
   }
   const compiler = await firstTool(COMPILERS);
   if (!compiler) {

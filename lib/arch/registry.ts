@@ -1,5 +1,5 @@
 /** The networks by name. */
-import { nearest, UsageError } from "../errors.ts";
+import { oneOf, UsageError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { mednextL, mednextLNative, mednextM, mednextMNative } from "./mednext.ts";
 import { primusB, primusL, primusM, primusS } from "./primus.ts";
@@ -28,9 +28,7 @@ export function architecture(name: string): Architecture {
   const names = architectures.map((a) => a.name);
   const found = architectures.find((a) => a.name === name);
   if (!found) {
-    throw new UsageError(
-      `--arch is "${name}"; did you mean "${nearest(name, names)}"? (${names.join(", ")})`,
-    );
+    throw new UsageError(`--arch is "${name}"; ${oneOf(name, names)}`);
   }
   return found;
 }

@@ -11,9 +11,11 @@ import { overlaps } from "../eval/dice.ts";
 import { nsd } from "../eval/nsd.ts";
 import { directions, type Row } from "../eval/rows.ts";
 import { plan, type Settings } from "../eval/schemes.ts";
+import { oneOf, UsageError } from "../errors.ts";
 import { fillOptions } from "../methods/options.ts";
-import { method, runsOn } from "../methods/registry.ts";
+import { method, methods, runsOn } from "../methods/registry.ts";
 import { native } from "../native/library.ts";
+import { checkPatch } from "../nn/network.ts";
 import { Rng } from "../rng.ts";
 import { Grid, Tensor, wait } from "../tensor.ts";
 import { Trainer } from "../train/pretrain.ts";
@@ -92,7 +94,11 @@ export function steps(
   names: string[],
   { patch: side, batch: least, dtype }: StepOptions,
 ): Case[] {
+  const known = methods.map((m) => m.name);
+  const wrong = names.find((name) => !known.includes(name));
+  if (wrong !== undefined) throw new UsageError(`--methods names "${wrong}"; ${oneOf(wrong, known)}`);
   const pairs = archs.flatMap((arch) => names.map((name) => [architecture(arch), method(name)] as const));
+  for (const [arch] of pairs) checkPatch(arch, [side, side, side]);
   return pairs.filter(([arch, chosen]) => runsOn(chosen, arch)).map(([arch, chosen]): Case => {
     const { name, views } = chosen;
     const batch = views === 2 ? Math.max(2, least) : least;

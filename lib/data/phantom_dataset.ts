@@ -1,5 +1,6 @@
 /** Phantoms as an nnU-Net raw dataset on disk. */
 import { join } from "@std/path";
+import { writeWhole } from "../files.ts";
 import { writeNifti } from "./nifti.ts";
 import { CHANNELS, phantom } from "./phantom.ts";
 
@@ -21,11 +22,6 @@ export interface PhantomCase {
   voxels: number[];
 }
 
-async function write(path: string, bytes: Uint8Array): Promise<void> {
-  await Deno.writeFile(`${path}.partial`, bytes);
-  await Deno.rename(`${path}.partial`, path);
-}
-
 /** Writes imagesTr, labelsTr, dataset.json and labels.csv into `out`; gives each case when it is on disk. */
 export async function* writePhantoms(
   out: string,
@@ -41,10 +37,10 @@ export async function* writePhantoms(
     const paths: string[] = [];
     for (const [c, data] of images.entries()) {
       paths.push(join(out, "imagesTr", `${name}_${String(c).padStart(4, "0")}.nii.gz`));
-      await write(paths[c], await writeNifti({ shape, data, affine }));
+      await writeWhole(paths[c], await writeNifti({ shape, data, affine }));
     }
     const path = join(out, "labelsTr", `${name}.nii.gz`);
-    await write(path, await writeNifti({ shape, data: label, affine }));
+    await writeWhole(path, await writeNifti({ shape, data: label, affine }));
     table += `${name},${Number(enlarged)}\n`;
     const voxels = [1, 2].map((value) => label.reduce((n, v) => n + Number(v === value), 0));
     yield { case: name, images: paths, label: path, class: Number(enlarged), voxels };
@@ -58,7 +54,6 @@ export async function* writePhantoms(
     numTraining: count,
     file_ending: ".nii.gz",
   };
-  const text = new TextEncoder();
-  await write(join(out, "dataset.json"), text.encode(JSON.stringify(dataset, null, 2) + "\n"));
-  await write(join(out, "labels.csv"), text.encode(table));
+  await writeWhole(join(out, "dataset.json"), JSON.stringify(dataset, null, 2) + "\n");
+  await writeWhole(join(out, "labels.csv"), table);
 }

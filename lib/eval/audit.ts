@@ -1,6 +1,6 @@
 /** Audit of printed mean ranks: reproduced, possible within rounding and ties, or impossible. */
 import { parseCsv } from "../data/csv.ts";
-import { nearest, UserError } from "../errors.ts";
+import { oneOf, UserError } from "../errors.ts";
 import type { Competition } from "./columns.ts";
 import { readValue } from "./rows.ts";
 import { aggregate, plan, type Settings } from "./schemes.ts";
@@ -112,9 +112,7 @@ export function audit(
       const m = c.methods.indexOf(p.method);
       if (m < 0) {
         throw new UserError(
-          `${p.where}: method "${p.method}" is not in the rows; did you mean "${
-            nearest(p.method, c.methods)
-          }"?`,
+          `${p.where}: method "${p.method}" is not in the rows; ${oneOf(p.method, c.methods)}`,
         );
       }
       if (seen.has(p.method)) {

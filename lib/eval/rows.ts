@@ -193,7 +193,9 @@ export function readRows(
       if (!known.has(row.metric.toLowerCase())) {
         const guess = nearest(row.metric.toLowerCase(), [...known.keys()]);
         throw new UserError(
-          `${where}: metric "${row.metric}" has no known direction; add --direction ${row.metric}=max or =min (nearest known: ${guess})`,
+          `${where}: metric "${row.metric}" has no known direction; add --direction ${row.metric}=max or =min (known: ${
+            guess ?? [...known.keys()].join(", ")
+          })`,
         );
       }
       rows.push(row);

@@ -4,7 +4,7 @@
  */
 import type { PairDefect } from "../data/views.ts";
 import type { AlignDefect } from "../ops/align.ts";
-import { nearest, UsageError } from "../errors.ts";
+import { oneOf, UsageError } from "../errors.ts";
 
 /** Switches by name: the defect's id, and what it changes. */
 export const switches = {
@@ -44,9 +44,7 @@ export function readCompat(
   const known = Object.keys(switches) as Compat[];
   for (const name of names) {
     if (!known.includes(name as Compat)) {
-      throw new UsageError(
-        `--compat is "${name}"; did you mean "${nearest(name, known)}"? (${known.join(", ")})`,
-      );
+      throw new UsageError(`--compat is "${name}"; ${oneOf(name, known)}`);
     }
     if (!offered.includes(name as Compat)) {
       throw new UsageError(

@@ -4,7 +4,7 @@
  * whole crops that are told apart. Each method is a file with its own defaults of these options.
  */
 import { settle, Tape } from "../autograd.ts";
-import { UsageError, UserError } from "../errors.ts";
+import { UsageError } from "../errors.ts";
 import { Parameters } from "../nn/parameters.ts";
 import type { Network } from "../nn/network.ts";
 import { adaptivePool } from "../ops/adaptive_pool.ts";
@@ -229,7 +229,7 @@ function makeTeacher({ arch, parameters, patch, options, compat }: Context<Famil
 function check({ arch, network, batch, patch, options: o, compat }: Context<Family>): void {
   checkMask(patch, network.token ?? o.cell, o.ratio);
   if (o.contrastive > 0 && batch < 2) {
-    throw new UserError(
+    throw new UsageError(
       `--batch ${batch} gives the contrastive term no other image to compare with, so its loss would always be zero; ` +
         `use 2 or more, or --option contrastive=0`,
     );
@@ -240,12 +240,12 @@ function check({ arch, network, batch, patch, options: o, compat }: Context<Fami
     );
   }
   if (compat.has("nnssl-teacher-statistics") && !network.token) {
-    throw new UserError(
+    throw new UsageError(
       `--compat nnssl-teacher-statistics is a defect of token networks, not of ${arch.name}`,
     );
   }
   if (o.source === "decoder" && !network.decoderFeatures) {
-    throw new UserError(
+    throw new UsageError(
       `--option source=decoder: ${arch.name} does not offer its decoder's features; use pyramid`,
     );
   }

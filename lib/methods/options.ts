@@ -1,5 +1,5 @@
 /** Options of a method: a schema with the paper's defaults, and the values that a run gives them. */
-import { nearest, UsageError } from "../errors.ts";
+import { oneOf, UsageError } from "../errors.ts";
 import type { Kind } from "../nn/network.ts";
 
 /** What `--option NAME=VALUE`, a configuration file and run.json hold. */
@@ -53,7 +53,7 @@ function read(option: Option, value: unknown): OptionValue {
       const text = typeof value === "number" ? String(value) : value;
       if (typeof text !== "string") throw "it must be text";
       if (!option.choices || option.choices.includes(text)) return text;
-      throw `did you mean "${nearest(text, option.choices)}"? (${option.choices.join(", ")})`;
+      throw oneOf(text, option.choices);
     }
   }
 }
@@ -74,11 +74,11 @@ export function fillOptions(
   for (const name of Object.keys(given)) {
     if (names.includes(name)) continue;
     const hint = name in schema
-      ? `not on a ${kind === "cnn" ? "CNN" : "token network"}`
+      ? `not on a ${kind === "cnn" ? "CNN" : "token network"} (${names.join(", ")})`
       : names.length
-      ? `did you mean "${nearest(name, names)}"?`
+      ? oneOf(name, names)
       : "it has none";
-    throw new UsageError(`--option ${name}: ${method} has no such option; ${hint} (${names.join(", ")})`);
+    throw new UsageError(`--option ${name}: ${method} has no such option; ${hint}`);
   }
   return Object.fromEntries(offered.map(([name, option]) => {
     if (!(name in given)) {

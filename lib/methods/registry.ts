@@ -1,7 +1,7 @@
 /** The methods by name, and which network each runs on. */
 import { resolve, toFileUrl } from "@std/path";
 import { architectures } from "../arch/registry.ts";
-import { nearest, UsageError, UserError } from "../errors.ts";
+import { oneOf, UsageError, UserError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { ae } from "./ae.ts";
 import { amaes } from "./amaes.ts";
@@ -39,7 +39,7 @@ export function method(name: string): Method {
   const found = methods.find((m) => m.name === name);
   if (!found) {
     throw new UsageError(
-      `--method is "${name}"; did you mean "${nearest(name, names)}"? (${names.join(", ")}, or a .ts file)`,
+      `--method is "${name}"; ${oneOf(name, names)}, or give a .ts file`,
     );
   }
   return found;

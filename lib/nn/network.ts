@@ -1,5 +1,5 @@
 /** What an architecture file offers and what it builds. */
-import { UserError } from "../errors.ts";
+import { UsageError } from "../errors.ts";
 import type { Side, Tensor } from "../tensor.ts";
 import type { Rng } from "../rng.ts";
 import type { PresetName } from "../train/presets.ts";
@@ -84,24 +84,23 @@ export interface Architecture {
   build(parameters: Parameters, inputs: number, outputs: number, options?: BuildOptions): Network;
 }
 
-/**
- * Every side must be a multiple of the stride, and a CNN needs two voxels in its deepest level, which is normalised.
- * @throws UserError for a patch that the network cannot take, naming the nearest ones that it can
- */
-export function checkPatch({ name, kind, stride }: Architecture, patch: Side): void {
-  const single = kind !== "token" && patch.every((p) => p <= stride);
-  if (!single && patch.every((p) => p % stride === 0)) return;
-  const rule = kind === "token" ? "" : `, one of them at least ${2 * stride}`;
-  throw new UserError(
-    `--patch ${patch.join("x")} does not fit ${name}: sides must be multiples of ${stride}${rule}; try ${
-      nearestPatch(single ? [2 * stride, 2 * stride, 2 * stride] : patch, stride)
-    }`,
-  );
+/** Every side must be a multiple of the stride, and a CNN needs two voxels in its deepest level, which is normalised. */
+function takes({ kind, stride }: Architecture, patch: Side): boolean {
+  return patch.every((p) => p % stride === 0) && (kind === "token" || patch.some((p) => p > stride));
 }
 
-/** The nearest patch sides that a network takes, for an error text. */
-export function nearestPatch(patch: Side, stride: number): string {
-  const low = patch.map((p) => Math.max(stride, Math.floor(p / stride) * stride)).join("x");
-  const high = patch.map((p) => Math.ceil(p / stride) * stride).join("x");
-  return low === high ? low : `${low} or ${high}`;
+/** @throws UsageError for a patch that the network cannot take, naming the nearest ones that it can */
+export function checkPatch(arch: Architecture, patch: Side): void {
+  if (takes(arch, patch)) return;
+  const { name, kind, stride } = arch;
+  const rule = kind === "token" ? "" : `, one of them at least ${2 * stride}`;
+  const to = (round: (v: number) => number, least: number) =>
+    patch.map((p) => Math.max(least, round(p / stride) * stride)) as unknown as Side;
+  const near = [to(Math.floor, stride), to(Math.ceil, stride), to(Math.ceil, 2 * stride)];
+  const fit = near.filter((side) => takes(arch, side)).map((side) => side.join("x"));
+  throw new UsageError(
+    `--patch ${patch.join("x")} does not fit ${name}: sides must be multiples of ${stride}${rule}; try ${
+      [...new Set(fit.slice(0, 2))].join(" or ")
+    }`,
+  );
 }

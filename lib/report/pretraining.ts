@@ -5,7 +5,7 @@ import type { Loader, Source } from "../data/loader.ts";
 import { Rng } from "../rng.ts";
 import { scope, volume } from "../tensor.ts";
 import type { Trainer } from "../train/pretrain.ts";
-import { writeWhole } from "../train/checkpoint.ts";
+import { writeWhole } from "../files.ts";
 import type { RunFolder } from "../train/run_folder.ts";
 import { EXPLANATION, featurePictures } from "./features.ts";
 import { runReport } from "./run.ts";

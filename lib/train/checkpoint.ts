@@ -5,43 +5,9 @@
 import { join } from "@std/path";
 import { decode, writeFile } from "../data/safetensors.ts";
 import { UserError } from "../errors.ts";
+import { exists, readJson } from "../files.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import type { Tensor } from "../tensor.ts";
-
-/** Whether there is such a file or folder. */
-export async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
-
-/** The object in a file. @throws UserError for a damaged file */
-// deno-lint-ignore no-explicit-any
-export async function readJson(path: string): Promise<Record<string, any>> {
-  const text = await Deno.readTextFile(path);
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new UserError(`${path}: this is no whole JSON file; restore it or choose another -o`);
-  }
-}
-
-/** Writes a file under `<path>.partial`, then renames it. */
-export async function writeWhole(path: string, bytes: Uint8Array | string): Promise<void> {
-  const partial = `${path}.partial`;
-  try {
-    if (typeof bytes === "string") await Deno.writeTextFile(partial, bytes);
-    else await Deno.writeFile(partial, bytes);
-    await Deno.rename(partial, path);
-  } catch (error) {
-    await Deno.remove(partial).catch(() => {});
-    throw error;
-  }
-}
 
 /** What run.json says. @throws UserError for a damaged one, or one of another format */
 // deno-lint-ignore no-explicit-any

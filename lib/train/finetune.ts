@@ -4,6 +4,7 @@ import { architecture } from "../arch/registry.ts";
 import { Tape } from "../autograd.ts";
 import type { Dataset } from "../data/cases.ts";
 import { UserError } from "../errors.ts";
+import { exists, readJson, writeWhole } from "../files.ts";
 import type { ImageModel } from "../eval/image_model.ts";
 import { buildModel, type ModelInfo } from "../eval/model.ts";
 import type { Segmenter } from "../eval/segmenter.ts";
@@ -12,14 +13,11 @@ import type { Optimizer } from "../ops/optimizer.ts";
 import { cancel, cancellable, Grid, memory, planning, scope, Tensor, volume, wait } from "../tensor.ts";
 import {
   checkSame,
-  exists,
   findCheckpoint,
   loadCheckpoint,
   loadWeights,
-  readJson,
   saveCheckpoint,
   saveWeights,
-  writeWhole,
 } from "./checkpoint.ts";
 import { Cases } from "./labelled.ts";
 import type { Crops } from "./patches.ts";

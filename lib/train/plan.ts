@@ -6,7 +6,7 @@ import type { Source } from "../data/loader.ts";
 import { readPairs } from "../data/pairs.ts";
 import { Store } from "../data/store.ts";
 import type { Pair, Triple } from "../data/views.ts";
-import { UsageError, UserError } from "../errors.ts";
+import { explain, UsageError, UserError } from "../errors.ts";
 import { pairDefects, readCompat } from "../methods/compat.ts";
 import type { Method } from "../methods/method.ts";
 import { fillOptions, type OptionValue, splitOption } from "../methods/options.ts";
@@ -70,6 +70,18 @@ async function* chain<T>(head: T[], rest: AsyncIterator<T>): AsyncGenerator<T> {
   }
 }
 
+async function openList(name: string): Promise<Deno.FsFile> {
+  try {
+    const file = await Deno.open(name);
+    if ((await file.stat()).isDirectory) {
+      throw new UserError(`${name}: this is a folder; name the file of the pairs`);
+    }
+    return file;
+  } catch (error) {
+    throw new UserError(`--pairs ${explain(error).message}`);
+  }
+}
+
 /**
  * The pairs of --pairs, checked line by line. A file is read whole, and without --steps it says how many there are; a
  * pipe is read as training goes on.
@@ -84,7 +96,7 @@ async function openPairs(
     throw new UsageError(`--pairs: ${chosen.name} takes single views; use --method cva`);
   }
   const stdin = name === "-";
-  const stream = stdin ? Deno.stdin.readable : (await Deno.open(name)).readable;
+  const stream = stdin ? Deno.stdin.readable : (await openList(name)).readable;
   const source = readPairs(stream, stdin ? "standard input" : name, store, patch);
   const needed = stdin ? batch : (steps ?? STEPS) * batch;
   const head: Pair[] = [];

@@ -1,20 +1,13 @@
 /** The run folder: run.json, metrics.jsonl, TensorBoard events, checkpoint/. One process at a time holds it. */
 import { join } from "@std/path";
 import { UserError } from "../errors.ts";
+import { exists, writeWhole } from "../files.ts";
 import type { Compat } from "../methods/compat.ts";
 import type { OptionValue } from "../methods/options.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import type { Precision } from "../nn/precision.ts";
 import type { Tensor } from "../tensor.ts";
-import {
-  checkSame,
-  exists,
-  findCheckpoint,
-  loadCheckpoint,
-  readRunFile,
-  saveCheckpoint,
-  writeWhole,
-} from "./checkpoint.ts";
+import { checkSame, findCheckpoint, loadCheckpoint, readRunFile, saveCheckpoint } from "./checkpoint.ts";
 import { EventWriter } from "./events.ts";
 
 /** What makes a run: the same config, data and seed give the same bits. */

@@ -1,6 +1,6 @@
 /** A configuration file: the flags of a run as JSON, so that a run.json repeats its run. */
 import { type Arguments, type Command, parse } from "../config.ts";
-import { nearest, UsageError, UserError } from "../errors.ts";
+import { explain, oneOf, UsageError, UserError } from "../errors.ts";
 
 /** Flags that a file may hold: none that names a path, for the sandbox follows from the command line. */
 const KEYS = [
@@ -27,7 +27,7 @@ function toArguments(config: Record<string, unknown>): string[] {
     const key = name === "options" ? "option" : name;
     if (!KEYS.includes(key)) {
       const known = ["options", ...KEYS.filter((k) => k !== "option")];
-      throw `it holds "${name}"; did you mean "${nearest(name, known)}"? (${known.join(", ")})`;
+      throw `it holds "${name}"; ${oneOf(name, known)}`;
     }
     if (key === "option") {
       if (typeof value !== "object" || value === null || Array.isArray(value)) {
@@ -58,8 +58,8 @@ export async function withConfig(command: Command, args: Arguments): Promise<Arg
   try {
     json = JSON.parse(await Deno.readTextFile(file));
   } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    throw new UserError(`${file}: it is not JSON (${error.message})`);
+    if (error instanceof SyntaxError) throw new UserError(`${file}: it is not JSON (${error.message})`);
+    throw new UserError(`--config ${explain(error).message}`);
   }
   const inner = (json as { config?: unknown } | null)?.config;
   const config = typeof inner === "object" ? inner : json; // a run.json keeps it one level down

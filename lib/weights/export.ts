@@ -2,7 +2,7 @@
 import { basename, join } from "@std/path";
 import { architecture } from "../arch/registry.ts";
 import { writeFile } from "../data/safetensors.ts";
-import { UserError } from "../errors.ts";
+import { UsageError, UserError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { methods } from "../methods/registry.ts";
 import { fit } from "./fit.ts";
@@ -93,7 +93,7 @@ export async function exportWeights(
 ): Promise<Exported> {
   const torch = /\.(pth|pt)$/.test(out);
   if (!torch && !out.endsWith(".safetensors")) {
-    throw new UserError(`-o ${out}: its name must end in .pth or .safetensors, which says what to write`);
+    throw new UsageError(`-o ${out}: its name must end in .pth or .safetensors, which says what to write`);
   }
   const file = await weightsOf(run);
   using state = openState(file);

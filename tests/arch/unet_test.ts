@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { unetB, unetXl } from "../../lib/arch/unet.ts";
 import { record, Tape } from "../../lib/autograd.ts";
-import { UserError } from "../../lib/errors.ts";
+import { UsageError, UserError } from "../../lib/errors.ts";
 import { mae } from "../../lib/methods/mae.ts";
 import { fillOptions } from "../../lib/methods/options.ts";
 import { checkPatch } from "../../lib/nn/network.ts";
@@ -81,5 +81,6 @@ Deno.test("unet: a patch that the strides do not divide is refused with the near
   assertThrows(() => new Trainer(unetB, mae, config), UserError, "32x32x32 or 32x48x32");
   checkPatch(unetB, [32, 32, 16]);
   // One voxel is left at the deepest level, which is normalised.
-  assertThrows(() => checkPatch(unetB, [16, 16, 16]), UserError, "try 32x32x32");
+  assertThrows(() => checkPatch(unetB, [16, 16, 16]), UsageError, "try 32x32x32");
+  assertThrows(() => checkPatch(unetB, [17, 17, 17]), UsageError, "try 32x32x32");
 });

@@ -41,6 +41,20 @@ Deno.test({
       const wrong = await bench(folder, ["--only", "ranks"]);
       assertEquals(wrong.code, 2);
       assertMatch(wrong.stderr, /did you mean "rank"/);
+      const before = await Deno.readTextFile(join(folder, "bench.jsonl"));
+      for (
+        const [args, words] of [
+          [["--methods", "foo"], /--methods names "foo"; it must be one of/],
+          [["--arch", "resenc-s", "--patch", "33"], /--patch 33x33x33 does not fit/],
+          [["--arch", "resenc-s", "--methods", "simmim"], /no method of --methods simmim runs/],
+        ] as const
+      ) {
+        const refused = await bench(folder, ["--only", "step", ...args]);
+        assertEquals([refused.code, refused.lines], [2, []]);
+        assertMatch(refused.stderr, words);
+      }
+      assertEquals(await Deno.readTextFile(join(folder, "bench.jsonl")), before);
+      assertEquals([...Deno.readDirSync(folder)].length, 2);
     } finally {
       await Deno.remove(folder, { recursive: true });
     }

@@ -227,8 +227,8 @@ Deno.test({
     const refused: [string[], number, string[]][] = [
       [[store, ...SMALL, "--method", "maee"], 2, ['did you mean "mae"']],
       [[store, "--device", "cpu", "--arch", "resenc-x"], 2, ["did you mean"]],
-      [[store, "--arch", "resenc-s", "--patch", "40", "--device", "cpu"], 1, ["40x40x40", "32x32x32"]],
-      [[store, ...SMALL, "--method", "cva", "--batch", "1"], 1, ["--batch 1"]],
+      [[store, "--arch", "resenc-s", "--patch", "40", "--device", "cpu"], 2, ["40x40x40", "32x32x32"]],
+      [[store, ...SMALL, "--method", "cva", "--batch", "1"], 2, ["--batch 1"]],
       [[store, ...SMALL, "--method", "cva", "--pairs", at("none.jsonl")], 1, ["none.jsonl:1:", '"none"']],
       [[store, ...SMALL, "--method", "cva", "--pairs", at("out.jsonl")], 1, ["out.jsonl:1:", "a.box"]],
       [[at("nowhere"), ...SMALL], 1, ["nowhere", "no such store"]],
