@@ -29,8 +29,10 @@ async function readable(path: string): Promise<boolean> {
   }
 }
 
-/** Method, network and patch that run.json of a folder names, where there is one. */
-export async function aboutRun(folder: string): Promise<{ method?: string; arch?: string }> {
+/** Method, network, patch and recipe that run.json of a folder names, where there is one. */
+export async function aboutRun(
+  folder: string,
+): Promise<{ method?: string; arch?: string; recipe?: string }> {
   const file = join(folder, "run.json");
   if (!await readable(file)) return {};
   try {

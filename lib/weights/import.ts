@@ -1,6 +1,7 @@
 /** Weights of others -> run folder: `finetune --from` and `pretrain --from` take it like a run of ours. */
 import { basename, join } from "@std/path";
 import { type Source, writeFile } from "../data/safetensors.ts";
+import { type Recipe, RECIPES } from "../data/volume.ts";
 import { UserError } from "../errors.ts";
 import type { Architecture } from "../nn/network.ts";
 import { bestFit, type Fit } from "./fit.ts";
@@ -59,17 +60,29 @@ function tokenOrder({ about }: StateFile, names: string[]): TokenOrder {
   return has("decoder.blocks.") || about.has("nnssl_adaptation_plan") ? "d1d0d2" : "d0d1d2";
 }
 
+/** The config of a file of ours; empty in those of others. */
+function ownConfig(about: StateFile["about"]): { patch?: number[]; recipe?: string } {
+  try {
+    return JSON.parse(String(about.get("config") ?? "{}"));
+  } catch {
+    return {};
+  }
+}
+
+/** How the images were prepared that a file was trained on: only AMAES (with its `rec_head`) leaves [0, 1]. */
+function recipeOf(about: StateFile["about"], names: Iterable<string>): Recipe | undefined {
+  const { recipe } = ownConfig(about);
+  const said = RECIPES.find((name) => name === recipe);
+  return said ?? ([...names].some((name) => name.startsWith("rec_head.")) ? "amaes" : undefined);
+}
+
 /** The patch that a file of nnssl or of ours was trained on. */
 function patchOf({ about }: StateFile): number[] | undefined {
   const plan = plain(about.get("nnssl_adaptation_plan")) ?? {};
   const [configuration] = Object.values(plan.pretrain_plan?.configurations ?? {}) as {
     patch_size?: number[];
   }[];
-  let ours: { patch?: number[] } = {};
-  try {
-    ours = JSON.parse(String(about.get("config") ?? "{}"));
-  } catch { /* the config of others */ }
-  const found = ours.patch ?? plan.pretrain_patch_size ?? configuration?.patch_size ??
+  const found = ownConfig(about).patch ?? plan.pretrain_patch_size ?? configuration?.patch_size ??
     plan.recommended_downstream_patchsize;
   return Array.isArray(found) && found.length === 3 && found.every(Number.isInteger) ? found : undefined;
 }
@@ -172,6 +185,7 @@ async function write(
     method: "imported",
     arch: result.arch,
     patch,
+    recipe: recipeOf(about, sources.keys()),
     ...(result.token_order ? { token_order: "d0d1d2" } : {}),
   };
   const licence = about.get("licence") ?? about.get("license");

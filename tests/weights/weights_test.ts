@@ -10,6 +10,7 @@ import { Parameters } from "../../lib/nn/parameters.ts";
 import { readRun, transferEncoder } from "../../lib/train/transfer.ts";
 import { exportWeights } from "../../lib/weights/export.ts";
 import { fit, shapesOf } from "../../lib/weights/fit.ts";
+import { aboutRun } from "../../lib/train/transfer.ts";
 import { importWeights } from "../../lib/weights/import.ts";
 import { ownHeads, publishedHead, publishedNames } from "../../lib/weights/names.ts";
 import { adaptationPlan } from "../../lib/weights/plan.ts";
@@ -148,12 +149,17 @@ Deno.test("weights: exported .pth and .safetensors come back bit for bit, with e
     const run = join(folder, "run");
     await importWeights(join(FILES, "s3d.pth"), run, { candidates });
     const before = await Deno.readFile(join(run, "checkpoint", "weights.safetensors"));
+    const about = join(run, "run.json");
+    const { config, ...rest } = JSON.parse(await Deno.readTextFile(about));
+    assertEquals(config.recipe, undefined);
+    await Deno.writeTextFile(about, JSON.stringify({ config: { ...config, recipe: "amaes" }, ...rest }));
     for (const suffix of ["pth", "safetensors"]) {
       const file = join(folder, `weights.${suffix}`);
       const exported = await exportWeights(run, file, { arch: tiny });
       assertEquals([exported.tensors, exported.method_tensors], [31, 4]);
       const back = join(folder, `back-${suffix}`);
       await importWeights(file, back, { candidates });
+      assertEquals((await aboutRun(back)).recipe, "amaes");
       const after = decode(await Deno.readFile(join(back, "checkpoint", "weights.safetensors")), suffix);
       assertEquals(after.tensors, decode(before, "before").tensors);
       using state = openState(file);

@@ -232,7 +232,8 @@ pub fn coarser(shape: [usize; 3], zoom: [f64; 3]) -> [usize; 3] {
     std::array::from_fn(|d| ((shape[d] as f64 * zoom[d]).round() as usize).clamp(1, shape[d]))
 }
 
-/// Nearest voxels down to `zoom` times the size of each axis, cubic spline up again.
+/// Nearest voxels down to `zoom` times the size of each axis, cubic spline up again, within the range of the voxels kept
+/// (batchgenerators resizes with scikit-image, which clips).
 fn low_resolution(values: &mut [f32], shape: [usize; 3], zoom: [f64; 3]) {
     let small = coarser(shape, zoom);
     let ratio: [f64; 3] = std::array::from_fn(|d| shape[d] as f64 / small[d] as f64);
@@ -244,9 +245,11 @@ fn low_resolution(values: &mut [f32], shape: [usize; 3], zoom: [f64; 3]) {
             coarse.extend((0..small[2]).map(|x| values[base + nearest(2, x)]));
         }
     }
+    let (least, most) = extremes(&coarse);
     let mut coefficients = vec![0.0; coarse.len()];
     spline::prefilter(&coarse, small, [0; 3], small, &mut coefficients);
     let affine = std::array::from_fn(|r| std::array::from_fn(|c| if r == c { 1.0 / ratio[r] } else { 0.0 }));
     let (coefficients, size, low) = (&coefficients[..], small, [0; 3]);
     taps::<4>(&Field { coefficients, size, low, shape: small, affine: &affine, bend: None, fill: None }, shape, values);
+    each(values, |_, v| v.clamp(least, most));
 }

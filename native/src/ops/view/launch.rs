@@ -93,15 +93,17 @@ fn blur(at: At, shape: [usize; 3], sigma: f32) -> Result<()> {
     Ok(())
 }
 
-/// Nearest voxels down, cubic spline up again.
+/// Nearest voxels down, cubic spline up again, within the range of the voxels kept.
 fn low_resolution(at: At, shape: [usize; 3], zoom: [f64; 3]) -> Result<()> {
     let small = intensity::coarser(shape, zoom);
     let ratio: [f64; 3] = std::array::from_fn(|d| shape[d] as f64 / small[d] as f64);
     let (n, coarse) = (small.iter().product::<usize>(), gpu::scratch::<f32>(small.iter().product()));
     launch!("view_nearest", over(n), 256, 0, scaled(shape, small, ratio), at, coarse.at())?;
+    let range = moments(coarse.at(), n)?;
     prefilter(coarse.at(), small)?;
-    let (sight, grid) = (scaled(small, shape, ratio.map(|r| 1.0 / r)), over(shape.iter().product()));
-    launch!("view_taps", grid, 256, 0, sight, coarse.at(), NULL, at)
+    let (sight, count) = (scaled(small, shape, ratio.map(|r| 1.0 / r)), shape.iter().product());
+    launch!("view_taps", over(count), 256, 0, sight, coarse.at(), NULL, at)?;
+    launch!("view_range", over(count), 256, 0, at, count as i64, 0i32, range.at())
 }
 
 /// |values * filter| along an axis.
