@@ -19,7 +19,7 @@ export async function readJson(path: string): Promise<Record<string, any>> {
   try {
     return JSON.parse(text);
   } catch {
-    throw new UserError(`${path}: this is no whole JSON file; restore it or choose another -o`);
+    throw new UserError(`${path}: this is no whole JSON file; restore it or choose another folder`);
   }
 }
 

@@ -15,6 +15,7 @@ import {
   trainedOn,
   truthFolder,
 } from "../lib/eval/evaluate.ts";
+import { Countdown } from "../lib/train/progress.ts";
 
 export const command: Command = {
   name: "evaluate",
@@ -114,13 +115,10 @@ async function main({ positionals: [predictions, given], flags }: Arguments): Pr
   );
 
   const rows: Row[] = [];
-  let said = performance.now();
+  const left = new Countdown(pairs.length);
   for (const [i, pair] of pairs.entries()) {
     rows.push(...await scoreCase(pair, labels, metrics as Row["metric"][], flags.tolerance, origin));
-    if (performance.now() - said > 10_000) {
-      log(`evaluate: ${i + 1} of ${pairs.length} cases`);
-      said = performance.now();
-    }
+    left.show("evaluate:", i + 1, 10_000);
   }
   rows.forEach(writeLine);
   const means = metrics.map((metric) => {

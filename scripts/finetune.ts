@@ -13,6 +13,7 @@ import { finetune, Finetuning, standOf } from "../lib/train/finetune.ts";
 import { planFinetuning } from "../lib/train/finetune_plan.ts";
 import { schedules } from "../lib/train/phases.ts";
 import { lockFolder } from "../lib/train/run_folder.ts";
+import { stopCode } from "../lib/train/stop.ts";
 import { summary } from "../lib/train/validation.ts";
 
 export const command: Command = {
@@ -25,7 +26,7 @@ export const command: Command = {
     access: "read",
   }],
   flags: {
-    output: { type: "string", short: "o", access: "write", help: "model folder" },
+    out: { type: "string", short: "o", access: "write", help: "model folder" },
     from: {
       type: "string",
       access: "read",
@@ -82,16 +83,16 @@ export const command: Command = {
 
 async function main({ positionals: [data], flags }: Arguments): Promise<number> {
   const begin = performance.now();
-  if (!flags.output) throw new UsageError("finetune: -o is missing; name the model folder to write");
+  if (!flags.out) throw new UsageError("finetune: -o is missing; name the model folder to write");
   const task: Task = flags.task;
   const { dataset, info, from, splits, validation } = await planFinetuning(data, task, flags);
   chooseDevice(flags.device, flags.kernels);
-  await Deno.mkdir(flags.output, { recursive: true });
-  using _lock = await lockFolder(flags.output, "metrics.jsonl");
-  const stand = await standOf(flags.output, info, flags.resume ?? false, validation);
+  await Deno.mkdir(flags.out, { recursive: true });
+  using _lock = await lockFolder(flags.out, "metrics.jsonl");
+  const stand = await standOf(flags.out, info, flags.resume ?? false, validation);
   if (stand === "finished") {
-    log(`${flags.output} is finished: ${flags.steps} steps`);
-    writeLine({ model: flags.output, steps: flags.steps });
+    log(`${flags.out} is finished: ${flags.steps} steps`);
+    writeLine({ model: flags.out, steps: flags.steps });
     return 0;
   }
   const tuning = new Finetuning(dataset, info, stand ? undefined : from);
@@ -102,35 +103,35 @@ async function main({ positionals: [data], flags }: Arguments): Promise<number> 
       stand ? `, from step ${stand}` : ""
     }`,
   );
-  await writeWhole(join(flags.output, "splits_final.json"), JSON.stringify(splits, null, 2) + "\n");
+  await writeWhole(join(flags.out, "splits_final.json"), JSON.stringify(splits, null, 2) + "\n");
   const { bytes: planned_memory_bytes, fixed } = await tuning.plan();
   makeRoom({ bytes: planned_memory_bytes, fixed, batch: info.batch, least: 1 }, "lower --patch or --batch");
-  const result = await finetune(tuning, flags.output, validation, stand);
+  const result = await finetune(tuning, flags.out, validation, stand);
   const parameters = tuning.model.parameters.count();
   tuning[Symbol.dispose]();
   if (result.interrupted) {
     log(
-      `stopped after step ${result.steps} of ${flags.steps}; ${flags.output} holds its weights, go on with --resume`,
+      `stopped after step ${result.steps} of ${flags.steps}; ${flags.out} holds its weights, go on with --resume`,
     );
   }
   const { tensors, peakBytes } = memory();
   log(`memory: ${gib(peakBytes)} at the peak of the run`);
   writeLine({
-    model: flags.output,
+    model: flags.out,
     steps: result.steps,
     parameters,
     loss: result.loss,
     ...summary(result.rows, info),
     validation_cases: result.rows.length ? validation.length : 0,
     training_cases: info.train.length,
-    ...(result.interrupted ? { interrupted: true } : {}),
+    ...(result.interrupted && { interrupted: result.interrupted }),
     seconds: Number(((performance.now() - begin) / 1000).toFixed(2)),
     planned_memory_bytes,
     peak_memory_bytes: peakBytes,
     live_tensors: tensors,
     device: device(),
   });
-  return 0;
+  return stopCode(result.interrupted);
 }
 
 if (import.meta.main) await run(command, main);

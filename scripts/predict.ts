@@ -9,11 +9,15 @@ import { explain, UsageError } from "../lib/errors.ts";
 import { ImageModel } from "../lib/eval/image_model.ts";
 import { findInputs, type Input } from "../lib/eval/inputs.ts";
 import { openModel } from "../lib/eval/model.ts";
+import { claim } from "../lib/eval/prediction.ts";
 import { argmax, probabilities, type Segmenter } from "../lib/eval/segmenter.ts";
 import { listedPaths } from "../lib/launch.ts";
 import { chooseDevice, device, deviceFlags } from "../lib/device.ts";
 import { cancel, memory } from "../lib/tensor.ts";
 import { writeWhole } from "../lib/files.ts";
+import { Countdown } from "../lib/train/progress.ts";
+import { Stop, stopCode } from "../lib/train/stop.ts";
+import { fingerprint } from "../lib/train/transfer.ts";
 
 export const command: Command = {
   name: "predict",
@@ -30,7 +34,7 @@ export const command: Command = {
     },
   ],
   flags: {
-    output: { type: "string", short: "o", access: "write", help: "folder for what is predicted" },
+    out: { type: "string", short: "o", access: "write", help: "folder for what is predicted" },
     probabilities: { type: "boolean", help: "also write CASE.npz with the probabilities [class, z, y, x]" },
     mirror: {
       type: "string",
@@ -54,15 +58,15 @@ async function segment(model: Segmenter, input: Input, flags: Arguments["flags"]
   if (flags.probabilities) {
     const values = probabilities(logits, labels.length);
     const npz = encodeNpz("probabilities", values, [labels.length, z, y, x]);
-    await writeWhole(join(flags.output, `${input.id}.npz`), npz);
+    await writeWhole(join(flags.out, `${input.id}.npz`), npz);
   }
-  await writeWhole(join(flags.output, `${input.id}.nii.gz`), bytes);
+  await writeWhole(join(flags.out, `${input.id}.nii.gz`), bytes);
   return true;
 }
 
 async function main({ positionals: [folder, ...given], flags }: Arguments): Promise<number> {
   const begin = performance.now();
-  if (!flags.output) throw new UsageError("predict: -o is missing; name the folder for what is predicted");
+  if (!flags.out) throw new UsageError("predict: -o is missing; name the folder for what is predicted");
   const listed = given.includes("-")
     ? listedPaths(new Uint8Array(await new Response(Deno.stdin.readable).arrayBuffer()))
     : [];
@@ -72,22 +76,19 @@ async function main({ positionals: [folder, ...given], flags }: Arguments): Prom
     model.info.channels.length,
   );
   chooseDevice(flags.device, flags.kernels);
-  let stop = false;
-  for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    Deno.addSignalListener(signal, () => {
-      stop = true;
-      cancel();
-    });
-  }
-  await Deno.mkdir(flags.output, { recursive: true });
+  await Deno.mkdir(flags.out, { recursive: true });
   const { task, method, arch, dataset, fold, seed, labels, train } = model.info;
-  const about = { method, arch, task, dataset, fold, seed, model: folder, train };
-  await writeWhole(join(flags.output, "prediction.json"), JSON.stringify(about, null, 2) + "\n");
+  const weights = await fingerprint(join(folder, "weights.safetensors"));
+  const about = { method, arch, task, dataset, fold, seed, model: folder, weights, train };
+  const segments = task === "segmentation";
+  await claim(flags.out, about, segments ? inputs.map(({ id }) => `${id}.nii.gz`) : ["predictions.csv"]);
+  using stop = new Stop();
+  const left = new Countdown(inputs.length);
   const refused: { id: string; reason: string }[] = [];
   const answers = new Map<string, number[]>();
   let done = 0;
   for (const input of inputs) {
-    if (stop) break;
+    if (stop.signal) break;
     try {
       if (input.problem) throw new UsageError(input.problem);
       if (model instanceof ImageModel) {
@@ -96,7 +97,7 @@ async function main({ positionals: [folder, ...given], flags }: Arguments): Prom
         answers.set(input.id, answer);
       } else if (!await segment(model, input, flags)) break;
       done++;
-      log(`${done + refused.length}/${inputs.length} ${input.id}`);
+      log(left.at(done + refused.length, ` ${input.id}`));
     } catch (error) {
       const reason = explain(error).message.replaceAll("\n", " ");
       refused.push({ id: input.id, reason });
@@ -105,25 +106,25 @@ async function main({ positionals: [folder, ...given], flags }: Arguments): Prom
   }
   model[Symbol.dispose]();
   cancel(false);
-  if (task !== "segmentation" && answers.size) {
+  if (!segments && answers.size) {
     await writeWhole(
-      join(flags.output, "predictions.csv"),
+      join(flags.out, "predictions.csv"),
       formatPredictions({ task, labels, cases: answers }),
     );
   }
-  if (stop) log(`predict: stopped after ${done} of ${inputs.length} cases`);
+  if (stop.signal) log(`predict: stopped after ${done} of ${inputs.length} cases`);
   const { tensors, peakBytes } = memory();
   writeLine({
-    predictions: flags.output,
+    predictions: flags.out,
     cases: done,
     refused,
-    ...(stop ? { interrupted: true } : {}),
+    ...(stop.signal && { interrupted: stop.signal }),
     seconds: Number(((performance.now() - begin) / 1000).toFixed(2)),
     peak_memory_bytes: peakBytes,
     live_tensors: tensors,
     device: device(),
   });
-  return refused.length || stop ? 1 : 0;
+  return stopCode(stop.signal) || (refused.length ? 1 : 0);
 }
 
 if (import.meta.main) await run(command, main);

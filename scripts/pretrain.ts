@@ -7,6 +7,7 @@ import { isMethodFile, methods } from "../lib/methods/registry.ts";
 import { precisions } from "../lib/nn/precision.ts";
 import { plan } from "../lib/train/plan.ts";
 import { estimateRun, pretrain, pretrainStages } from "../lib/train/run.ts";
+import { stopCode } from "../lib/train/stop.ts";
 import { withConfig } from "../lib/train/settings.ts";
 
 export const command: Command = {
@@ -35,7 +36,11 @@ export const command: Command = {
       help: "side of a patch in voxels, or z, y, x as in 32x160x160 (default 160; 32 without STORE)",
     },
     batch: { type: "integer", min: 1, default: 2, help: "images per step" },
-    steps: { type: "integer", min: 1, help: "optimizer steps (default 250000; 100 without STORE)" },
+    steps: {
+      type: "integer",
+      min: 1,
+      help: "optimizer steps (default: the paper's, 250000 for most methods; 100 without STORE)",
+    },
     seed: { type: "integer", min: 0, default: 0, help: "of weights, crops and masks" },
     lr: { type: "number", min: 0, help: "peak learning rate (default: the method's and network's)" },
     cell: { type: "integer", min: 1, help: "side of a mask cell in voxels (default: the method's)" },
@@ -71,21 +76,24 @@ export function extraGrants(args: Arguments): { read: string[]; write: string[] 
   return { read: isMethodFile(method) ? [...paths, method] : paths, write: paths };
 }
 
-async function main(given: Arguments): Promise<void> {
+async function main(given: Arguments): Promise<number> {
   const args = await withConfig(command, given);
   const { out, device, kernels, estimate, resume = false, from } = args.flags;
   // On a GPU products are bf16 in any case: activations then take half the memory.
   if (chooseDevice(device, kernels) === "cuda" && !args.given.has("precision")) args.flags.precision = "bf16";
   const planned = await plan(args);
-  if (estimate) return writeLine(await estimateRun(planned));
+  if (estimate) {
+    writeLine(await estimateRun(planned));
+    return 0;
+  }
   const { arch, method, first } = planned;
   const path = out ?? join("runs", `${method.name}-${arch.name}`);
   const options = { resume, from };
-  writeLine(
-    first
-      ? await pretrainStages({ ...planned, first }, path, options)
-      : await pretrain(planned, path, options),
-  );
+  const summary = first
+    ? await pretrainStages({ ...planned, first }, path, options)
+    : await pretrain(planned, path, options);
+  writeLine(summary);
+  return stopCode(summary.interrupted);
 }
 
 if (import.meta.main) await run(command, main);

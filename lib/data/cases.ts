@@ -4,6 +4,7 @@
  * cropped to one box, which holds the voxels that the recipe keeps of any; each is normalised by its values inside.
  */
 import { basename, join } from "@std/path";
+import { log } from "../config.ts";
 import { explain, UserError } from "../errors.ts";
 import type { Side } from "../tensor.ts";
 import { gunzip, isGzip } from "./gzip.ts";
@@ -175,6 +176,17 @@ export function openDataset(folder: string, task: "segmentation" | ImageTask = "
         }: the file is missing, while ${source} has ${id}; add it or remove the label`,
       );
     }
+  }
+  const labelled = new Set(dataset.cases);
+  const rest = new Set(
+    [...images].map((name) => name.replace(/_\d{4}$/, "")).filter((id) => !labelled.has(id)),
+  );
+  if (rest.size) {
+    const [some, more] = [
+      [...rest].slice(0, 5).join(", "),
+      rest.size > 5 ? ` and ${rest.size - 5} more` : "",
+    ];
+    log(`${source}: no label for ${some}${more}; left out, ${labelled.size} cases are labelled`);
   }
   return dataset;
 }

@@ -1,5 +1,6 @@
 /** The folder of a fine-tuned model: model.json and weights.safetensors, for any task. */
 import { join } from "@std/path";
+import { architectures } from "../arch/registry.ts";
 import { decode } from "../data/safetensors.ts";
 import { type Recipe, RECIPES } from "../data/volume.ts";
 import { UserError } from "../errors.ts";
@@ -88,6 +89,10 @@ export async function openModel(folder: string): Promise<Segmenter | ImageModel>
         RECIPES.join(" or ")
       }, how its training images were prepared; models of before need another deno task finetune`,
     );
+  }
+  if (!architectures.some(({ name }) => name === info.arch)) {
+    const names = architectures.map(({ name }) => name).join(", ");
+    throw new UserError(`${about}: arch is ${JSON.stringify(info.arch)}; it must be one of ${names}`);
   }
   const model = buildModel(info);
   const loaded = model.parameters.load(decode(await Deno.readFile(file), file).tensors, file);

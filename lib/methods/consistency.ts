@@ -92,6 +92,8 @@ export function consistency(
   return {
     ...about,
     views: 2,
+    // The second stage of the recipe: 250 epochs of 250 steps, 150 on tokens (methods.md 3.8).
+    steps: { cnn: 62_500, token: 37_500 },
     options: Object.fromEntries(own) as Family,
     compat: COMPAT,
     fresh: [

@@ -72,6 +72,8 @@ export interface Method<S extends Schema = Schema> {
   readonly compat?: readonly Compat[];
   /** Peak learning rate on CNNs, where it is not the preset's. */
   readonly lr?: number;
+  /** Optimizer steps by default, where they are not 250,000. */
+  readonly steps?: Readonly<Record<Kind, number>>;
   /** A run of another method that comes first, with these options; option "stage-1" says how long it takes. */
   readonly first?: { method: Method; options: Readonly<Record<string, OptionValue>> };
   /** Parameters that start fresh even with `--from`: prefixes of their names. */

@@ -24,6 +24,7 @@ import type { Crops } from "./patches.ts";
 import { type Phase, phaseAt, type Schedule } from "./phases.ts";
 import { type Preset, presets } from "./presets.ts";
 import { Progress } from "./progress.ts";
+import { Stop, type StopSignal } from "./stop.ts";
 import { type Pretrained, transferEncoder } from "./transfer.ts";
 import { type ScoreRow, validate } from "./validation.ts";
 
@@ -126,8 +127,12 @@ export class Finetuning implements Disposable {
       if (!await wait()) return undefined;
       const seconds = Number(((performance.now() - begin) / 1000).toFixed(4));
       const metric = { step: step + 1, loss: loss.read()[0], seconds, lr, gradient_norm: norm.read()[0] };
-      if (!Number.isFinite(metric.loss)) {
-        throw new UserError(`the loss is not finite at step ${step + 1}; lower --lr (it is ${this.info.lr})`);
+      const odd = (["loss", "gradient_norm"] as const).find((name) => !Number.isFinite(metric[name]));
+      if (odd) {
+        const what = odd.replace("_", " ");
+        throw new UserError(
+          `the ${what} is not finite at step ${step + 1}; lower --lr (it is ${this.info.lr})`,
+        );
       }
       return metric;
     });
@@ -173,7 +178,8 @@ export interface Result {
   steps: number;
   /** Mean of the last 50 losses. */
   loss: number | null;
-  interrupted: boolean;
+  /** The signal that ended it early. */
+  interrupted?: StopSignal;
   rows: ScoreRow[];
 }
 
@@ -225,13 +231,7 @@ export async function finetune(
   begin = 0,
 ): Promise<Result> {
   const { of } = tuning.info;
-  let stop = false;
-  const onSignal = () => {
-    stop = true;
-    cancel();
-  };
-  const signals = ["SIGTERM", "SIGINT"] as const;
-  for (const signal of signals) Deno.addSignalListener(signal, onSignal);
+  using stop = new Stop();
   const file = join(folder, "metrics.jsonl");
   const before = begin ? (await Deno.readTextFile(file)).split("\n").slice(0, begin) : [];
   const losses = before.map((line) => (JSON.parse(line) as Metric).loss);
@@ -244,10 +244,10 @@ export async function finetune(
   let rows: ScoreRow[] | undefined;
   try {
     if (begin) await tuning.resume(folder, begin);
-    const progress = new Progress(of, begin);
+    const progress = new Progress(of);
     let savedAt = performance.now();
     let next = tuning.crops(begin);
-    for (let step = begin; step < of && !stop; step++) {
+    for (let step = begin; step < of && !stop.signal; step++) {
       const work = tuning.step(step, await next);
       if (step + 1 < of) {
         next = tuning.crops(step + 1);
@@ -263,7 +263,7 @@ export async function finetune(
         savedAt = performance.now();
       }
     }
-    if (!stop) {
+    if (!stop.signal) {
       await tuning.save(folder, losses.length);
       rows = await validate(tuning.model, tuning.cases, validation).catch((error) => {
         const sentence = error instanceof UserError ? error.message : undefined;
@@ -282,11 +282,9 @@ export async function finetune(
       await tuning.checkpoint(folder, losses.length);
     }
   } finally {
-    cancel(false);
     metrics.close();
-    for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
   }
   const last = losses.slice(-50);
   const loss = last.length ? last.reduce((a, b) => a + b) / last.length : null;
-  return { steps: losses.length, loss, interrupted: stop, rows: rows ?? [] };
+  return { steps: losses.length, loss, interrupted: rows ? undefined : stop.signal, rows: rows ?? [] };
 }

@@ -12,7 +12,7 @@ import type { Method } from "../methods/method.ts";
 import { fillOptions, type OptionValue, splitOption } from "../methods/options.ts";
 import { checkPair, loadMethod } from "../methods/registry.ts";
 import { type Architecture, checkPatch } from "../nn/network.ts";
-import { presetOf } from "./presets.ts";
+import { presetOf, presets } from "./presets.ts";
 import { blankStore, firstStore } from "./first_store.ts";
 import { aboutRun } from "./transfer.ts";
 import type { RunConfig } from "./run_folder.ts";
@@ -89,16 +89,17 @@ async function openList(name: string): Promise<Deno.FsFile> {
 async function openPairs(
   chosen: Method,
   { pairs: name, steps, batch }: Arguments["flags"],
+  most: number,
   store: Source,
   patch: Triple,
-): Promise<{ pairs: AsyncIterable<Pair>; count?: number }> {
+): Promise<{ pairs: AsyncIterable<Pair>; count?: number; seed: number }> {
   if (chosen.views !== 2) {
     throw new UsageError(`--pairs: ${chosen.name} takes single views; use --method cva`);
   }
   const stdin = name === "-";
   const stream = stdin ? Deno.stdin.readable : (await openList(name)).readable;
   const source = readPairs(stream, stdin ? "standard input" : name, store, patch);
-  const needed = stdin ? batch : (steps ?? STEPS) * batch;
+  const needed = stdin ? batch : (steps ?? most) * batch;
   const head: Pair[] = [];
   while (head.length < needed) {
     const { value, done } = await source.next();
@@ -111,7 +112,7 @@ async function openPairs(
       `--pairs ${name}: ${head.length} pairs, ${least} are needed; give more or lower --steps`,
     );
   }
-  return stdin ? { pairs: chain(head, source) } : { pairs: chain(head, source), count: head.length };
+  return { pairs: chain(head, source), count: stdin ? undefined : head.length, seed: head[0].seed };
 }
 
 /** What stage 1 of a method of two stages trains: the same network and data, `stage-1` steps for each of stage 2. */
@@ -131,7 +132,7 @@ function firstStage({ first, options: schema }: Method, plan: Plan, lr: number):
     arch,
     store,
     method: first.method,
-    config: { ...config, method: first.method.name, options, compat: [], steps, lr },
+    config: { ...config, method: first.method.name, options, compat: [], steps, lr, pairs: undefined },
   };
 }
 
@@ -159,23 +160,26 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
   const store = flags.estimate && !given
     ? blankStore(Math.max(...patch))
     : await Store.open(given ?? await firstStore(join("runs", "first-store")));
+  const usual = chosen.steps?.[arch.kind ?? "cnn"] ?? STEPS;
   const list = flags.pairs === undefined || flags.estimate // 20 steps need no list
     ? undefined
-    : await openPairs(chosen, flags, store, patch);
+    : await openPairs(chosen, flags, usual, store, patch);
   const preset = presetOf(chosen, arch);
+  const own = preset === presets.cnn ? chosen.lr : undefined;
   const config: RunConfig = {
     method: chosen.name,
     arch: arch.name,
     patch,
     batch: flags.batch,
-    steps: flags.steps ?? (list?.count ? Math.floor(list.count / flags.batch) : given ? STEPS : 100),
+    steps: flags.steps ?? (list?.count ? Math.floor(list.count / flags.batch) : given ? usual : 100),
     seed: flags.seed,
-    lr: flags.lr ?? (arch.kind === "token" ? undefined : chosen.lr) ?? preset.lrs?.[arch.name] ?? preset.lr,
+    lr: flags.lr ?? own ?? preset.lrs?.[arch.name] ?? preset.lr,
     precision: flags.precision,
     recompute,
     options,
     compat,
     recipe: store.recipe,
+    ...(list && list.seed !== flags.seed && { pairs: list.seed }),
     data: await store.hash(),
   };
   const result: Plan = { arch, method: chosen, config, store, pairs: list?.pairs };

@@ -16,6 +16,7 @@ import { type Preset, presetOf } from "./presets.ts";
 import { Progress } from "./progress.ts";
 import type { Metric, RunConfig, RunFolder } from "./run_folder.ts";
 import { cosine, poly } from "./schedule.ts";
+import { Stop, type StopSignal } from "./stop.ts";
 
 /** The work of a step failed: the machine or the GPU is at fault, not the configuration. */
 class StepFailure extends UserError {}
@@ -151,9 +152,11 @@ export class Trainer implements Disposable {
       };
       for (const [name, term] of Object.entries(terms)) metric[name] = value(term);
       metric.seconds = Number(((performance.now() - begin) / 1000).toFixed(4));
-      if (!Number.isFinite(metric.loss)) {
+      // The optimizer changes nothing by a gradient that is not finite: steps after it would learn nothing either.
+      const odd = ["loss", "gradient_norm"].find((name) => !Number.isFinite(metric[name]));
+      if (odd) {
         throw new UserError(
-          `the loss is not finite at step ${
+          `the ${odd.replace("_", " ")} is not finite at step ${
             step + 1
           }: --lr ${this.config.lr} is too high, start again with a lower one`,
         );
@@ -169,8 +172,15 @@ export class Trainer implements Disposable {
   }
 }
 
+/** What `train` did: steps in all, seconds of those of this call with their waiting, the signal that stopped it. */
+export interface Trained {
+  steps: number;
+  seconds: number;
+  interrupted?: StopSignal;
+}
+
 /**
- * Trains from the folder's step to the end, or until a signal. Returns the steps done in all.
+ * Trains from the folder's step to the end, or until a signal.
  * @param ahead as of `Trainer.step`
  */
 export async function train(
@@ -178,53 +188,44 @@ export async function train(
   run: RunFolder,
   next: () => Promise<Batch>,
   ahead?: () => void,
-): Promise<number> {
+): Promise<Trained> {
   const { steps } = trainer.config;
-  let stop = false;
-  const { promise: stopped, resolve } = Promise.withResolvers<undefined>();
-  const onSignal = () => {
-    stop = true;
-    cancel();
-    resolve(undefined);
-  };
-  for (const signal of ["SIGTERM", "SIGINT"] as const) Deno.addSignalListener(signal, onSignal);
-  const progress = new Progress(steps, run.step);
+  using stop = new Stop();
+  const progress = new Progress(steps);
   let saved = run.step;
   let done = run.step;
-  let savedAt = performance.now();
-  try {
-    for (let step = run.step; step < steps && !stop; step++) {
-      const batch = await Promise.race([next(), stopped]).catch(async (error) => {
-        // Bad data, or a pipe that ended, costs no step that is done.
-        if (done > saved) await run.save(done, trainer.parameters, trainer.state());
-        throw error;
-      });
-      const metric = batch && await trainer.step(step, batch, ahead).catch((error) => {
-        if (!(error instanceof StepFailure)) throw error;
-        const kept = saved ? `the checkpoint of step ${saved} is whole` : "there is no checkpoint yet";
-        throw new UserError(`${error.message}; ${kept}, go on with --resume`);
-      });
-      if (!metric) break;
-      run.note(metric);
-      done = step + 1;
-      progress.show(metric, memory().peakBytes);
-      if (performance.now() - savedAt > 300_000) {
-        await run.save(done, trainer.parameters, trainer.state());
-        [saved, savedAt] = [done, performance.now()];
-      }
+  const begin = performance.now();
+  let savedAt = begin;
+  for (let step = run.step; step < steps && !stop.signal; step++) {
+    const batch = await Promise.race([next(), stop.came]).catch(async (error) => {
+      // Bad data, or a pipe that ended, costs no step that is done.
+      if (done > saved) await run.save(done, trainer.parameters, trainer.state());
+      throw error;
+    });
+    const metric = batch && await trainer.step(step, batch, ahead).catch((error) => {
+      if (!(error instanceof StepFailure)) throw error;
+      const kept = saved ? `the checkpoint of step ${saved} is whole` : "there is no checkpoint yet";
+      throw new UserError(`${error.message}; ${kept}, go on with --resume`);
+    });
+    if (!metric) break;
+    run.note(metric);
+    done = step + 1;
+    progress.show(metric, memory().peakBytes);
+    if (performance.now() - savedAt > 300_000) {
+      await run.save(done, trainer.parameters, trainer.state());
+      [saved, savedAt] = [done, performance.now()];
     }
-    cancel(false);
-    await wait();
-    if (done > saved || (!run.step && !done)) await run.save(done, trainer.parameters, trainer.state());
-  } finally {
-    cancel(false);
-    for (const signal of ["SIGTERM", "SIGINT"] as const) Deno.removeSignalListener(signal, onSignal);
   }
-  if (stop) log(`stopped after step ${done}; go on with --resume`);
-  return done;
+  const seconds = (performance.now() - begin) / 1000;
+  cancel(false);
+  await wait();
+  if (done > saved || (!run.step && !done)) await run.save(done, trainer.parameters, trainer.state());
+  if (done === steps) return { steps, seconds };
+  log(`stopped after step ${done} of ${steps}; go on with --resume`);
+  return { steps: done, seconds, interrupted: stop.signal };
 }
 
-/** Median seconds of 20 steps (after one that warms up). Changes the trainer: for `--estimate` only. */
+/** Median seconds of 20 steps (after one that warms up) with their data. Changes the trainer: for `--estimate` only. */
 export async function estimate(
   trainer: Trainer,
   next: () => Promise<Batch>,
@@ -232,8 +233,9 @@ export async function estimate(
 ): Promise<number> {
   const times: number[] = [];
   for (let step = 0; step <= 20; step++) {
-    const metric = await trainer.step(Math.min(step, trainer.config.steps - 1), await next(), ahead);
-    if (metric && step) times.push(metric.seconds);
+    const begin = performance.now();
+    await trainer.step(Math.min(step, trainer.config.steps - 1), await next(), ahead);
+    if (step) times.push((performance.now() - begin) / 1000);
   }
   return times.sort((a, b) => a - b)[times.length >> 1];
 }

@@ -11,6 +11,7 @@ import { memory, wait } from "../tensor.ts";
 import type { Plan } from "./plan.ts";
 import { estimate, train, Trainer } from "./pretrain.ts";
 import { RunFolder } from "./run_folder.ts";
+import type { StopSignal } from "./stop.ts";
 import { continueFrom, fingerprint, readRun } from "./transfer.ts";
 
 /** Batches of a plan from step `start` on. */
@@ -43,10 +44,10 @@ async function announce(trainer: Trainer): Promise<number> {
   return bytes;
 }
 
-/** What waiting for data took of a run. */
+/** What waiting for data took of the `seconds` of all steps. */
 const waiting = (waited: number, seconds: number) => ({
   seconds_waiting_for_data: Number(waited.toFixed(2)),
-  waiting_for_data_percent: Number((100 * waited / Math.max(seconds + waited, 1e-9)).toFixed(1)),
+  waiting_for_data_percent: Number((100 * waited / Math.max(seconds, 1e-9)).toFixed(1)),
 });
 
 const sizes = (trainer: Trainer) => ({
@@ -85,7 +86,7 @@ export async function pretrain(
   plan: Plan,
   path: string,
   { resume, from }: { resume: boolean; from?: string },
-): Promise<{ steps: number } & Record<string, unknown>> {
+): Promise<{ steps: number; interrupted?: StopSignal } & Record<string, unknown>> {
   const begin = performance.now();
   using trainer = new Trainer(plan.arch, plan.method, plan.config);
   let { config } = plan;
@@ -102,7 +103,12 @@ export async function pretrain(
     if (config.compat?.includes("nnssl-teacher-restart")) trainer.learner.start?.();
     const planned_memory_bytes = await announce(trainer);
     const source = loaderOf(plan, folder.step, plan.pairs);
-    const steps = await train(trainer, folder, () => source.next(), () => source.ahead());
+    const { steps, seconds: trained, interrupted } = await train(
+      trainer,
+      folder,
+      () => source.next(),
+      () => source.ahead(),
+    );
     // A stopped run ends at once: its report comes with its last step.
     if (steps === config.steps) {
       await writeReport(folder, trainer, loaderOf(plan, 0), source.waited, plan.store);
@@ -112,15 +118,16 @@ export async function pretrain(
     await wait();
     log(`memory: ${gib(memory().peakBytes)} at the peak of the run`);
     const seconds = (performance.now() - begin) / 1000;
-    const times = folder.metrics.map((m) => m.seconds).sort((a, b) => a - b);
+    const here = steps - folder.step;
     return {
       run: path,
       steps,
+      ...(interrupted && { interrupted }),
       ...sizes(trainer),
       loss: folder.metrics.at(-1)?.loss ?? null,
       seconds: Number(seconds.toFixed(2)),
-      steps_per_second: times.length ? Number((1 / times[times.length >> 1]).toFixed(3)) : null,
-      ...waiting(source.waited, times.reduce((sum, s) => sum + s, 0)),
+      steps_per_second: here ? Number((here / trained).toFixed(3)) : null,
+      ...waiting(source.waited, trained),
       planned_memory_bytes,
       peak_memory_bytes: memory().peakBytes,
       live_bytes: memory().bytes,
@@ -140,7 +147,7 @@ export async function pretrainStages(
   plan: Plan & { first: Plan },
   path: string,
   { resume, from }: { resume: boolean; from?: string },
-): Promise<Record<string, unknown>> {
+): Promise<{ interrupted?: StopSignal } & Record<string, unknown>> {
   new Trainer(plan.arch, plan.method, plan.config)[Symbol.dispose](); // what is wrong with stage 2 shows now
   const before = join(path, "stage-1");
   log(`stage 1: ${plan.first.method.name}, ${plan.first.config.steps} steps, in ${before}`);

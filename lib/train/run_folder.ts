@@ -30,6 +30,8 @@ export interface RunConfig {
   from?: string;
   /** How the volumes were prepared; absent where the store does not say. */
   recipe?: string;
+  /** Seed of the pairs that were given, where it is not that of the run. */
+  pairs?: number;
   /** SHA-256 of the volumes in use. */
   data: string;
 }

@@ -23,7 +23,7 @@ const KEYS = [
 function toArguments(config: Record<string, unknown>): string[] {
   return Object.entries(config).flatMap(([name, value]) => {
     // run.json: hashes of volumes and start weights, and how the volumes were prepared.
-    if (["data", "from", "recipe"].includes(name)) return [];
+    if (["data", "from", "recipe", "pairs"].includes(name)) return [];
     const key = name === "options" ? "option" : name;
     if (!KEYS.includes(key)) {
       const known = ["options", ...KEYS.filter((k) => k !== "option")];
@@ -70,6 +70,9 @@ export async function withConfig(command: Command, args: Arguments): Promise<Arg
   }
   if ((config as { from?: unknown }).from !== undefined && args.flags.from === undefined) {
     throw new UserError(`${file}: that run started from other weights; add --from with their run folder`);
+  }
+  if ((config as { pairs?: unknown }).pairs !== undefined && args.flags.pairs === undefined) {
+    throw new UserError(`${file}: that run took pairs of another seed; add --pairs with their file`);
   }
   try {
     const from = parse(command, toArguments(config as Record<string, unknown>));

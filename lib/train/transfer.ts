@@ -1,12 +1,17 @@
 /** From a pretraining run to a network for a task: the encoder by name, the rest new. */
 import { join } from "@std/path";
+import { log } from "../config.ts";
 import { decode } from "../data/safetensors.ts";
 import { type Recipe, RECIPES } from "../data/volume.ts";
 import { UserError } from "../errors.ts";
+import type { ModelInfo } from "../eval/model.ts";
+import { readJson } from "../files.ts";
 import type { Architecture } from "../nn/network.ts";
 import type { Parameters, Values } from "../nn/parameters.ts";
 import { resizePositions } from "../nn/positions.ts";
 import { type Side, volume } from "../tensor.ts";
+import { readRunFile } from "./checkpoint.ts";
+import type { RunConfig } from "./run_folder.ts";
 
 /** What a run folder (or a folder of imported weights) offers for fine-tuning. */
 export interface Pretrained {
@@ -30,21 +35,19 @@ async function readable(path: string): Promise<boolean> {
 }
 
 /** Method, network, patch and recipe that run.json of a folder names, where there is one. */
-export async function aboutRun(
-  folder: string,
-): Promise<{ method?: string; arch?: string; recipe?: string }> {
-  const file = join(folder, "run.json");
-  if (!await readable(file)) return {};
-  try {
-    return JSON.parse(await Deno.readTextFile(file)).config ?? {};
-  } catch (error) {
-    if (error instanceof SyntaxError) throw new UserError(`${file}: it is not JSON (${error.message})`);
-    throw error;
+export async function aboutRun(folder: string): Promise<Partial<RunConfig & ModelInfo>> {
+  if (await readable(folder)) {
+    throw new UserError(
+      `--from ${folder}: this is a file, a folder is needed: convert it with deno task weights import ${folder} -o RUN`,
+    );
   }
+  const file = join(folder, "run.json");
+  return await readable(file) ? (await readRunFile(file))?.config ?? {} : {};
 }
 
 /** Reads a run folder: checkpoint/weights.safetensors of a run, else weights.safetensors. @throws UserError without */
 export async function readRun(folder: string): Promise<Pretrained> {
+  const known = await aboutRun(folder);
   const candidates = [join(folder, "checkpoint", "weights.safetensors"), join(folder, "weights.safetensors")];
   const found = await Promise.all(candidates.map(readable));
   const file = candidates[found.indexOf(true)];
@@ -55,16 +58,19 @@ export async function readRun(folder: string): Promise<Pretrained> {
   }
   const { tensors, metadata } = decode(await Deno.readFile(file), file);
   const about = join(folder, "run.json");
-  // deno-lint-ignore no-explicit-any
-  let config: any = {};
+  let config = known;
   try {
-    const text = await readable(about) ? await Deno.readTextFile(about) : metadata.config ?? "{}";
-    const json = JSON.parse(text);
-    config = json.config ?? json;
+    if (!await readable(about)) config = JSON.parse(metadata.config ?? "{}");
   } catch (error) {
-    if (error instanceof SyntaxError) throw new UserError(`${about}: it is not JSON (${error.message})`);
+    if (error instanceof SyntaxError) {
+      throw new UserError(`${file}: its config is no JSON (${error.message})`);
+    }
     throw error;
   }
+  const state = join(folder, "checkpoint", "state.json");
+  const step = await readable(state) ? (await readJson(state))?.step : undefined;
+  const of = config.of ?? config.steps;
+  if (step < (of ?? 0)) log(`${folder} is not finished: its weights are those of step ${step} of ${of}`);
   const { method, arch, patch, recipe } = config;
   if (recipe !== undefined && !RECIPES.includes(recipe)) {
     throw new UserError(`${about}: recipe is ${JSON.stringify(recipe)}; it must be ${RECIPES.join(" or ")}`);

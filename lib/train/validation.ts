@@ -6,6 +6,7 @@ import { ImageModel } from "../eval/image_model.ts";
 import type { ModelInfo } from "../eval/model.ts";
 import { argmax, type Segmenter } from "../eval/segmenter.ts";
 import type { Cases } from "./labelled.ts";
+import { Countdown } from "./progress.ts";
 
 /** One row; those of an image task are of the fold and have no case. `value` is null where it is not defined. */
 export interface ScoreRow {
@@ -55,7 +56,8 @@ export async function validate(
 ): Promise<ScoreRow[] | undefined> {
   const rows: ScoreRow[] = [];
   const predicted: number[][] = [];
-  for (const id of ids) {
+  const left = new Countdown(ids.length);
+  for (const [i, id] of ids.entries()) {
     const of = await cases.read(id);
     if (model instanceof ImageModel) {
       const found = await model.predict(of);
@@ -66,6 +68,7 @@ export async function validate(
       if (!found) return undefined;
       rows.push(...found);
     }
+    left.show("validation", i + 1);
   }
   if (!(model instanceof ImageModel) || !ids.length) return rows;
   const truth = ids.map((id) => cases.dataset.targets!.get(id)!);

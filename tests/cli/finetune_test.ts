@@ -59,6 +59,12 @@ Deno.test({
     const [first, second] = names(images);
     await Deno.writeFile(join(images, second), (await Deno.readFile(join(images, second))).slice(0, 900));
     const args = [model, images, "-o", out, "--mirror", "none", "--probabilities"];
+    await Deno.mkdir(out);
+    await Deno.writeFile(join(out, first.replace("_0000", "")), new Uint8Array(9));
+    const foreign = await end(start(predict, args));
+    assertEquals([foreign.code, names(out).length], [1, 1]);
+    assertStringIncludes(foreign.stderr, "choose another -o");
+    await Deno.remove(out, { recursive: true });
     const { code, summary, stderr } = await end(start(predict, args));
     assertEquals([code, summary.cases, summary.refused.length], [1, 4, 1], stderr);
     assertStringIncludes(stderr, second);
@@ -91,7 +97,8 @@ Deno.test({
     child.kill("SIGTERM");
     const { code, summary } = await ended;
     assert(performance.now() - begin < 2000);
-    assertEquals([code, summary.interrupted, names(model).includes("weights.safetensors")], [0, true, true]);
+    const left = names(model).includes("weights.safetensors");
+    assertEquals([code, summary.interrupted, left], [143, "SIGTERM", true]);
     assertEquals(JSON.parse(await Deno.readTextFile(join(model, "model.json"))).steps, summary.steps);
     const again = await end(start(finetune, [data, "-o", model, "--steps", "9999", "--patch", "32"]));
     assertEquals(again.code, 1);

@@ -98,11 +98,12 @@ for (const method of ["mae", "cva"]) {
       const ended = end(child);
       await reached(at("cut"), 3);
       const began = performance.now();
-      child.kill(method === "cva" ? "SIGTERM" : "SIGINT");
+      const signal = method === "cva" ? "SIGTERM" : "SIGINT";
+      child.kill(signal);
       if (method === "mae") child.kill("SIGINT");
       const stopped = await ended;
       assert(performance.now() - began < 2000, `${performance.now() - began} ms`);
-      assertEquals(stopped.code, 0, stopped.stderr);
+      assertEquals([stopped.code, stopped.summary.interrupted], [method === "cva" ? 143 : 130, signal]);
       assertStringIncludes(stopped.stderr, "--resume");
       const done = stopped.summary.steps;
       assert(done >= 3 && done < count, `${done}`);

@@ -2,8 +2,10 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import { UserError } from "../../lib/errors.ts";
+import { openModel } from "../../lib/eval/model.ts";
 import { standOf } from "../../lib/train/finetune.ts";
 import { type RunConfig, RunFolder } from "../../lib/train/run_folder.ts";
+import { aboutRun, readRun } from "../../lib/train/transfer.ts";
 import { tuningOf } from "./tuning.ts";
 
 const config: RunConfig = {
@@ -84,4 +86,17 @@ Deno.test("model folder: a pretraining run and a checkpoint of unknown origin ar
     await assertRejects(() => standOf(folder, tuning.info, false, []), UserError, folder);
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("start weights and models: a file in place of a folder, another format, an unknown network are named", async () => {
+  using tuning = tuningOf({});
+  const model = { ...tuning.info, arch: "foo" };
+  const folder = await folderOf({ "cva.pth": 0, "run.json": { config, format: 2 }, "model.json": model });
+  const file = join(folder, "cva.pth");
+  for (const read of [readRun, aboutRun]) {
+    await assertRejects(() => read(file), UserError, `weights import ${file}`);
+    await assertRejects(() => read(folder), UserError, "format is 2");
+  }
+  await assertRejects(() => openModel(folder), UserError, `model.json: arch is "foo"`);
+  await Deno.remove(folder, { recursive: true });
 });

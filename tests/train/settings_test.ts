@@ -32,6 +32,7 @@ Deno.test("config file: fills what the command line leaves open; a run.json serv
   await refuse({ out: "runs" }, '"out"');
   await refuse({ options: 3 }, "options is 3");
   await refuse({ steps: "many" }, '--steps is "many"');
+  await refuse({ config: { pairs: 3 } }, "add --pairs");
   await refuse("{", "not JSON");
   await refuse("[]", "an object");
   await Deno.remove(folder, { recursive: true });
