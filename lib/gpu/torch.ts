@@ -72,8 +72,13 @@ export async function* torch(
     const variant = `layout ${layout}${compiled ? ", compiled" : ""}`;
     const alone = request.work === "step" ? open() : undefined;
     const peer = alone ?? (shared ??= open());
+    const seconds = Math.min(left(), PATIENCE[compiled ? "compiled" : "plain"]);
+    let late = false;
     try {
-      using _late = after(Math.min(left(), PATIENCE[compiled ? "compiled" : "plain"]), () => peer.end());
+      using _late = after(seconds, () => {
+        late = true;
+        peer.end();
+      });
       const asked = { ...request, layout, compiled, device };
       await peer.ask(asked);
       const times: number[] = [];
@@ -83,11 +88,12 @@ export async function* torch(
         times.push(answer.seconds!);
         peak_bytes = answer.peak_bytes!;
       }
-      const seconds = times.sort((a, b) => a - b)[ROUNDS >> 1];
-      if (!(Number(best.get(what)?.seconds) <= seconds)) best.set(what, { seconds, layout });
-      yield { ...request, variant, seconds, peak_bytes };
+      const median = times.sort((a, b) => a - b)[ROUNDS >> 1];
+      if (!(Number(best.get(what)?.seconds) <= median)) best.set(what, { seconds: median, layout });
+      yield { ...request, variant, seconds: median, peak_bytes };
     } catch (failure) {
-      yield { ...request, variant, failure: (failure as Error).message };
+      const why = late ? `no result within ${Math.round(seconds)} s` : (failure as Error).message;
+      yield { ...request, variant, failure: why };
       if (peer === shared) shared = void peer.end();
     } finally {
       alone?.end();
