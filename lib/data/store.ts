@@ -4,6 +4,7 @@
  */
 import { join, resolve } from "@std/path";
 import { UserError } from "../errors.ts";
+import { RECIPES } from "./volume.ts";
 import { readArray, writeArray } from "./zarr.ts";
 
 /** A prepared volume as the store lists it. */
@@ -20,6 +21,9 @@ export interface StoredVolume {
   source: string;
   /** How it was prepared, where the line says so. */
   recipe?: string;
+  /** SHA-256 of that file, and which of its volumes this is. */
+  sha256?: string;
+  channel?: number;
 }
 
 /** A line of the index: a stored volume (with the fields of StoredVolume) or a refused file with its reason. */
@@ -183,11 +187,13 @@ export class Store {
     return other === undefined ? recipe : undefined;
   }
 
-  /** SHA-256 of ids and shapes: what a run trained on. */
+  /** SHA-256 of what a run trained on: id, shape, file, channel, recipe and affine of each volume. */
   async hash(): Promise<string> {
-    const text = this.volumes.map((v) => `${v.id} ${v.shape}`).join("\n");
+    const text = this.volumes.map(({ id, shape, sha256, channel, recipe, affine }) =>
+      JSON.stringify([id, shape, sha256, channel, recipe, affine])
+    ).join("\n");
     const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-    return [...new Uint8Array(digest)].map((b) => b.toString(16).padStart(2, "0")).join("");
+    return new Uint8Array(digest).toHex();
   }
 
   /** The volume of an id. */
@@ -247,6 +253,22 @@ function check(path: string, line: IndexLine): StoredVolume {
   ) {
     wrong("affine", affine, "a 4x4 matrix of numbers");
   }
-  const recipe = typeof line.recipe === "string" ? line.recipe : undefined;
-  return { id, array: array!, shape: shape!, affine: affine!, source: String(source), recipe };
+  const { recipe, sha256, channel } = line as Partial<StoredVolume>;
+  if (recipe !== undefined && !(RECIPES as readonly string[]).includes(recipe)) {
+    wrong(
+      "recipe",
+      recipe,
+      `one that this version knows (${RECIPES.join(", ")}); preprocess the files again`,
+    );
+  }
+  return {
+    id,
+    array: array!,
+    shape: shape!,
+    affine: affine!,
+    source: String(source),
+    recipe,
+    sha256,
+    channel,
+  };
 }

@@ -3,6 +3,7 @@
  * views share. Pure functions of their keys. Edge coordinates throughout: 0 is the outer face of the first voxel, n
  * that of the last one (methods.md section 0), so voxel i has its centre at i + 1/2.
  */
+import { UsageError } from "../errors.ts";
 import { Rng } from "../rng.ts";
 
 /** One number per axis: z, y, x. */
@@ -52,6 +53,26 @@ export interface Extent {
 }
 
 const AXES = [0, 1, 2] as const;
+
+/** The sides of `--patch 160` or `--patch 32x160x160` (z, y, x). @throws UsageError for anything else */
+export function readPatch(text: string): Triple {
+  const sides = text.split(/[x,]/).map((side) => /^\d+$/.test(side) ? Number(side) : 0);
+  const patch = sides.length === 1 ? [sides[0], sides[0], sides[0]] : sides;
+  if (patch.length !== 3 || patch.some((side) => side < 1)) {
+    throw new UsageError(`--patch is "${text}"; write a side in voxels (160) or three (32x160x160: z, y, x)`);
+  }
+  return patch as Triple;
+}
+
+/** A sentence on the volumes that the patch does not fit, whose views hold more than the volume; undefined without. */
+export function tooSmall(volumes: readonly Extent[], patch: Triple): string | undefined {
+  const small = volumes.filter(({ shape }) => AXES.some((d) => shape[d] < patch[d]));
+  if (!small.length) return;
+  const missing = AXES.map((d) => small.reduce((most, { shape }) => Math.max(most, patch[d] - shape[d]), 0));
+  return `${small.length} of ${volumes.length} volumes are smaller than the patch on some axis (largest missing: ${
+    missing.join(" x ")
+  } voxels of ${patch.join(" x ")}); what is missing is padded`;
+}
 
 /** Rotation by angles (radians) about z, then y, then x, on (z, y, x) coordinates. */
 export function rotation(angles: number[]): number[][] {

@@ -129,6 +129,12 @@ export function checkSame(
   for (const key of Object.keys({ ...before, ...now })) {
     const [there, here] = [text(before, key), text(now, key)];
     if (there === here) continue;
+    if (key === "data") {
+      throw new UserError(
+        `${file}: the run began with other volumes, or with a version that told them apart by id and shape alone ` +
+          `(data is ${there} there and ${here} here); give it the store that it began with or choose another -o`,
+      );
+    }
     throw new UserError(
       `${file}: ${key} is ${there} there and ${here} here; ` +
         `resume with the same configuration or choose another -o`,

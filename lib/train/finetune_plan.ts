@@ -3,6 +3,7 @@ import { join } from "@std/path";
 import { architecture } from "../arch/registry.ts";
 import type { Arguments } from "../config.ts";
 import { type Dataset, filesOf, gridOf, openDataset } from "../data/cases.ts";
+import { readPatch } from "../data/views.ts";
 import type { Recipe } from "../data/volume.ts";
 import { UsageError } from "../errors.ts";
 import type { ModelInfo, Task } from "../eval/model.ts";
@@ -54,9 +55,8 @@ export async function planFinetuning(
   const split = splitOf(flags.fold, splits, dataset.cases, join(data, "splits_final.json"));
   const train = flags.labels === undefined ? split.train : draw(split.train, flags.labels, flags.draw ?? 0);
   const recipe: Recipe = flags.recipe ?? from?.recipe ?? "onemmiso";
-  const patch = flags.patch
-    ? parsePatch(flags.patch, arch)
-    : await defaultPatch(dataset, arch, recipe, from?.patch);
+  const patch = flags.patch ? readPatch(flags.patch) : await defaultPatch(dataset, arch, recipe, from?.patch);
+  checkPatch(arch, patch);
   const preset = finetuningPreset(task, arch);
   const info: ModelInfo = {
     task,
@@ -93,18 +93,6 @@ export function standardise(dataset: Dataset, train: string[]): { mean: number; 
   const values = train.map((id) => dataset.targets!.get(id)!);
   const mean = values.reduce((a, b) => a + b) / values.length;
   return { mean, sd: Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / values.length) || 1 };
-}
-
-/** `48` or `32x48x32` (z, y, x). @throws UsageError unless it is one or three sides that the network takes */
-export function parsePatch(text: string, arch: Architecture): [number, number, number] {
-  const sides = text.split(/[x,]/).map(Number);
-  const [z, y = z, x = y] = sides;
-  const patch: [number, number, number] = [z, y, x];
-  if (![1, 3].includes(sides.length) || !patch.every((p) => Number.isInteger(p) && p > 0)) {
-    throw new UsageError(`--patch is "${text}"; it must be a side like 64 or three like 32x48x32 (z, y, x)`);
-  }
-  checkPatch(arch, patch);
-  return patch;
 }
 
 /**

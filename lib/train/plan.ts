@@ -1,11 +1,11 @@
 /** From a command line to a run: network, method, data and configuration, checked before anything is made. */
 import { join } from "@std/path";
 import { architecture } from "../arch/registry.ts";
-import type { Arguments } from "../config.ts";
+import { type Arguments, log } from "../config.ts";
 import type { Source } from "../data/loader.ts";
 import { readPairs } from "../data/pairs.ts";
 import { Store } from "../data/store.ts";
-import type { Pair, Triple } from "../data/views.ts";
+import { type Pair, readPatch, tooSmall, type Triple } from "../data/views.ts";
 import { explain, UsageError, UserError } from "../errors.ts";
 import { pairDefects, readCompat } from "../methods/compat.ts";
 import type { Method } from "../methods/method.ts";
@@ -29,16 +29,6 @@ export interface Plan {
   pairs?: AsyncIterable<Pair>;
   /** Of a method of two stages: what comes before. */
   first?: Plan;
-}
-
-/** The sides of `--patch 160` or `--patch 32x160x160` (z, y, x). @throws UsageError for anything else */
-export function readPatch(text: string): Triple {
-  const sides = text.split("x").map(Number);
-  const patch = sides.length === 1 ? [sides[0], sides[0], sides[0]] : sides;
-  if (patch.length !== 3 || !patch.every((side) => Number.isInteger(side) && side > 0)) {
-    throw new UsageError(`--patch is "${text}"; write a side in voxels (160) or three (32x160x160: z, y, x)`);
-  }
-  return patch as Triple;
 }
 
 /** The options of the method: named flags, then `--option`, over the paper's defaults. */
@@ -161,6 +151,8 @@ export async function plan({ positionals: [given], flags }: Arguments): Promise<
     ? blankStore(Math.max(...patch))
     : await Store.open(given ?? await firstStore(join("runs", "first-store")));
   const usual = chosen.steps?.[arch.kind ?? "cnn"] ?? STEPS;
+  const small = tooSmall(store.volumes, patch);
+  if (small) log(`pretrain: ${small}`);
   const list = flags.pairs === undefined || flags.estimate // 20 steps need no list
     ? undefined
     : await openPairs(chosen, flags, usual, store, patch);

@@ -57,6 +57,18 @@ Deno.test({
       assert(got.startsWith(text));
       assert([...Deno.readDirSync(folder)].every((entry) => !entry.name.includes("partial")));
 
+      const flat = await start([store, "--patch", "8x32x36", "--count", "20"], folder).output();
+      const pairs = new TextDecoder().decode(flat.stdout).trim().split("\n").map((line) => JSON.parse(line));
+      for (const { a: { box } } of pairs) {
+        assertEquals([0, 1, 2].map((d) => box[d + 3] - box[d]), [8, 32, 36]);
+      }
+      assertEquals(
+        new TextDecoder().decode(flat.stderr).startsWith(
+          "crop-pairs: 1 of 2 volumes are smaller than the patch",
+        ),
+        true,
+      );
+
       const none = await start([join(folder, "nowhere"), "--count", "1"], folder).output();
       assertEquals(none.code, 1);
       assertStringIncludes(new TextDecoder().decode(none.stderr), "nowhere");

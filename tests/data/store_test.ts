@@ -115,6 +115,30 @@ Deno.test("store: a shard that is cut, gone or has another index is damaged, not
   await Deno.remove(path, { recursive: true });
 });
 
+Deno.test("store: the hash tells other images, channels, recipes and affines apart; unknown recipes are refused", async () => {
+  const path = await make([4, 4, 4]);
+  const index = join(path, "index.jsonl");
+  const line = {
+    ...JSON.parse(await Deno.readTextFile(index)),
+    sha256: "aa",
+    channel: 0,
+    recipe: "onemmiso",
+  };
+  const hashes = new Set<string>();
+  const moved = EYE.map((row, i) => i ? row : [1, 0, 0, 5]);
+  for (const other of [{}, { sha256: "ab" }, { channel: 1 }, { recipe: "amaes" }, { affine: moved }]) {
+    await Deno.writeTextFile(index, JSON.stringify({ ...line, ...other }) + "\n");
+    hashes.add(await (await Store.open(path)).hash());
+  }
+  assertEquals(hashes.size, 5);
+  // Where the file lies does not matter.
+  await Deno.writeTextFile(index, JSON.stringify({ ...line, source: "elsewhere.nii" }) + "\n");
+  assertEquals(hashes.has(await (await Store.open(path)).hash()), true);
+  await Deno.writeTextFile(index, JSON.stringify({ ...line, recipe: "onemmiso2" }) + "\n");
+  await refused(path, 'has recipe "onemmiso2"; it must be one that this version knows (onemmiso, amaes)');
+  await Deno.remove(path, { recursive: true });
+});
+
 Deno.test("store: refuses what is missing and what leads out", async () => {
   const path = await make([4, 4, 4]);
   const index = join(path, "index.jsonl");

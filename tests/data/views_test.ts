@@ -1,5 +1,5 @@
-import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
-import { UserError } from "../../lib/errors.ts";
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { UsageError, UserError } from "../../lib/errors.ts";
 import { drawPairs, readPairs } from "../../lib/data/pairs.ts";
 import {
   drawPair,
@@ -7,6 +7,8 @@ import {
   type Extent,
   type Pair,
   place,
+  readPatch,
+  tooSmall,
   type Triple,
   type View,
 } from "../../lib/data/views.ts";
@@ -161,4 +163,21 @@ Deno.test("pairs: a wrong line is refused with its number and what is wrong", as
   );
   const other = readPairs(stream(JSON.stringify(good)), "-", store, [16, 16, 16]);
   await assertRejects(() => collect(other), UserError, "32 x 32 x 32, the patch is 16 x 16 x 16");
+});
+
+Deno.test("patches: one side or three, by x or commas; volumes that they do not fit are counted", () => {
+  assertEquals(readPatch("160"), [160, 160, 160]);
+  assertEquals(readPatch("32x160x96"), [32, 160, 96]);
+  assertEquals(readPatch("32,160,96"), [32, 160, 96]);
+  for (const text of ["", "a", "0", "-3", "3.5", "32x48", "1e2", "32x48x48x48"]) {
+    assertThrows(() => readPatch(text), UsageError, `--patch is "${text}"`);
+  }
+  const volumes = [{ id: "a", shape: [40, 30, 40] as Triple }, { id: "b", shape: [64, 64, 64] as Triple }];
+  assertEquals(tooSmall(volumes, [40, 30, 40]), undefined);
+  assertEquals(
+    tooSmall(volumes, [32, 48, 64])?.startsWith(
+      "1 of 2 volumes are smaller than the patch on some axis (largest missing: 0 x 18 x 24 voxels of 32 x 48 x 64)",
+    ),
+    true,
+  );
 });
