@@ -4,10 +4,11 @@ import { type Arguments, type Command, log, run, writeLine } from "../lib/config
 import { UsageError, UserError } from "../lib/errors.ts";
 import { findInputs } from "../lib/data/inputs.ts";
 import { isListing, readListing } from "../lib/data/openmind.ts";
-import { preprocess, shardOf, storeReport } from "../lib/data/preprocess.ts";
+import { preprocess, shardOf } from "../lib/data/preprocess.ts";
 import { readIndex, StoreWriter } from "../lib/data/store.ts";
 import { type Recipe, RECIPES } from "../lib/data/volume.ts";
 import { halvesOf, listedPaths } from "../lib/launch.ts";
+import { storeReport } from "../lib/report/store.ts";
 import { duration } from "../lib/train/progress.ts";
 
 export const command: Command = {

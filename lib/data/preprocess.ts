@@ -145,34 +145,3 @@ async function digest(bytes: Uint8Array<ArrayBuffer>, image?: Uint8Array<ArrayBu
   }
   return new Uint8Array(await crypto.subtle.digest("SHA-256", all)).toHex();
 }
-
-/** A page on a store: how many volumes, and every refused file with its reason. */
-export function storeReport(lines: IndexLine[]): string {
-  const text = (value: unknown) =>
-    String(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll('"', "&quot;");
-  const table = (head: string[], rows: unknown[][]) =>
-    `<table><tr>${head.map((h) => `<th>${h}</th>`).join("")}</tr>\n${
-      rows.map((row) => `<tr>${row.map((v) => `<td>${text(v)}</td>`).join("")}</tr>`).join("\n")
-    }</table>`;
-  const of = (status: string) => lines.filter((line) => line.status === status);
-  const [stored, refused] = [of("stored"), of("refused")];
-  const mm = (v: unknown) => (v as number[]).map((n) => Number(n.toFixed(3))).join(" x ");
-  return `<!doctype html><html lang="en"><meta charset="utf-8"><title>Volume store</title>
-<style>body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em}
-table{border-collapse:collapse}td,th{text-align:left;padding:.2em .8em .2em 0;border-bottom:1px solid #ddd}</style>
-<h1>Volume store</h1>
-<p>${stored.length} volumes stored${
-    stored.length ? ` by recipe ${text(stored[0].recipe)}` : ""
-  }, ${refused.length} files refused.</p>
-<h2>Refused</h2>
-${refused.length ? table(["file", "reason"], refused.map((l) => [l.source, l.reason])) : "<p>None.</p>"}
-<h2>Stored</h2>
-${
-    table(
-      ["id", "file", "voxels z y x", "source voxels", "source mm"],
-      stored.map((l) => [l.id, l.source, mm(l.shape), mm(l.source_shape ?? []), mm(l.source_spacing ?? [])]),
-    )
-  }
-</html>
-`;
-}

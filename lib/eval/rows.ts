@@ -249,7 +249,7 @@ export function usedDirections(rows: readonly Row[], known: ReadonlyMap<string, 
 export async function digest(rows: readonly Row[]): Promise<string> {
   const text = rows.map(({ where: _, ...row }) => JSON.stringify(row)).join("\n");
   const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return Array.from(new Uint8Array(hash), (b) => b.toString(16).padStart(2, "0")).join("");
+  return new Uint8Array(hash).toHex();
 }
 
 /** The text of a file, or of standard input for `-`. @throws UserError when there is none. */

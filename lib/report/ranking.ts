@@ -5,9 +5,11 @@ import type { Audited, AuditSum } from "../eval/audit.ts";
 import type { Competition } from "../eval/columns.ts";
 import type { TrackResult } from "../eval/ranking.ts";
 import { show } from "../eval/ranks.ts";
+import { writeWhole } from "../files.ts";
+import { escape } from "./html.ts";
 import { figures } from "./ranking-figures.ts";
 import { finalTable, trackTables, valueTable } from "./ranking-tables.ts";
-import { csv, escapeHtml, html, latex, markdown, type Table } from "./tables.ts";
+import { csv, html, latex, markdown, type Table } from "./tables.ts";
 
 /** All that was computed; `config` is the full resolved configuration. */
 export interface RankReport {
@@ -65,14 +67,12 @@ function configTable({ config, input }: RankReport): Table {
 function page(report: RankReport, competitions: readonly Competition[]): string {
   const sections = report.tracks.map((track, i) =>
     [
-      `<h2>Track ${escapeHtml(track.track)}</h2>`,
-      `<p><strong>${escapeHtml(track.verdict)}</strong></p>`,
-      track.caveats.length
-        ? `<ul>${track.caveats.map((c) => `<li>${escapeHtml(c)}</li>`).join("")}</ul>`
-        : "",
+      `<h2>Track ${escape(track.track)}</h2>`,
+      `<p><strong>${escape(track.verdict)}</strong></p>`,
+      track.caveats.length ? `<ul>${track.caveats.map((c) => `<li>${escape(c)}</li>`).join("")}</ul>` : "",
       html(finalTable(track)),
       ...figures(track, competitions[i]).map((f) =>
-        `<figure>${f.svg}<figcaption>${escapeHtml(f.caption)}</figcaption></figure>`
+        `<figure>${f.svg}<figcaption>${escape(f.caption)}</figcaption></figure>`
       ),
       ...trackTables(track).slice(1).map(html),
     ].join("\n")
@@ -153,8 +153,7 @@ export async function writeReport(folder: string, files: Record<string, string>)
   const paths: string[] = [];
   for (const [name, text] of Object.entries(files)) {
     const path = join(folder, name);
-    await Deno.writeTextFile(`${path}.partial`, text);
-    await Deno.rename(`${path}.partial`, path);
+    await writeWhole(path, text);
     paths.push(path);
   }
   return paths;

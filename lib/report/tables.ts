@@ -1,4 +1,5 @@
 /** Tables as plain data, printed as Markdown, HTML, LaTeX (booktabs) or CSV. */
+import { escape as escapeHtml } from "./html.ts";
 
 /** A cell: text, or text that is the best or the second of its column. */
 export type Cell = string | { text: string; mark: "best" | "second" };
@@ -12,18 +13,6 @@ export interface Table {
 
 const text = (cell: Cell) => typeof cell === "string" ? cell : cell.text;
 const mark = (cell: Cell) => typeof cell === "string" ? "" : cell.mark;
-
-/** Escapes text for HTML content and attributes. */
-export function escapeHtml(s: string): string {
-  const entities: Record<string, string> = {
-    "&": "&amp;",
-    "<": "&lt;",
-    ">": "&gt;",
-    '"': "&quot;",
-    "'": "&#39;",
-  };
-  return s.replace(/[&<>"']/g, (c) => entities[c]);
-}
 
 /** Escapes text for LaTeX. */
 export function escapeTex(s: string): string {

@@ -124,8 +124,7 @@ export function continueFrom(
 
 /** SHA-256 of a file. */
 export async function fingerprint(file: string): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await Deno.readFile(file)));
-  return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", await Deno.readFile(file))).toHex();
 }
 
 /**

@@ -1,9 +1,10 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "@std/path";
 import { findInputs } from "../../lib/data/inputs.ts";
-import { type Outcome, preprocess, shardOf, storeReport } from "../../lib/data/preprocess.ts";
+import { type Outcome, preprocess, shardOf } from "../../lib/data/preprocess.ts";
 import { readIndex, Store, StoreWriter } from "../../lib/data/store.ts";
 import { writeNifti } from "../../lib/data/nifti.ts";
+import { storeReport } from "../../lib/report/store.ts";
 import { UsageError, UserError } from "../../lib/errors.ts";
 
 const EYE = [[1, 0, 0, -4], [0, 1, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1]];
