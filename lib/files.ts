@@ -23,6 +23,17 @@ export async function readJson(path: string): Promise<Record<string, any>> {
   }
 }
 
+/** The object in `text`, line `i` (from 0) of the JSON lines of `file`. @throws UserError for a damaged line */
+export function readLine<T>(file: string, text: string, i: number): T {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new UserError(
+      `${file}:${i + 1}: this is no whole JSON line; restore the file or choose another -o`,
+    );
+  }
+}
+
 /** Writes a file under `<path>.partial`, then renames it. */
 export async function writeWhole(path: string, bytes: Uint8Array | string): Promise<void> {
   const partial = `${path}.partial`;

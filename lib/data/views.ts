@@ -71,7 +71,7 @@ export function tooSmall(volumes: readonly Extent[], patch: Triple): string | un
   const missing = AXES.map((d) => small.reduce((most, { shape }) => Math.max(most, patch[d] - shape[d]), 0));
   return `${small.length} of ${volumes.length} volumes are smaller than the patch on some axis (largest missing: ${
     missing.join(" x ")
-  } voxels of ${patch.join(" x ")}); what is missing is padded`;
+  } voxels of ${patch.join(" x ")}); there a view is padded, and both views of a pair lie alike`;
 }
 
 /** Rotation by angles (radians) about z, then y, then x, on (z, y, x) coordinates. */

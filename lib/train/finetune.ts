@@ -4,7 +4,7 @@ import { architecture } from "../arch/registry.ts";
 import { Tape } from "../autograd.ts";
 import type { Dataset } from "../data/cases.ts";
 import { UserError } from "../errors.ts";
-import { exists, readJson, writeWhole } from "../files.ts";
+import { exists, readJson, readLine, writeWhole } from "../files.ts";
 import type { ImageModel } from "../eval/image_model.ts";
 import { buildModel, type ModelInfo } from "../eval/model.ts";
 import type { Segmenter } from "../eval/segmenter.ts";
@@ -234,7 +234,7 @@ export async function finetune(
   using stop = new Stop();
   const file = join(folder, "metrics.jsonl");
   const before = begin ? (await Deno.readTextFile(file)).split("\n").slice(0, begin) : [];
-  const losses = before.map((line) => (JSON.parse(line) as Metric).loss);
+  const losses = before.map((line, i) => readLine<Metric>(file, line, i).loss);
   const metrics = await Deno.open(file, { create: true, write: true });
   const encoder = new TextEncoder();
   const note = (line: string) => metrics.writeSync(encoder.encode(line + "\n"));

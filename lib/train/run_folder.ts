@@ -1,7 +1,7 @@
 /** The run folder: run.json, metrics.jsonl, TensorBoard events, checkpoint/. One process at a time holds it. */
 import { join } from "@std/path";
 import { UserError } from "../errors.ts";
-import { exists, writeWhole } from "../files.ts";
+import { exists, readLine, writeWhole } from "../files.ts";
 import type { Compat } from "../methods/compat.ts";
 import type { OptionValue } from "../methods/options.ts";
 import type { Parameters } from "../nn/parameters.ts";
@@ -104,7 +104,9 @@ export class RunFolder {
       const lines = step && await exists(metricsFile)
         ? (await Deno.readTextFile(metricsFile)).split("\n")
         : [];
-      const metrics = lines.slice(0, step).filter(Boolean).map((line) => JSON.parse(line) as Metric);
+      const metrics = lines.slice(0, step).filter(Boolean).map((line, i) =>
+        readLine<Metric>(metricsFile, line, i)
+      );
       await writeWhole(metricsFile, metrics.map((m) => JSON.stringify(m) + "\n").join(""));
       const log = await Deno.open(metricsFile, { append: true });
       for await (const { name } of Deno.readDir(path)) {
