@@ -248,7 +248,14 @@ export async function finetune(
     let savedAt = performance.now();
     let next = tuning.crops(begin);
     for (let step = begin; step < of && !stop.signal; step++) {
-      const work = tuning.step(step, await next);
+      const work = tuning.step(
+        step,
+        await next.catch(async (error) => {
+          // Bad data costs no step that is done.
+          if (losses.length > begin) await tuning.checkpoint(folder, losses.length);
+          throw error;
+        }),
+      );
       if (step + 1 < of) {
         next = tuning.crops(step + 1);
         next.catch(() => {/* thrown where it is awaited */});

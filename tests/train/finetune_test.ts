@@ -236,6 +236,14 @@ Deno.test("finetune: a label that cannot be read is named at the start; without 
     assert((error as unknown as Error).message.includes("--resume"));
   }
   assertEquals(await stand(), 2);
+  {
+    using tuning = new Finetuning(openDataset(folder), { ...about, of: 3 });
+    const [early, crops] = [await Deno.makeTempDir(), tuning.crops.bind(tuning)];
+    tuning.crops = (step) => step === 2 ? Promise.reject(new UserError("bad")) : crops(step);
+    await assertRejects(() => finetune(tuning, early, []), UserError, "bad");
+    assertEquals(await standOf(early, { ...about, of: 3 }, true, []), 2);
+    await Deno.remove(early, { recursive: true });
+  }
   const lines = await Deno.readTextFile(join(out, "metrics.jsonl"));
   const weights = await Deno.readFile(join(out, "weights.safetensors"));
   await Deno.writeFile(label, whole);
