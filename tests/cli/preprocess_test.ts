@@ -1,0 +1,41 @@
+/** `preprocess` as a user runs it: what its exit code says of refused files. */
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { fromFileUrl, join } from "@std/path";
+import { writeNifti } from "../../lib/data/nifti.ts";
+import { LIBRARY } from "../../lib/native/library.ts";
+
+const script = fromFileUrl(new URL("../../scripts/preprocess.ts", import.meta.url));
+const ignore = Deno.permissions.querySync({ name: "run", command: Deno.execPath() }).state !== "granted";
+
+Deno.test({
+  name: "preprocess: refused files cost no exit code unless none could be used, or --strict",
+  ignore,
+  fn: async () => {
+    const folder = await Deno.makeTempDir();
+    const at = (name: string) => join(folder, name);
+    const eye = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
+    const data = Float32Array.from({ length: 60 }, (_, i) => i % 17 + 1);
+    await Deno.writeFile(at("good.nii.gz"), await writeNifti({ shape: [3, 4, 5], data, affine: eye }));
+    await Deno.writeTextFile(at("bad.nii"), "x");
+    const go = async (args: string[]) => {
+      const flags = [`--allow-read=${folder}`, `--allow-write=${folder}`, `--allow-ffi=${LIBRARY}`];
+      const line = ["run", "--no-prompt", ...flags, script, ...args, "-o", at("store")];
+      const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args: line }).output();
+      const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+      return { code, lines: text(stdout).trim().split("\n").length, stderr: text(stderr) };
+    };
+    try {
+      const none = await go([at("bad.nii")]);
+      assertEquals([none.code, none.lines], [1, 1]);
+      assertStringIncludes(none.stderr, "none of 1 files could be used");
+      assertEquals((await go([at("bad.nii"), "--shard", "1/2"])).code, 0, "a part of a list");
+      const both = await go([at("bad.nii"), at("good.nii.gz")]);
+      assertEquals([both.code, both.lines], [0, 2], both.stderr);
+      assertEquals((await go([at("bad.nii"), at("good.nii.gz")])).code, 0, "present is enough");
+      assertEquals((await go([at("bad.nii"), at("good.nii.gz"), "--strict"])).code, 1);
+      assertEquals((await go([at("good.nii.gz"), "--shard", "3/2"])).code, 2);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});
