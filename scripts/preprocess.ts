@@ -10,6 +10,7 @@ import { type Recipe, RECIPES } from "../lib/data/volume.ts";
 import { halvesOf, listedPaths } from "../lib/launch.ts";
 import { storeReport } from "../lib/report/store.ts";
 import { duration } from "../lib/train/progress.ts";
+import { stopCode } from "../lib/train/stop.ts";
 
 export const command: Command = {
   name: "preprocess",
@@ -52,7 +53,7 @@ function stopOnSignals(): void {
   for (const signal of Deno.build.os === "windows" ? ["SIGINT"] as const : ["SIGINT", "SIGTERM"] as const) {
     Deno.addSignalListener(signal, () => {
       log("preprocess: stopped; the same command goes on where it was");
-      Deno.exit(1);
+      Deno.exit(stopCode(signal));
     });
   }
 }

@@ -39,3 +39,34 @@ Deno.test({
     }
   },
 });
+
+Deno.test({
+  name: "preprocess: stopped by a signal it ends with 143, and the same command goes on",
+  ignore: ignore || Deno.build.os === "windows",
+  fn: async () => {
+    const folder = await Deno.makeTempDir();
+    try {
+      const eye = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]];
+      const data = Float32Array.from({ length: 64 ** 3 }, (_, i) => i % 17 + 1);
+      const bytes = await writeNifti({ shape: [64, 64, 64], data, affine: eye });
+      for (let i = 0; i < 40; i++) await Deno.writeFile(join(folder, `v${i}.nii.gz`), bytes);
+      const store = join(folder, "store");
+      const flags = [`--allow-read=${folder}`, `--allow-write=${folder}`, `--allow-ffi=${LIBRARY}`];
+      const args = ["run", "--no-prompt", ...flags, script, folder, "-o", store];
+      const child = new Deno.Command(Deno.execPath(), { args, stdout: "piped", stderr: "piped" }).spawn();
+      const reader = child.stdout.getReader();
+      await reader.read(); // the first volume is stored
+      child.kill("SIGTERM");
+      while (!(await reader.read()).done) { /* what was under way */ }
+      const [stderr, status] = await Promise.all([new Response(child.stderr).text(), child.status]);
+      assertEquals(status.code, 143, stderr);
+      assertStringIncludes(stderr, "the same command goes on");
+      const again = await new Deno.Command(Deno.execPath(), { args }).output();
+      assertEquals(again.code, 0);
+      const lines = new TextDecoder().decode(again.stdout).trim().split("\n").map((line) => JSON.parse(line));
+      assertEquals([lines.length, lines[0].status], [40, "present"]);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});
