@@ -1,6 +1,6 @@
 //! Which way a convolution is computed: the one place that says so. The choice depends on shapes, storage type and
 //! instruction set only, so the bits are the same on any number of threads; `vx_conv3d_algorithm` forces it for tests and
-//! measurements. The tables at the top of `winograd`, `few`, `avx512` and `avx512bf16` are what the numbers here come from.
+//! measurements. The tables at the top of `winograd`, `few` and `tile` are what the numbers here come from.
 //!
 //! | 3x3x3, stride 1 | way |
 //! |---|---|

@@ -1,10 +1,10 @@
 //! The two inner loops of every convolution, over what a processor multiplies (`Operand`): f32 values, or pairs of
 //! bf16 whose products are summed in f32.
 
+use super::amx;
 use super::direct::Shared;
 use super::isa::{self, Isa, isa};
 use super::winograd::{claim, soon};
-use super::{amx, portable};
 use crate::element::{Dtype, Element, convert};
 use crate::memory::{Plain, Scratch};
 use crate::ops::amx::by_tiles;
@@ -30,19 +30,6 @@ pub trait Operand: Element {
     const GROUP: usize;
     /// Value (or pair of values of neighbouring voxels) that the outer product multiplies.
     type Lane: Plain + Sync + Send;
-
-    /// tile[i][j] = (first ? start[j] : tile[i][j]) + sum over taps t, channels k of a[from[i] + t + k] * w[t][k][j].
-    ///
-    /// # Safety
-    /// `a` holds `c` values from every `from + tap` on; `w` is the part of a `Packed` that begins with these taps.
-    unsafe fn tile(
-        a: *const Self,
-        from: &[u32; M],
-        taps: &[u32],
-        w: Weights<Self>,
-        first: Option<&[f32; N]>,
-        tile: &mut Tile,
-    );
 
     /// `tile` for all of `bases` where tile registers take it; else false.
     ///
@@ -73,19 +60,6 @@ pub trait Operand: Element {
     ) -> bool {
         false
     }
-
-    /// out[i][j] += sum over v of a[bases[v] + places[i]] * rows[v][j] for at most 8 rows i and `width` columns j.
-    ///
-    /// # Safety
-    /// `a` reaches `bases[v] + places[i]`, `rows` `bases.len() * width`, `out` holds `places.len() * width` values.
-    unsafe fn outer(
-        a: *const Self::Lane,
-        bases: &[u32],
-        places: &[u32],
-        rows: *const Self::Lane,
-        width: usize,
-        out: *mut f32,
-    );
 }
 
 /// Weights of some taps for one tile of `width` (16 or 32) output channels: `[tap][c / GROUP][width][GROUP]`.
@@ -226,7 +200,7 @@ impl<O: Operand> Set<'_, O> {
                     }
                     let mut from = [near[0]; M]; // a short last tile repeats its first voxel
                     from[..near.len()].copy_from_slice(near);
-                    unsafe { O::tile(a.as_ptr(), &from, taps, weights, start, tile) };
+                    unsafe { super::tile::tile(a.as_ptr(), &from, taps, weights, start, tile) };
                 }
             }
             rows::vectorised(|| {
@@ -242,38 +216,6 @@ impl<O: Operand> Set<'_, O> {
 impl Operand for f32 {
     const GROUP: usize = 1;
     type Lane = f32;
-    #[inline]
-    unsafe fn tile(
-        a: *const f32,
-        from: &[u32; M],
-        taps: &[u32],
-        w: Weights<f32>,
-        first: Option<&[f32; N]>,
-        tile: &mut Tile,
-    ) {
-        unsafe {
-            match (isa(), w.width) {
-                #[cfg(target_arch = "x86_64")]
-                (Isa::Avx512 | Isa::Avx512Bf16, 16) => super::avx512::tile::<1>(a, from, taps, w, first, tile),
-                #[cfg(target_arch = "x86_64")]
-                (Isa::Avx512 | Isa::Avx512Bf16, _) => super::avx512::tile::<2>(a, from, taps, w, first, tile),
-                #[cfg(target_arch = "x86_64")]
-                (Isa::Avx2, _) => portable::tile_avx2(a, from, taps, w, first, tile),
-                _ => portable::tile(a, from, taps, w, first, tile),
-            }
-        }
-    }
-    unsafe fn outer(a: *const f32, bases: &[u32], places: &[u32], rows: *const f32, width: usize, out: *mut f32) {
-        unsafe {
-            match isa() {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 | Isa::Avx512Bf16 => super::avx512::outer(a, bases, places, rows, width, out),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => portable::outer_avx2(a, bases, places, rows, width, out),
-                _ => portable::outer(a, bases, places, rows, width, out),
-            }
-        }
-    }
 }
 
 /// Only where the processor multiplies bf16 pairs: `by_operand!` chooses.
@@ -304,33 +246,6 @@ impl Operand for bf16 {
         let Some(unit) = isa::tiles().filter(|_| amx::takes(c, width)) else { return false };
         by_tiles!(unit, T => unsafe { amx::outer::<T>(a, bases, taps, rows, [c, width], out) });
         true
-    }
-    #[inline]
-    unsafe fn tile(
-        a: *const bf16,
-        from: &[u32; M],
-        taps: &[u32],
-        w: Weights<bf16>,
-        first: Option<&[f32; N]>,
-        tile: &mut Tile,
-    ) {
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            match w.width {
-                16 => super::avx512bf16::tile::<1>(a, from, taps, w, first, tile),
-                _ => super::avx512bf16::tile::<2>(a, from, taps, w, first, tile),
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("{:p} {from:?} {taps:?} {} {first:?} {}", a, w.c, tile[0])
-    }
-    unsafe fn outer(a: *const u32, bases: &[u32], places: &[u32], rows: *const u32, width: usize, out: *mut f32) {
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            super::avx512bf16::outer(a, bases, places, rows, width, out)
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("{:p} {bases:?} {places:?} {:p} {width} {:p}", a, rows, out)
     }
 }
 

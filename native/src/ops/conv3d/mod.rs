@@ -8,9 +8,6 @@
 
 #[cfg(target_arch = "x86_64")]
 pub mod amx;
-mod avx512;
-#[cfg(target_arch = "x86_64")]
-pub mod avx512bf16;
 pub mod choice;
 pub mod cpu;
 pub mod direct;
@@ -21,13 +18,13 @@ pub mod isa;
 pub mod joined;
 pub mod kernels;
 pub mod launch;
-pub mod portable;
 mod product;
 pub mod reference;
 pub mod rounded;
 mod taps;
 #[cfg(test)]
 mod tests;
+mod tile;
 pub mod up;
 mod vector;
 pub mod weight;

@@ -4,10 +4,10 @@
 //! Units run in at most eight stretches of fixed extent side by side, and those are added in turn, so that the sums
 //! have one order whatever the number of cores.
 
-use super::Shape;
 use super::direct::Shared;
 use super::gather::{Input, Lent, Part, children, extent, gathered_lines, rows_as, tap_offsets, unit_input, units_of};
 use super::kernels::Operand;
+use super::{Shape, tile};
 use crate::element::Element;
 use crate::grid::Grid;
 use crate::memory::Scratch;
@@ -232,7 +232,7 @@ pub fn add_outer<O: Operand>(f: &Factors<O::Lane>, c: usize, width: usize, sums:
             continue;
         }
         places.par_chunks(8).enumerate().for_each(|(task, places)| unsafe {
-            O::outer(f.a.as_ptr(), bases, places, rows.as_ptr(), width, out.at(8 * task * width));
+            tile::outer::<O>(f.a.as_ptr(), bases, places, rows.as_ptr(), width, out.at(8 * task * width));
         });
     }
 }
