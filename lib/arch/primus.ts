@@ -123,7 +123,7 @@ function round8(x: number): number {
   return 8 * Math.max(1, down + Number(odd));
 }
 
-/** Widths between the transposed convolutions for `outputs` channels (architectures.md section 4.3). */
+/** Widths between the transposed convolutions for `outputs` channels (OpenMind's Primus). */
 export function decoderWidths(width: number, outputs: number): [number, number] {
   const shrink = Math.cbrt(width / (2 * outputs));
   return [round8(width / shrink), round8(width / shrink ** 2)];

@@ -1,5 +1,5 @@
 /**
- * The augmentation of AMAES (methods.md 2.4): geometry that input and target share, and intensity changes that only the
+ * The augmentation of AMAES (Munk et al. 2024): geometry that input and target share, and intensity changes that only the
  * input gets and the network learns to undo. Drawn from keys here, applied by the native library.
  */
 import { Rng } from "../rng.ts";

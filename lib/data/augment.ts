@@ -1,5 +1,5 @@
 /**
- * Intensity changes of crops (methods.md section 1, table; 3.1 items 4 and 7): drawn here from keys, applied by the native
+ * Intensity changes of crops (those of nnssl, S3D and CVA): drawn here from keys, applied by the native
  * library. Both views of a pair share the low resolution; the rest is drawn for each view on its own.
  */
 import { native } from "../native/library.ts";

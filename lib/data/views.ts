@@ -1,7 +1,7 @@
 /**
  * Geometry of the views that a network sees: which part of a stored volume, how turned, flipped and scaled, and what two
  * views share. Pure functions of their keys. Edge coordinates throughout: 0 is the outer face of the first voxel, n
- * that of the last one (methods.md section 0), so voxel i has its centre at i + 1/2.
+ * that of the last one, so voxel i has its centre at i + 1/2.
  */
 import { UsageError } from "../errors.ts";
 import { Rng } from "../rng.ts";
@@ -98,7 +98,7 @@ interface Change {
 
 /**
  * Mirror p 0.5 per axis; rotation p 0.2, each angle U(-range, range); scale p 0.2, half U(0.7, 1), half U(1, 1.4),
- * above 1 zooms out (methods.md 1 "Base spatial augmentation", 3.1 items 2 and 3).
+ * above 1 zooms out (nnssl's spatial augmentation; CVA).
  */
 function drawChange(rng: Rng, range: number, augment: boolean): Change {
   const flip = AXES.map(() => rng.uniform() < 0.5);
@@ -128,7 +128,7 @@ export function makeView(start: number[], patch: Triple, centre: number[], { fli
 
 /**
  * Share of the patch that overlaps, per axis. The share t ~ U(0.4, 0.8) of the patch is spread over the axes by
- * w ~ Dirichlet(1, 1, 1): t^w (methods.md 3.1). Two patches must fit the volume on every axis, so shares
+ * w ~ Dirichlet(1, 1, 1): t^w (CVA). Two patches must fit the volume on every axis, so shares
  * that do not fit are drawn again; where no draw fits, the axes give in proportion to the room they have (D08).
  */
 function drawOverlap(rng: Rng, shape: Triple, patch: Triple, fit: boolean): number[] {
@@ -152,7 +152,7 @@ export function drawStart(rng: Rng, length: number, side: number): number {
   return side <= length ? rng.integer(length - side + 1) : Math.floor((length - side) / 2);
 }
 
-/** Whether the published code finds room for two crops that share `share` of an axis (methods.md 3.1). */
+/** Whether the published code finds room for two crops that share `share` of an axis. */
 function foundRoom(share: number, length: number, side: number): boolean {
   const o = Math.floor(share * side);
   const half = Math.floor(o / 2);

@@ -1,4 +1,4 @@
-/** Metrics of image tasks over the cases of a fold (finetuning.md 10.4; definitions of scikit-learn). */
+/** Metrics of image tasks over the cases of a fold (definitions of scikit-learn). */
 
 /** Areas and precisions need both classes: null where a fold lacks one. */
 type Value = number | null;

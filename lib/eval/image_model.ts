@@ -1,6 +1,6 @@
 /**
  * A model of one answer per image, a class or a number: the encoder, the mean of its deepest features over the voxels, a
- * linear layer (the heads of FOMO 2025 and SSL3D; finetuning.md section 8).
+ * linear layer (the heads of FOMO 2025 and SSL3D).
  */
 import { architecture } from "../arch/registry.ts";
 import { Tape } from "../autograd.ts";

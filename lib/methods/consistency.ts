@@ -1,5 +1,5 @@
 /**
- * What contrastive MAE, CVA, C-CVA and Gram share (LatentCampus; methods.md section 3): a student that reconstructs two
+ * What contrastive MAE, CVA, C-CVA and Gram share (LatentCampus, SSL3D 2025): a student that reconstructs two
  * masked crops of an image, an EMA teacher that sees them whole, latents of the overlap that are aligned, latents of
  * whole crops that are told apart. Each method is a file with its own defaults of these options.
  */
@@ -92,7 +92,7 @@ export function consistency(
   return {
     ...about,
     views: 2,
-    // The second stage of the recipe: 250 epochs of 250 steps, 150 on tokens (methods.md 3.8).
+    // The second stage of the recipe: 250 epochs of 250 steps, 150 on tokens (LatentCampus).
     steps: { cnn: 62_500, token: 37_500 },
     options: Object.fromEntries(own) as Family,
     compat: COMPAT,

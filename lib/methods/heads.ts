@@ -27,7 +27,7 @@ export interface Layer {
  */
 export type Projector = (levels: readonly Tensor[], sample?: Head, predictor?: Layer[]) => Tensor;
 
-/** Linear layers of the given widths. Weights N(0, 0.02), biases 0 (methods.md 3.3). */
+/** Linear layers of the given widths. Weights N(0, 0.02), biases 0. */
 function layers(p: Parameters, name: string, widths: number[]): Layer[] {
   return widths.slice(1).map((out, i) => ({
     weight: p.add(`${name}.${i}.weight`, [out, widths[i]], (rng) => 0.02 * rng.normal()),
@@ -40,7 +40,7 @@ export const unseen: Head = (x) => scale(x, 1 / Math.sqrt(1 + 1e-5));
 
 const same: Head = (x) => x;
 
-/** Three layers to `width`, a norm by the batch's own statistics (D07) after each, SiLU between (methods.md 3.3). */
+/** Three layers to `width`, a norm by the batch's own statistics (D07) after each, SiLU between. */
 export function projector(
   p: Parameters,
   name: string,
@@ -78,7 +78,7 @@ export function predictor(p: Parameters, name: string, width: number): Layer[] {
   return layers(p, name, [width, width / 4, width]);
 }
 
-/** A softmax over the tokens of a crop, of one linear score each, weighs their sum (methods.md 3.3, image latent). */
+/** A softmax over the tokens of a crop, of one linear score each, weighs their sum (image latent). */
 export function attentionPooling(p: Parameters, name: string, channels: number): Head {
   const weight = p.add(`${name}.weight`, [1, channels], (rng) => 0.02 * rng.normal());
   const bias = p.add(`${name}.bias`, [1], () => 0);

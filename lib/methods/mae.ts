@@ -14,7 +14,7 @@ import { defineMethod } from "./method.ts";
 
 /**
  * Wald et al. 2025 ("Base" row): 75 % hidden, mean squared error on hidden voxels. CNNs: 16^3 cells, zero input; token
- * networks: whole tokens, dropped before the first block (methods.md 2.1, 2.5). Huber is stage 1 of CVA.
+ * networks: whole tokens, dropped before the first block (Wald et al. 2025, OpenMind). Huber is stage 1 of CVA.
  */
 export const mae = defineMethod({
   name: "mae",

@@ -5,7 +5,7 @@ import { Grid } from "../tensor.ts";
 import { checkMask, drawMask, hiddenVoxels, hiddenWeights, ratioOption } from "./masking.ts";
 import { defineMethod } from "./method.ts";
 
-/** 75 % of the 8^3 tokens hidden, mean squared error on hidden voxels (methods.md section 2.6). */
+/** 75 % of the 8^3 tokens hidden, mean squared error on hidden voxels (Xie et al. 2022, OpenMind). */
 export const simmim = defineMethod({
   name: "simmim",
   citation: "Xie et al. 2022, SimMIM: A simple framework for masked image modeling; on Primus in OpenMind",

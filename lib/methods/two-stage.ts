@@ -6,7 +6,7 @@ import { cva } from "./cva.ts";
 import { mae } from "./mae.ts";
 import type { Method } from "./method.ts";
 
-/** Stage 1 takes 1000 epochs, stage 2 250 (methods.md 3; 150 of Primus). */
+/** Stage 1 takes 1000 epochs, stage 2 250 (LatentCampus; 150 of Primus). */
 export const twoStage: Method = {
   ...cva,
   name: "two-stage",

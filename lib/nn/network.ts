@@ -32,7 +32,7 @@ export interface Network {
   readonly decoderFeatures?: readonly number[];
   /**
    * Token networks built with `featureDecoder`: the pyramid after two more blocks, `[n][z/8][y/8][x/8][c]`: what the
-   * student of CVA aligns with the teacher's plain encoder output (architectures.md section 5).
+   * student of CVA aligns with the teacher's plain encoder output (LatentCampus).
    */
   featureDecoder?(pyramid: Tensor[], random?: Rng): Tensor;
 }
@@ -51,7 +51,7 @@ export interface BuildOptions {
   featureDecoder?: boolean;
   /**
    * Initial values of a ResEnc: `nnunet` is He for every convolution, and the second norm of every block (weight and bias)
-   * starts at 0, so that a block starts as its skip (architectures.md section 2, A06). Absent: PyTorch's defaults, with
+   * starts at 0, so that a block starts as its skip (nnU-Net). Absent: PyTorch's defaults, with
    * which the pretraining networks were made.
    */
   init?: "nnunet";

@@ -1,4 +1,4 @@
-/** The decoders of AMAES (architectures.md 6): light for pretraining, standard for everything else. */
+/** The decoders of AMAES (Munk et al. 2024): light for pretraining, standard for everything else. */
 import { conv3d, upconv3d } from "../ops/conv3d.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Parameters } from "./parameters.ts";

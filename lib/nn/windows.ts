@@ -16,7 +16,7 @@ const known = new Map<string, Windows>();
 
 /**
  * Windows of `edge` voxels per axis after a cyclic shift. The volume is padded at its high end to whole windows; an axis
- * of at most `edge` voxels is one window, not shifted (MONAI; architectures.md section 8). Kept by shape.
+ * of at most `edge` voxels is one window, not shifted (MONAI). Kept by shape.
  */
 export function windows(samples: number, side: Side, edge: number, shift: number): Windows {
   const key = [samples, ...side, edge, shift].join();

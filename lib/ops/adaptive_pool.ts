@@ -1,4 +1,4 @@
-/** Adaptive average pooling, windows as torch.nn.AdaptiveAvgPool3d, also to a larger side (methods.md 3.3). */
+/** Adaptive average pooling, windows as torch.nn.AdaptiveAvgPool3d, also to a larger side. */
 import { type Grid, type Side, type Tensor } from "../tensor.ts";
 import { axisMatrix, dense, separable, windows } from "./separable.ts";
 

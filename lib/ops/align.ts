@@ -1,6 +1,6 @@
 /**
  * Alignment of two views: features of the same physical points, sampled inside the common box of each view
- * (consistent view alignment; ROI align of He et al. 2017 without quantisation, methods.md 3.5).
+ * (consistent view alignment; ROI align of He et al. 2017 without quantisation).
  */
 import { type Side, type Tensor } from "../tensor.ts";
 import { type AxisMatrix, axisMatrix, dense, separable, windows } from "./separable.ts";

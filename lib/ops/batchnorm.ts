@@ -8,7 +8,7 @@ import { normalise } from "./norm.ts";
 
 /**
  * (x - mean) / sqrt(variance + eps) per channel over the rows, biased variance of this batch only: BatchNorm1d of
- * PyTorch in training, without affine and running statistics (last layer of the projectors, methods.md 3).
+ * PyTorch in training, without affine and running statistics (last layer of the projectors).
  * @param x `[rows][c]`, at least 2 rows; a volume tensor keeps its layout
  */
 export function batchNorm(x: Tensor, eps = 1e-5): Tensor {

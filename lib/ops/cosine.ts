@@ -1,4 +1,4 @@
-/** Unit rows, inner products, and the cosine loss of consistent view alignment (methods.md 3.6). */
+/** Unit rows, inner products, and the cosine loss of consistent view alignment. */
 import { record } from "../autograd.ts";
 import { UserError } from "../errors.ts";
 import { native } from "../native/library.ts";
@@ -44,7 +44,7 @@ export function cosineLoss(p: Tensor, z: Tensor): Tensor {
 
 /**
  * How evenly rows `[rows][c]` point: sqrt(c) times the mean over channels of the standard deviation of the unit rows.
- * About 1 where all directions occur, 0 where they have collapsed to one (methods.md 3.6). A scalar with no gradient.
+ * About 1 where all directions occur, 0 where they have collapsed to one. A scalar with no gradient.
  */
 export function spread(x: Tensor): Tensor {
   const n = native();

@@ -22,7 +22,7 @@ export function filledFrom(x: Tensor): Filled | undefined {
 }
 
 /**
- * Writes the visible blocks into whole volumes and the token into every hidden voxel (S3D, methods.md 2.3).
+ * Writes the visible blocks into whole volumes and the token into every hidden voxel (S3D).
  * @param x `[block][z][y][x][c]` on a masked grid
  * @param token `[c]`, or null for zeros
  * @param dense grid of the result: one block per sample

@@ -1,4 +1,4 @@
-/** Gram loss: student and teacher agree on which channels are active together (methods.md 3.6). */
+/** Gram loss: student and teacher agree on which channels are active together (LatentCampus). */
 import { record } from "../autograd.ts";
 import { native } from "../native/library.ts";
 import { Tensor } from "../tensor.ts";

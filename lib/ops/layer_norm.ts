@@ -8,7 +8,7 @@ import { Tensor } from "../tensor.ts";
  * @param x `[rows][c]`, whose layout the result keeps
  * @param gamma `[c]`
  * @param beta `[c]`
- * @param eps 1e-5 in transformers, 1e-6 between the transposed convolutions of Primus (architectures.md section 1)
+ * @param eps 1e-5 in transformers, 1e-6 between the transposed convolutions of Primus
  * @returns of x's shape; may be dropped
  */
 export function layerNorm(x: Tensor, gamma: Tensor, beta: Tensor, eps = 1e-5): Tensor {

@@ -1,4 +1,4 @@
-/** NT-Xent between a student and an EMA teacher (SimCLR's loss with the teacher masking of methods.md 3.7). */
+/** NT-Xent between a student and an EMA teacher (SimCLR's loss, the other rows of an image left out). */
 import { record } from "../autograd.ts";
 import { UserError } from "../errors.ts";
 import { native } from "../native/library.ts";

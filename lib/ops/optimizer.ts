@@ -1,6 +1,6 @@
 /**
  * SGD with Nesterov momentum, AdamW (Loshchilov and Hutter 2019), and the moving average of a teacher. The rules are
- * those of torch.optim; weight decay reaches every parameter (methods.md section 0, optimizer presets). Gradients are
+ * those of torch.optim; weight decay reaches every parameter (nnssl). Gradients are
  * clipped by their global L2 norm inside the update, so that a step never waits for the host.
  */
 import { native } from "../native/library.ts";

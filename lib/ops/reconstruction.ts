@@ -6,7 +6,7 @@ import { Tensor } from "../tensor.ts";
 const kinds = { mse: 0, l1: 1, huber: 2 } as const;
 
 /**
- * sum w * f(y - target) / (c * sum w + 1e-12): one ratio over the batch, 0 when nothing counts (methods.md 2.1).
+ * sum w * f(y - target) / (c * sum w + 1e-12): one ratio over the batch, 0 when nothing counts.
  * f: r^2, |r|, or Huber with delta 1 (r^2 / 2 below 1, |r| - 1/2 above).
  * @param y `[rows][c]`; only it gets a gradient
  * @param target of y's shape

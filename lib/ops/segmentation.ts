@@ -1,4 +1,4 @@
-/** Losses and outputs of segmentation: nnU-Net's soft Dice plus cross entropy (finetuning.md 4.1), softmax. */
+/** Losses and outputs of segmentation: nnU-Net's soft Dice plus cross entropy, softmax. */
 import { record } from "../autograd.ts";
 import { UserError } from "../errors.ts";
 import { native } from "../native/library.ts";

@@ -55,7 +55,7 @@ export function addPositions(x: Tensor, table: Tensor): Tensor {
 
 /**
  * Rotary position embedding in three axes: a third of each head's channels turns with the token's index along z, y
- * and x, adjacent channels in pairs, pair j of F by index * 10000^(-j / F) (architectures.md section 4.2).
+ * and x, adjacent channels in pairs, pair j of F by index * 10000^(-j / F) (Primus).
  * @param x `[rows][heads * h]` on a layout, h a multiple of 6
  */
 export function rope(x: Tensor, heads: number): Tensor {

@@ -1,4 +1,4 @@
-/** The schedules of fine-tuning: which parameters train at a step, and at what rate (S3D section 3.3; finetuning 2.4). */
+/** The schedules of fine-tuning: which parameters train at a step, and at what rate (S3D section 3.3). */
 import { cosine, poly } from "./schedule.ts";
 
 export const schedules = ["full", "warmup", "sawtooth", "frozen", "scratch"] as const;

@@ -1,4 +1,4 @@
-/** Optimizer presets of the papers (methods.md section 0): what trains which kind of network. */
+/** Optimizer presets of the papers: what trains which kind of network. */
 import { AdamW, type Optimizer, Sgd } from "../ops/optimizer.ts";
 import type { Tensor } from "../tensor.ts";
 

@@ -1,4 +1,4 @@
-/** The adaptation plan that nnU-Net's fine-tuning of nnssl checkpoints reads beside the weights (architectures.md 9.2). */
+/** The adaptation plan that nnU-Net's fine-tuning of nnssl checkpoints reads beside the weights. */
 import type { Saved } from "./torch_writer.ts";
 
 /** Classes of the published networks. */

@@ -1,7 +1,7 @@
 /**
  * The order in which token networks flatten their grid. nnssl's masked autoencoders use (d1, d0, d2), everything else
  * (d0, d1, d2); weights of one order give other features in the other (defects D05, D06). The change is exact and its own
- * inverse (architectures.md 4.5).
+ * inverse.
  */
 import { UserError } from "../errors.ts";
 

@@ -1,4 +1,4 @@
-/** Parameters without drawing: shapes alone, or the values of the documented forwards (architectures.md 11). */
+/** Parameters without drawing: shapes alone, or the values of the documented forwards. */
 import { Parameters } from "../../lib/nn/parameters.ts";
 import { Grid, type Side, Tensor, volume } from "../../lib/tensor.ts";
 

@@ -1,4 +1,4 @@
-/** What the published masked autoencoders get wrong (methods.md section 7), checked on ours. */
+/** What the published masked autoencoders get wrong, checked on ours. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Batch } from "../../lib/data/loader.ts";
 import { UserError } from "../../lib/errors.ts";

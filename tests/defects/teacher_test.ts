@@ -1,4 +1,4 @@
-/** What the published teacher-student training gets wrong (methods.md section 7), checked on ours. */
+/** What the published teacher-student training gets wrong, checked on ours. */
 import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import { UserError } from "../../lib/errors.ts";
 import { cCva } from "../../lib/methods/c-cva.ts";

@@ -1,4 +1,4 @@
-/** What the published consistent view alignment gets wrong about views and boxes (methods.md section 7). */
+/** What the published consistent view alignment gets wrong about views and boxes. */
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { drawPair, type Triple } from "../../lib/data/views.ts";
 import { align } from "../../lib/ops/align.ts";

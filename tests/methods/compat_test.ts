@@ -1,4 +1,4 @@
-/** Published behaviour through the switches of --compat: the golden values of methods.md section 6, pairs, S3D's input. */
+/** Published behaviour through the switches of --compat: golden values of the published code, pairs, S3D's input. */
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { drawPair, type Triple } from "../../lib/data/views.ts";
 import { UserError } from "../../lib/errors.ts";

@@ -1,4 +1,4 @@
-/** Golden vectors of the published losses and schedules, as they stand (methods.md section 6). */
+/** Golden vectors of the published losses and schedules, as they stand. */
 import { assertAlmostEquals } from "@std/assert";
 import { align } from "../../lib/ops/align.ts";
 import { cosineLoss, rollHalf } from "../../lib/ops/cosine.ts";

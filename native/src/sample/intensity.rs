@@ -1,4 +1,4 @@
-//! Intensity changes of augmentation (methods.md section 1, table). Parameters are drawn by the caller; noise is a pure
+//! Intensity changes of augmentation. Parameters are drawn by the caller; noise is a pure
 //! function of (seed, voxel), sums run over chunks of fixed size in order: the bits do not depend on the cores.
 
 use super::interpolate::{Field, taps};

@@ -1,6 +1,9 @@
 //! The one inner loop of both directions: a register tile of 8 rows by 32 columns, as many steps as there are
 //! channels (forward) or tiles (weight gradient).
 
+// Small matrices read best by index.
+#![allow(clippy::needless_range_loop)]
+
 use super::vector::{Operand, Vector};
 
 /// Columns of a panel of the right operand.

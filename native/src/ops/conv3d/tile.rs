@@ -2,17 +2,20 @@
 //! 32 output channels with AVX-512, of 4 by 16 with shorter vectors. A word is one f32, or a pair of bf16: neighbouring input
 //! channels in `tile`, neighbouring voxels in `outer`.
 //!
-//! Share of the peak of one Zen 5 core (468 GFLOP/s in bf16, 234 in f32, 117 with AVX2), whole 3x3x3 convolution with gathering
-//! and packing, measured as processor time on a busy machine: forward, input gradient, weight gradient.
+//! Share of the peak of one Zen 5 core (468 GFLOP/s in bf16, 234 in f32, 117 with AVX2), whole 3x3x3 convolutions with gathering
+//! and packing, processor time, nothing else running, 2026-11-22: forward, input gradient, weight gradient.
 //!
-//! | channels, side, batch | bf16 pairs | AVX-512 f32 |
-//! |---|---|---|
-//! | 16, 64^3, 1 | 54, 54, 44 % | 65, 65, 59 % |
-//! | 32, 48^3, 1 | 87, 87, 75 % | 85, 86, 79 % |
-//! | 64, 24^3, 1 | 87, 86, 74 % | 86, 87, 77 % |
-//! | 128, 12^3, 1 | 79, 74, 81 % | 83, 83, 69 % |
-//! | 256, 6^3, 1 | 31, 32, 41 % | 50, 52, 51 % |
-//! | 320, 4^3, 2 | 20, 23, 32 % | 35, 39, 29 % |
+//! | channels, side, batch | bf16 pairs | AVX-512 f32 | AVX2 |
+//! |---|---|---|---|
+//! | 16, 64^3, 1 | 54, 54, 44 % | 67, 67, 71 % | 84, 84, 87 % |
+//! | 32, 48^3, 1 | 88, 88, 81 % | 93, 91, 95 % | 89, 89, 86 % |
+//! | 64, 24^3, 1 | 90, 90, 89 % | 92, 92, 96 % | 89, 90, 88 % |
+//! | 128, 12^3, 1 | 78, 76, 85 % | 84, 85, 89 % | 85, 86, 80 % |
+//! | 256, 6^3, 1 | 35, 34, 53 % | 48, 56, 65 % | 59, 64, 59 % |
+//! | 320, 4^3, 2 | 22, 23, 37 % | 31, 40, 41 % | 45, 51, 55 % |
+//!
+//! The lower rows go to `few` or `winograd`. Plain Rust in loops over arrays, which the compiler made AVX2 of before, had 62, 62
+//! and 16 % at 48^3. On a processor with neither, 32, 33 and 23 GFLOP/s; the loops over arrays had 39, 39 and 15.
 
 // Small matrices read best by index.
 #![allow(clippy::needless_range_loop)]

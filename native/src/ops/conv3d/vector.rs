@@ -4,6 +4,9 @@
 //! baseline. Everything between `Kernel::run` and the lanes must be `inline(always)`, so that it is compiled with the
 //! features of its entry.
 
+// Small matrices read best by index.
+#![allow(clippy::needless_range_loop)]
+
 use super::isa::Isa;
 use crate::element::{Dtype, Element};
 use half::bf16;

@@ -23,7 +23,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// sqrt(c) times the mean over the channels of the standard deviation over rows (n - 1) of unit rows: about 1 where
-/// directions are spread evenly, 0 where all rows have collapsed to one (methods.md 3.6, "cw_std").
+/// directions are spread evenly, 0 where all rows have collapsed to one ("cw_std" of LatentCampus).
 fn spread(y: &[f32], rows: usize, c: usize) -> f64 {
     let mut moments = vec![(0f64, 0f64); c];
     for row in y.chunks_exact(c) {
