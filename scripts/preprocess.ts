@@ -107,10 +107,6 @@ async function main({ positionals, flags }: Arguments): Promise<number> {
       `--strict: ${counts.refused} of ${inputs.length} files were refused; ${report} names them`,
     );
   }
-  // A part of a list may hold nothing but bad files.
-  if (flags.shard === "1/1" && counts.refused && !counts.stored && !counts.present) {
-    throw new UserError(`none of ${inputs.length} files could be used; ${report} says why of each`);
-  }
   return 0;
 }
 
