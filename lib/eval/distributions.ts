@@ -91,14 +91,3 @@ export function studentizedRangeQuantile(alpha: number, k: number): number {
   }
   return (low + high) / 2;
 }
-
-/** Student's t quantile for a two-sided interval of the given level, by bisection on the beta function. */
-export function tQuantile(level: number, df: number): number {
-  let low = 0, high = 1000;
-  for (let i = 0; i < 80; i++) {
-    const t = (low + high) / 2;
-    if (betaRegularised(df / (df + t * t), df / 2, 0.5) > 1 - level) low = t;
-    else high = t;
-  }
-  return (low + high) / 2;
-}

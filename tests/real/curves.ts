@@ -1,20 +1,20 @@
 /**
  * Training curves on real volumes beside PyTorch, from the same weights, crops and masks:
  *
- *     deno run --allow-read --allow-write --allow-ffi lib/bench/curves.ts STORE FOLDER [STEPS]    ours, and the crops
+ *     deno run --allow-read --allow-write --allow-ffi tests/real/curves.ts STORE FOLDER [STEPS]    ours, and the crops
  *     python3 fixtures/curves.py FOLDER                                                          PyTorch in f32
- *     deno run --allow-read --allow-write lib/bench/curves.ts FOLDER                              figure and table
+ *     deno run --allow-read --allow-write tests/real/curves.ts FOLDER                              figure and table
  */
 import { join } from "@std/path";
-import { architecture } from "../arch/registry.ts";
-import { Loader } from "../data/loader.ts";
-import { Store } from "../data/store.ts";
-import { log, writeLine } from "../config.ts";
-import { fillOptions } from "../methods/options.ts";
-import { method } from "../methods/registry.ts";
-import { svg } from "../report/figure.ts";
-import { Trainer } from "../train/pretrain.ts";
-import { wait } from "../tensor.ts";
+import { architecture } from "../../lib/arch/registry.ts";
+import { Loader } from "../../lib/data/loader.ts";
+import { Store } from "../../lib/data/store.ts";
+import { log, writeLine } from "../../lib/config.ts";
+import { fillOptions } from "../../lib/methods/options.ts";
+import { method } from "../../lib/methods/registry.ts";
+import { svg } from "../../lib/report/figure.ts";
+import { Trainer } from "../../lib/train/pretrain.ts";
+import { wait } from "../../lib/tensor.ts";
 
 const SEEDS = [0, 1];
 const METHODS = ["mae", "s3d"];
