@@ -1,7 +1,7 @@
 /** Distribution functions needed by the tests. Formulas: Abramowitz and Stegun 6.1, 6.5, 26.5. */
 
 /** log Gamma(x), x > 0 (Stirling series after shifting x above 10; error below 1e-13). */
-export function logGamma(x: number): number {
+function logGamma(x: number): number {
   let shift = 0;
   while (x < 10) shift += Math.log(x++);
   const y = 1 / (x * x);
@@ -25,7 +25,7 @@ function continuedFraction(b0: number, term: (i: number) => [a: number, b: numbe
 }
 
 /** Upper regularised incomplete gamma function Q(a, x). */
-export function gammaUpper(a: number, x: number): number {
+function gammaUpper(a: number, x: number): number {
   if (x <= 0) return 1;
   const scale = Math.exp(a * Math.log(x) - x - logGamma(a));
   if (x < a + 1) {
@@ -37,7 +37,7 @@ export function gammaUpper(a: number, x: number): number {
 }
 
 /** Regularised incomplete beta function I_x(a, b). */
-export function betaRegularised(x: number, a: number, b: number): number {
+function betaRegularised(x: number, a: number, b: number): number {
   if (x <= 0 || x >= 1) return x <= 0 ? 0 : 1;
   if (x > (a + 1) / (a + b + 2)) return 1 - betaRegularised(1 - x, b, a);
   const front =

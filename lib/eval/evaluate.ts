@@ -194,7 +194,7 @@ export async function findLabels(truth: string, pairs: Pair[]): Promise<Labels> 
 }
 
 /** A label map [z, y, x] and its geometry. @throws UserError for channels and values that are no labels */
-export async function readLabels(path: string): Promise<{ map: Uint16Array; volume: Volume }> {
+async function readLabels(path: string): Promise<{ map: Uint16Array; volume: Volume }> {
   const volume = await readNifti(await Deno.readFile(path), path);
   if (volume.channels > 1) {
     throw new UserError(

@@ -21,7 +21,7 @@ export function auroc(scores: number[], positive: boolean[]): Value {
 }
 
 /** Sum over falling thresholds of (recall gained) * precision; equal scores are one step, nothing is interpolated. */
-export function averagePrecision(scores: number[], positive: boolean[]): Value {
+function averagePrecision(scores: number[], positive: boolean[]): Value {
   const order = scores.map((_, i) => i).sort((a, b) => scores[b] - scores[a]);
   const positives = positive.filter(Boolean).length;
   if (!positives) return null;

@@ -15,7 +15,7 @@ const text = (cell: Cell) => typeof cell === "string" ? cell : cell.text;
 const mark = (cell: Cell) => typeof cell === "string" ? "" : cell.mark;
 
 /** Escapes text for LaTeX. */
-export function escapeTex(s: string): string {
+function escapeTex(s: string): string {
   const words: Record<string, string> = {
     "\\": "\\textbackslash{}",
     "~": "\\textasciitilde{}",
