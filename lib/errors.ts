@@ -75,18 +75,20 @@ export function explain(error: unknown): { message: string; exitCode: number } {
 }
 
 /**
- * The candidate that `name` begins, else the nearest by edit distance, for "did you mean"; undefined where more than
- * half of the letters differ.
+ * The candidate that `name` begins, else the nearest by edit distance (two letters exchanged count once), for "did you
+ * mean"; undefined where more than half of the letters differ.
  */
 export function nearest(name: string, candidates: readonly string[]): string | undefined {
   const distance = (a: string, b: string): number => {
+    let before: number[] = [];
     let row = Array.from({ length: b.length + 1 }, (_, i) => i);
     for (let i = 1; i <= a.length; i++) {
       const next = [i];
       for (let j = 1; j <= b.length; j++) {
         next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+        if (a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) next[j] = Math.min(next[j], before[j - 2] + 1);
       }
-      row = next;
+      [before, row] = [row, next];
     }
     return row[b.length];
   };

@@ -89,6 +89,7 @@ Deno.test("errors: did you mean", () => {
   assertEquals(nearest("regresion", tasks), "regression");
   assertEquals(nearest("cos", ["none", "cosine"]), "cosine");
   assertEquals(nearest("maee", ["cva", "mae"]), "mae");
+  assertEquals(nearest("cav", ["gram", "cva", "mae"]), "cva");
   assertEquals(nearest("foo", ["resenc-s", "unet-b", "mae"]), undefined);
   assertEquals(nearest("x", []), undefined);
   assertEquals(oneOf("foo", ["a", "b"]), "it must be one of a, b");
