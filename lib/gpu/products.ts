@@ -1,9 +1,9 @@
 /** Linear layers on the GPU in use: our own kernel and, where it is found, cuBLASLt. */
 import { native } from "../native/library.ts";
-import { scope, Tensor, wait } from "../tensor.ts";
+import { scope, Tensor } from "../tensor.ts";
 import type { Begin } from "./apart.ts";
 import { noise } from "./parity.ts";
-import { peakOf } from "./speed.ts";
+import { peakOf, timed } from "./speed.ts";
 
 /** A linear layer: rows, channels in and out. */
 export type Shape = readonly [rows: number, channels: number, outputs: number];
@@ -51,12 +51,7 @@ export async function* products(
       };
       const list: ProductRow[] = [];
       for (const [kernel, call] of Object.entries(calls)) {
-        n.vx_tensor_free(call());
-        n.vx_device_mark();
-        for (let round = 0; round < rounds; round++) n.vx_tensor_free(call());
-        n.vx_device_mark();
-        await wait();
-        const milliseconds = n.vx_device_milliseconds() / rounds;
+        const milliseconds = await timed(call, rounds);
         const flops = 2 * rows * channels * outputs / (milliseconds / 1000);
         const share = peak ? flops / peak : null;
         list.push({

@@ -28,6 +28,17 @@ export function peakOf(card: string): number | undefined {
   return found && found[1] * 1e12;
 }
 
+/** Milliseconds of a call on the card, which makes a tensor: the mean of `rounds`, after one that warms up. */
+export async function timed(call: () => number, rounds: number): Promise<number> {
+  const n = native();
+  n.vx_tensor_free(call());
+  n.vx_device_mark();
+  for (let round = 0; round < rounds; round++) n.vx_tensor_free(call());
+  n.vx_device_mark();
+  await wait();
+  return n.vx_device_milliseconds() / rounds;
+}
+
 /** A stage of resenc-l at 160^3: channels, side of its map, images. */
 export type Stage = readonly [channels: number, side: number];
 export const STAGES: readonly Stage[] = [[32, 160], [64, 80], [128, 40], [256, 20], [320, 10], [320, 5]];
@@ -102,12 +113,7 @@ export async function* kernels(
         for (const kernel of ways) {
           const call = calls[kernel.split(",")[0]];
           n.vx_conv3d_stacked(kernel.endsWith("wgmma"));
-          n.vx_tensor_free(call());
-          n.vx_device_mark();
-          for (let round = 0; round < rounds; round++) n.vx_tensor_free(call());
-          n.vx_device_mark();
-          await wait();
-          const milliseconds = n.vx_device_milliseconds() / rounds;
+          const milliseconds = await timed(call, rounds);
           const flops = 2 * 27 * channels ** 2 * voxels / (milliseconds / 1000);
           const visible = voxels / (samples * side ** 3);
           const share = peak ? flops / peak : null;

@@ -21,11 +21,11 @@ pub fn takes(c_in: usize, c_out: usize) -> bool {
     c_in.is_multiple_of(STEP) && c_out.is_multiple_of(N)
 }
 
-/// `Operand::tile` for many voxels: sums[v][j] = (first ? start[j] : sums[v][j]) + sum over taps t and channels k of
+/// `tile::tile` for many voxels: sums[v][j] = (first ? start[j] : sums[v][j]) + sum over taps t and channels k of
 /// a[bases[v] + t + k] * w[t][k][j], for rows up to the next multiple of 32, which repeat a voxel.
 ///
 /// # Safety
-/// As `Operand::tile` and `Tiles::begin`; `w.c` and `w.width` are multiples of 32.
+/// As `tile::tile` and `Tiles::begin`; `w.c` and `w.width` are multiples of 32.
 pub unsafe fn voxels<T: Tiles>(
     a: *const bf16,
     bases: &[u32],
@@ -76,7 +76,7 @@ fn distance(from: &[u32]) -> Option<usize> {
 /// A task turns its 32 channels i of all v once and reads them with every 32 columns j.
 ///
 /// # Safety
-/// As `Operand::outer` and `Tiles::begin`; `c` and `width` are multiples of 32.
+/// As `tile::outer` and `Tiles::begin`; `c` and `width` are multiples of 32.
 pub unsafe fn outer<T: Tiles>(
     a: &[u32],
     bases: &[u32],

@@ -19,8 +19,8 @@
 //! | 128 to 256 with stride 2, 1 of 8^3 | 1.8, 1.7, 2.0 (4.2, 3.8, 5.4) | 4.5, 5.1, 3.6 d (7.3, 6.7, 4.5 d) |
 //! | 128 to 256 with stride 2, 1 of 12^3, not taken | 7.3, 5.8, 7.9 (9.7, 9.5, 20) | 5.9, 9.7, 6.6 d (17, 17, 17 d) |
 //!
-//! Reading or writing the weights (11 MB) takes about 0.25. With AVX2 320 to 320, 1 of 3^3: 1.6, 1.6, 1.4, before 9.5, 8.4, 2.0. A
-//! whole `s3d` step of `resenc-l` at 96^3 takes 6 to 8 % less.
+//! With AVX2 320 to 320, 1 of 3^3: 1.6, 1.6, 1.4, before 9.5, 8.4, 2.0. Whole `s3d` steps of `resenc-l` at 96^3 in turn, other programs
+//! running, medians of four: 1.46, 1.56, 1.40 s before, 1.34, 1.34, 1.56 s after.
 
 use super::Shape;
 use super::product::{PANEL, ROWS, add_rows, product};
@@ -103,7 +103,8 @@ fn sum<E: Element>(path: Path, pairs: &[Vec<Pair>; TAPS], x: &[E], given: Given,
     let Given { c_in, c_out, .. } = given;
     let words = c_in.next_multiple_of(16) / path.operands.per_word();
     let (absent, spare) = (x.len() / c_in, y.len() / c_out);
-    let mut memory = Scratch::<f32>::zeros((absent + 1) * words);
+    let mut memory = Scratch::<f32>::new((absent + 1) * words);
+    memory[absent * words..].fill(0.0);
     let rows = Rows { x: x.as_ptr(), c: c_in, words, to: memory.as_mut_ptr() };
     (0..absent).into_par_iter().with_min_len(16).for_each(|index| vector::dispatch(&rows, path, index));
     // A tap's last group is filled up with rows of zeros, whose sums nobody reads.

@@ -1,5 +1,5 @@
-//! The two inner loops of every convolution, over what a processor multiplies (`Operand`): f32 values, or pairs of
-//! bf16 whose products are summed in f32.
+//! What direct convolutions multiply (`Operand`): f32 values, or pairs of bf16 whose products are summed in f32; weights packed
+//! for it, and the loop over voxels, sets and outputs around the register tiles (`tile`).
 
 use super::amx;
 use super::direct::Shared;

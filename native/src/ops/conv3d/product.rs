@@ -22,52 +22,13 @@ pub unsafe fn product<V: Vector, O: Operand<V>, const ADD: bool>(
     m: *mut f32,
     width: usize,
 ) {
-    unsafe {
-        match (V::LANES, V::ROWS, width) {
-            (16, 8, 32) => block::<V, O, 8, 2, ADD>(a, row, step, steps, w, m),
-            (16, 8, _) => block::<V, O, 8, 1, ADD>(a, row, step, steps, w, m),
-            _ => {
-                for r in (0..ROWS).step_by(4) {
-                    for j in (0..width).step_by(2 * V::LANES) {
-                        block::<V, O, 4, 2, ADD>(a.add(r * row), row, step, steps, w.add(j), m.add(r * PANEL + j));
-                    }
-                }
-            }
-        }
-    }
+    let (from, to) = (rows(|r| a.wrapping_add(r * row)), rows(|r| m.wrapping_add(r * PANEL)));
+    unsafe { blocks::<V, O, ADD>(&from, step, steps, w, &to, width) }
 }
 
 #[inline(always)]
-unsafe fn block<V: Vector, O: Operand<V>, const R: usize, const Q: usize, const ADD: bool>(
-    a: *const f32,
-    row: usize,
-    step: usize,
-    steps: usize,
-    w: *const f32,
-    m: *mut f32,
-) {
-    unsafe {
-        let mut sums = [[V::splat(0.0); Q]; R];
-        for k in 0..steps {
-            let mut columns = [V::splat(0.0); Q];
-            for j in 0..Q {
-                columns[j] = V::load(w.add(k * PANEL + j * V::LANES));
-            }
-            for r in 0..R {
-                let word = V::splat(*a.add(r * row + k * step));
-                for j in 0..Q {
-                    sums[r][j] = O::multiply(word, columns[j], sums[r][j]);
-                }
-            }
-        }
-        for r in 0..R {
-            for j in 0..Q {
-                let to = m.add(r * PANEL + j * V::LANES);
-                let sum = if ADD { V::load(to).add(sums[r][j]) } else { sums[r][j] };
-                sum.store(to);
-            }
-        }
-    }
+fn rows<T>(at: impl FnMut(usize) -> T) -> [T; ROWS] {
+    std::array::from_fn(at)
 }
 
 /// m[to[r] + j] += sum over k < steps of a[from[r] + k] * w[k][j] for 8 rows that lie anywhere, as `product` otherwise.
@@ -79,16 +40,30 @@ pub unsafe fn add_rows<V: Vector, O: Operand<V>>(
     (m, to): (*mut f32, &[u32; ROWS]),
     width: usize,
 ) {
-    let (from, to) = (from.map(|at| a.wrapping_add(at as usize)), to.map(|at| m.wrapping_add(at as usize)));
+    let (from, to) = (rows(|r| a.wrapping_add(from[r] as usize)), rows(|r| m.wrapping_add(to[r] as usize)));
+    unsafe { blocks::<V, O, true>(&from, 1, steps, w, &to, width) }
+}
+
+/// As many register tiles as 8 rows of `width` columns take.
+#[inline(always)]
+unsafe fn blocks<V: Vector, O: Operand<V>, const ADD: bool>(
+    from: &[*const f32; ROWS],
+    step: usize,
+    steps: usize,
+    w: *const f32,
+    to: &[*mut f32; ROWS],
+    width: usize,
+) {
     unsafe {
         match (V::LANES, V::ROWS, width) {
-            (16, 8, 32) => add_block::<V, O, 8, 2>(&from, steps, w, &to),
-            (16, 8, _) => add_block::<V, O, 8, 1>(&from, steps, w, &to),
+            (16, 8, 32) => block::<V, O, 8, 2, ADD>(from, step, steps, w, to),
+            (16, 8, _) => block::<V, O, 8, 1, ADD>(from, step, steps, w, to),
             _ => {
                 for r in (0..ROWS).step_by(4) {
                     for j in (0..width).step_by(2 * V::LANES) {
+                        let from: [_; 4] = std::array::from_fn(|i| from[r + i]);
                         let to: [_; 4] = std::array::from_fn(|i| to[r + i].wrapping_add(j));
-                        add_block::<V, O, 4, 2>(&std::array::from_fn(|i| from[r + i]), steps, w.add(j), &to);
+                        block::<V, O, 4, 2, ADD>(&from, step, steps, w.add(j), &to);
                     }
                 }
             }
@@ -97,8 +72,9 @@ pub unsafe fn add_rows<V: Vector, O: Operand<V>>(
 }
 
 #[inline(always)]
-unsafe fn add_block<V: Vector, O: Operand<V>, const R: usize, const Q: usize>(
+unsafe fn block<V: Vector, O: Operand<V>, const R: usize, const Q: usize, const ADD: bool>(
     from: &[*const f32; R],
+    step: usize,
     steps: usize,
     w: *const f32,
     to: &[*mut f32; R],
@@ -111,7 +87,7 @@ unsafe fn add_block<V: Vector, O: Operand<V>, const R: usize, const Q: usize>(
                 columns[j] = V::load(w.add(k * PANEL + j * V::LANES));
             }
             for r in 0..R {
-                let word = V::splat(*from[r].add(k));
+                let word = V::splat(*from[r].add(k * step));
                 for j in 0..Q {
                     sums[r][j] = O::multiply(word, columns[j], sums[r][j]);
                 }
@@ -120,7 +96,8 @@ unsafe fn add_block<V: Vector, O: Operand<V>, const R: usize, const Q: usize>(
         for r in 0..R {
             for j in 0..Q {
                 let to = to[r].add(j * V::LANES);
-                V::load(to).add(sums[r][j]).store(to);
+                let sum = if ADD { V::load(to).add(sums[r][j]) } else { sums[r][j] };
+                sum.store(to);
             }
         }
     }
