@@ -202,10 +202,10 @@ function makeTeacher({ arch, parameters, patch, options, compat }: Context<Famil
   }
   const frozen = compat.has("nnssl-teacher-statistics");
   const latents = branch(network, copies, options, plan, arch.headWidth, frozen ? unseen : undefined);
-  const followed = new Map([...copies.tensors.keys()].map((name) => [name, parameters.tensors.get(name)!]));
+  const followed = [...copies.tensors].map(([name, copy]) => [parameters.tensors.get(name)!, copy] as const);
   return {
     state: copies.tensors,
-    follow: (momentum: number) => ema(copies.tensors, followed, momentum),
+    copies: new Map(followed),
     /** Latents of the other view of each crop, with no gradient. */
     look: (image: Tensor, boxes: Float32Array) =>
       Tape.none(() =>
@@ -288,8 +288,8 @@ function bind(context: Context<Family>): Learner {
 
   return {
     state: teacher.state,
-    start: () => teacher.follow(0),
-    afterStep: () => teacher.follow(o.momentum),
+    start: () => ema({ of: teacher.copies, momentum: 0 }),
+    teachers: { of: teacher.copies, momentum: o.momentum },
     loss({ batch, random }) {
       const { overlap } = batch;
       const masked = maskBatch(network, batch, patch, o.cell, o.ratio, random);

@@ -2,6 +2,7 @@
 import type { Batch } from "../data/loader.ts";
 import type { Architecture, BuildOptions, Kind, Network } from "../nn/network.ts";
 import type { Parameters } from "../nn/parameters.ts";
+import type { Teachers } from "../ops/optimizer.ts";
 import type { Rng } from "../rng.ts";
 import type { Side, Tensor } from "../tensor.ts";
 import type { PresetName } from "../train/presets.ts";
@@ -46,7 +47,8 @@ export interface Learner {
   state?: Map<string, Tensor>;
   /** Called once after weights are loaded and before the first step. */
   start?(): void;
-  afterStep?(): void;
+  /** What follows the trained parameters after each step. */
+  teachers?: Teachers;
 }
 
 /** One file of `lib/methods`. */

@@ -6,6 +6,12 @@
 import { native } from "../native/library.ts";
 import { Tensor } from "../tensor.ts";
 
+/** Teachers by the parameter that each follows, and the share of themselves that they keep in a step. */
+export interface Teachers {
+  of: Map<Tensor, Tensor>;
+  momentum: number;
+}
+
 /** What a training loop needs of an optimizer. Owns its state tensors: dispose of it, or make it inside a scope. */
 export interface Optimizer extends Disposable {
   /** What it trains, by name. */
@@ -13,13 +19,18 @@ export interface Optimizer extends Disposable {
   /**
    * One update. Parameters with no entry in `gradients` stay as they are.
    * @param clip largest global L2 norm of the gradients; Infinity: no clipping
+   * @param teachers move as by `ema`, after the parameters that they follow
    * @returns the norm before clipping, a tensor of one value to read after `wait()`. When it is not finite, nothing
    *   has changed.
    */
-  step(gradients: Map<Tensor, Tensor>, lr: number, clip: number): Tensor;
+  step(gradients: Map<Tensor, Tensor>, lr: number, clip: number, teachers?: Teachers): Tensor;
   /** State tensors by `<parameter>.<name>`: save their values, and `write` them back to resume with the same bits. */
   state(): Map<string, Tensor>;
 }
+
+type List = readonly [handles: Uint32Array, length: number];
+/** Four lists, each with its length, as the native updates take them. */
+type Lists = readonly [...List, ...List, ...List, ...List];
 
 abstract class Base implements Optimizer {
   readonly #state: Map<string, Record<string, Tensor>>;
@@ -38,19 +49,29 @@ abstract class Base implements Optimizer {
     );
   }
 
-  /** Moves all parameters at once. `handles`: parameters, gradients, and the states of each in turn. */
-  protected abstract update(handles: Uint32Array[], norm: Tensor, lr: number, clip: number): void;
+  /** Moves all parameters at once. `lists`: handles of parameters, gradients, the states of each in turn, teachers. */
+  protected abstract update(lists: Lists, norm: Tensor, lr: number, clip: number, keep: number): void;
 
   /** The state tensors of one parameter as the native update takes them. */
   protected abstract order(state: Record<string, Tensor>): number[];
 
-  step(gradients: Map<Tensor, Tensor>, lr: number, clip: number): Tensor {
+  step(gradients: Map<Tensor, Tensor>, lr: number, clip: number, teachers?: Teachers): Tensor {
     const moved = [...this.parameters].filter(([, p]) => gradients.has(p));
-    const parameters = Uint32Array.from(moved, ([, p]) => p.handle);
-    const slopes = Uint32Array.from(moved, ([, p]) => gradients.get(p)!.handle);
-    const states = Uint32Array.from(moved.flatMap(([name]) => this.order(this.#state.get(name)!)));
-    const norm = new Tensor(native().vx_global_norm(slopes, slopes.length), 1, 1);
-    this.update([parameters, slopes, states], norm, lr, clip);
+    const list = (handles: Iterable<number>): List => {
+      const made = Uint32Array.from(handles);
+      return [made, made.length];
+    };
+    const slopes = list(moved.map(([, p]) => gradients.get(p)!.handle));
+    const norm = new Tensor(native().vx_global_norm(...slopes), 1, 1);
+    const lists = [
+      ...list(moved.map(([, p]) => p.handle)),
+      ...slopes,
+      ...list(moved.flatMap(([name]) => this.order(this.#state.get(name)!))),
+      ...list(moved.map(([, p]) => teachers?.of.get(p)?.handle ?? 0)),
+    ] as const;
+    this.update(lists, norm, lr, clip, teachers?.momentum ?? 0);
+    const still = [...teachers?.of ?? []].filter(([student]) => !gradients.has(student));
+    if (still.length) ema({ of: new Map(still), momentum: teachers!.momentum });
     return norm;
   }
 
@@ -83,10 +104,9 @@ export class Sgd extends Base {
     return [momentum.handle];
   }
 
-  protected override update([p, g, states]: Uint32Array[], norm: Tensor, lr: number, clip: number): void {
+  protected override update(lists: Lists, norm: Tensor, lr: number, clip: number, keep: number): void {
     const { momentum, nesterov, weightDecay } = this.#options;
-    const lists = [p, p.length, g, g.length, states, states.length] as const;
-    native().vx_sgd_step(...lists, norm.handle, lr, clip, momentum, nesterov, weightDecay);
+    native().vx_sgd_step(...lists, norm.handle, lr, clip, momentum, nesterov, weightDecay, keep);
   }
 }
 
@@ -115,23 +135,18 @@ export class AdamW extends Base {
     return [state.exp_avg, state.exp_avg_sq, state.max_exp_avg_sq, state.step].map((t) => t?.handle ?? 0);
   }
 
-  protected override update([p, g, states]: Uint32Array[], norm: Tensor, lr: number, clip: number): void {
+  protected override update(lists: Lists, norm: Tensor, lr: number, clip: number, keep: number): void {
     const { betas, eps, weightDecay } = this.#options;
-    const lists = [p, p.length, g, g.length, states, states.length] as const;
-    native().vx_adamw_step(...lists, norm.handle, lr, clip, ...betas, eps, weightDecay);
+    native().vx_adamw_step(...lists, norm.handle, lr, clip, ...betas, eps, weightDecay, keep);
   }
 }
 
 /**
- * teacher = momentum * teacher + (1 - momentum) * student, for every name of the teacher; momentum 0 copies.
- * @throws when the student lacks a name or a shape differs
+ * teacher = momentum * teacher + (1 - momentum) * student, of all teachers; momentum 0 copies.
+ * @throws when a teacher has another size than its student
  */
-export function ema(teacher: Map<string, Tensor>, student: Map<string, Tensor>, momentum: number): void {
-  const students = Uint32Array.from(teacher, ([name]) => {
-    const found = student.get(name);
-    if (!found) throw new Error(`ema: the student has no ${name}`);
-    return found.handle;
-  });
-  const teachers = Uint32Array.from(teacher.values(), (t) => t.handle);
+export function ema({ of, momentum }: Teachers): void {
+  const students = Uint32Array.from(of.keys(), (t) => t.handle);
+  const teachers = Uint32Array.from(of.values(), (t) => t.handle);
   native().vx_ema(teachers, teachers.length, students, students.length, momentum);
 }

@@ -134,8 +134,7 @@ export class Trainer implements Disposable {
         const { loss, terms } = result;
         return { loss, terms, gradients: tape.backward(loss, Object.values(terms)) };
       });
-      const norm = this.#optimizer.step(gradients, lr, this.#preset.clip);
-      this.learner.afterStep?.();
+      const norm = this.#optimizer.step(gradients, lr, this.#preset.clip, this.learner.teachers);
       ahead?.();
       fetch([loss, norm, ...Object.values(terms)]);
       const whole = await wait().catch((error) => {

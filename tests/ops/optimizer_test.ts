@@ -83,10 +83,13 @@ Deno.test(
   leakFree(() =>
     scope(() => {
       const w = Tensor.full(1, 2, 3);
+      const teacher = Tensor.full(2, 2, 3);
       const optimizer = new AdamW(new Map([["w", w]]));
-      const norm = optimizer.step(new Map([[w, Tensor.full(NaN, 2, 3)]]), 0.1, 1);
+      const teachers = { of: new Map([[w, teacher]]), momentum: 0.9 };
+      const norm = optimizer.step(new Map([[w, Tensor.full(NaN, 2, 3)]]), 0.1, 1, teachers);
       assert(Number.isNaN(norm.read()[0]));
       assertEquals(w.read(), new Float32Array(6).fill(1));
+      assertEquals(teacher.read(), new Float32Array(6).fill(2));
       assertEquals(optimizer.state().get("w.step")!.read()[0], 0);
     })
   ),
@@ -98,10 +101,44 @@ Deno.test(
     scope(() => {
       const [a, b] = [wave(40000, 0.7, 0.1), wave(40000, 1.3, 0.4)];
       const [t, s] = [Tensor.from(a, 4), Tensor.from(b, 4)];
-      ema(new Map([["w", t]]), new Map([["w", s]]), 0.995);
+      ema({ of: new Map([[s, t]]), momentum: 0.995 });
       close(t.read(), Array.from(a, (v, i) => 0.995 * v + 0.005 * b[i]));
-      ema(new Map([["w", t]]), new Map([["w", s]]), 0);
+      ema({ of: new Map([[s, t]]), momentum: 0 });
       assertEquals(t.read(), b);
+    })
+  ),
+);
+
+Deno.test(
+  "optimizers: teachers follow in the same step as they follow after it, with the same bits",
+  leakFree(() =>
+    scope(() => {
+      const betas = [0.9, 0.999] as const;
+      const rules = [
+        (p: Map<string, Tensor>) => new Sgd(p),
+        (p: Map<string, Tensor>) => new AdamW(p),
+        (p: Map<string, Tensor>) => new AdamW(p, { betas, amsgrad: true }),
+      ];
+      for (const make of rules) {
+        // Moved with a teacher, over more than one stretch; moved without; still, with a teacher.
+        const students = () => [40001, 30, 70].map((n) => Tensor.from(wave(n, 0.7, 0.1), 1));
+        const teachers = ([w, , still]: Tensor[]) =>
+          new Map([w, still].map((s, i) => [s, Tensor.from(wave(s.rows, 0.9 + i, 0.3), 1)]));
+        const named = (all: Tensor[]) => new Map(all.map((t, i) => [`${i}`, t]));
+        const [together, apart] = [students(), students()];
+        const [with_, after] = [teachers(together), teachers(apart)];
+        const [one, two] = [make(named(together)), make(named(apart))];
+        for (let k = 1; k <= 3; k++) {
+          const slopes = ([w, b]: Tensor[]) =>
+            new Map([w, b].map((p) => [p, Tensor.from(wave(p.rows, 0.1 * k, 0.3), 1)]));
+          one.step(slopes(together), 0.01, 1, { of: with_, momentum: 0.99 });
+          two.step(slopes(apart), 0.01, 1);
+          ema({ of: after, momentum: 0.99 });
+        }
+        together.forEach((t, i) => assertEquals(t.read(), apart[i].read()));
+        const moved = [...after.values()];
+        [...with_.values()].forEach((t, i) => assertEquals(t.read(), moved[i].read()));
+      }
     })
   ),
 );

@@ -1,4 +1,4 @@
-//! Fused updates, one pass over memory, in stretches that do not depend on the number of cores.
+//! Fused updates, one pass over memory with the teacher's, in stretches that do not depend on the number of cores.
 
 use crate::ops::conv3d::direct::Shared;
 use crate::ops::linear::factors::Factors;
@@ -54,7 +54,13 @@ wide! {
     }
 }
 
-pub fn sgd(rule: &Sgd, factor: f32, p: &mut [f32], g: &[f32], state: &mut [f32]) {
+/// A teacher's values, and the share that it keeps of them.
+pub struct Teacher<'a> {
+    pub values: &'a mut [f32],
+    pub momentum: f64,
+}
+
+pub fn sgd(rule: &Sgd, factor: f32, p: &mut [f32], g: &[f32], state: &mut [f32], teacher: Option<Teacher>) {
     let &Sgd { lr, momentum, nesterov, weight_decay } = rule;
     wide! {
         fn update(rule: [f32; 4], nesterov: bool, p: &mut [f32], g: &[f32], m: &mut [f32]) {
@@ -66,8 +72,12 @@ pub fn sgd(rule: &Sgd, factor: f32, p: &mut [f32], g: &[f32], state: &mut [f32])
             }
         }
     }
+    let teacher = Follower::new(teacher);
     let values = p.par_chunks_mut(STRETCH).zip(g.par_chunks(STRETCH)).zip(state.par_chunks_mut(STRETCH));
-    values.for_each(|((p, g), m)| update([lr, momentum, weight_decay, factor], nesterov, p, g, m));
+    values.enumerate().for_each(|(i, ((p, g), m))| {
+        update([lr, momentum, weight_decay, factor], nesterov, p, g, m);
+        teacher.follow(i * STRETCH, p);
+    });
 }
 
 /// First moment, second moment, and the largest second moment of amsgrad.
@@ -85,29 +95,38 @@ impl AdamW {
     }
 }
 
-pub fn adamw(rule: [f32; 9], p: &mut [f32], g: &[f32], (m, v, largest): Moments) {
-    let values = p.par_chunks_mut(STRETCH).zip(g.par_chunks(STRETCH));
-    let states = m.par_chunks_mut(STRETCH).zip(v.par_chunks_mut(STRETCH));
-    match largest {
-        None => values.zip(states).for_each(|((p, g), (m, v))| move_adamw(rule, p, g, m, v)),
-        Some(top) => values.zip(states).zip(top.par_chunks_mut(STRETCH)).for_each(|(((p, g), (m, v)), top)| {
-            move_amsgrad(rule, p, g, m, v, top);
-        }),
-    }
+/// The gradient of an update: its values, or the factors of one that is never whole in memory.
+pub enum Gradient<'a> {
+    Values(&'a [f32]),
+    Factors(&'a Factors),
 }
 
-/// As `adamw`, of a gradient that is never whole in memory.
-pub fn adamw_in_strips(rule: [f32; 9], p: &mut [f32], gradient: &Factors, (m, v, largest): Moments) {
+pub fn adamw(rule: [f32; 9], p: &mut [f32], g: Gradient, (m, v, largest): Moments, teacher: Option<Teacher>) {
+    let len = p.len();
+    let teacher = Follower::new(teacher);
     let top = largest.map(|top| Shared(top.as_mut_ptr()));
     let [p, m, v] = [p, m, v].map(|values| Shared(values.as_mut_ptr()));
-    let soon = |part: Range<usize>| [&p, &m, &v].into_iter().chain(&top).for_each(|of| ask(of.0, part.clone()));
-    gradient.strips(soon, |strip, g| {
+    let step = |strip: Range<usize>, g: &[f32]| {
         let part = |of: &Shared<f32>| unsafe { std::slice::from_raw_parts_mut(of.at(strip.start), strip.len()) };
         match &top {
             None => move_adamw(rule, part(&p), g, part(&m), part(&v)),
             Some(top) => move_amsgrad(rule, part(&p), g, part(&m), part(&v), part(top)),
         }
-    });
+        teacher.follow(strip.start, part(&p));
+    };
+    match g {
+        Gradient::Values(g) => {
+            let stretch = |(i, g): (usize, &[f32])| step(i * STRETCH..len.min((i + 1) * STRETCH), g);
+            g.par_chunks(STRETCH).enumerate().for_each(stretch);
+        }
+        Gradient::Factors(g) => {
+            let teacher = teacher.0.as_ref().map(|(values, _)| values);
+            let soon = |part: Range<usize>| {
+                [&p, &m, &v].into_iter().chain(&top).chain(teacher).for_each(|of| ask(of.0, part.clone()));
+            };
+            g.strips(soon, step);
+        }
+    }
 }
 
 /// Moments brought along by a gradient.
@@ -143,13 +162,29 @@ wide! {
     }
 }
 
-pub fn ema(teacher: &mut [f32], student: &[f32], momentum: f64) {
-    wide! {
-        fn follow(t: &mut [f32], s: &[f32], keep: f32, take: f32) {
-            t.iter_mut().zip(s).for_each(|(t, s)| *t = keep * *t + take * s);
-        }
+/// The part of a teacher that follows each stretch of its student while that is in the cache.
+struct Follower(Option<(Shared<f32>, [f32; 2])>);
+
+impl Follower {
+    fn new(teacher: Option<Teacher>) -> Follower {
+        Follower(teacher.map(|t| (Shared(t.values.as_mut_ptr()), [t.momentum as f32, (1.0 - t.momentum) as f32])))
     }
-    let (keep, take) = (momentum as f32, (1.0 - momentum) as f32);
-    let pairs = teacher.par_chunks_mut(STRETCH).zip(student.par_chunks(STRETCH));
-    pairs.for_each(|(t, s)| follow(t, s, keep, take));
+    /// Moves what lies beside `student`, which begins at `first`. Stretches of one student do not overlap.
+    fn follow(&self, first: usize, student: &[f32]) {
+        let Some((teacher, weights)) = &self.0 else { return };
+        let teacher = unsafe { std::slice::from_raw_parts_mut(teacher.at(first), student.len()) };
+        move_teacher(*weights, teacher, student);
+    }
+}
+
+wide! {
+    fn move_teacher(weights: [f32; 2], t: &mut [f32], s: &[f32]) {
+        let [keep, take] = weights;
+        t.iter_mut().zip(s).for_each(|(t, s)| *t = keep * *t + take * s);
+    }
+}
+
+pub fn ema(teacher: Teacher, student: &[f32]) {
+    let teacher = Follower::new(Some(teacher));
+    student.par_chunks(STRETCH).enumerate().for_each(|(i, s)| teacher.follow(i * STRETCH, s));
 }

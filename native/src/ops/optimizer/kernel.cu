@@ -7,10 +7,10 @@ struct Step {
 };
 
 /// One tensor of a launch. first, second, largest: its state, as far as the rule has it; steps: counts those of AdamW.
-/// chunk: number of its first block; each block has CHUNK values.
+/// teacher: what follows the parameter, or null. chunk: number of its first block; each block has CHUNK values.
 struct Part {
     const float* gradient;
-    float *parameter, *first, *second, *largest, *steps;
+    float *parameter, *first, *second, *largest, *steps, *teacher;
     long long values;
     int chunk;
 };
@@ -32,6 +32,11 @@ template <class F> __device__ inline void each_value(const Part& part, F f) {
     const long long first = (long long)(blockIdx.x - part.chunk) * CHUNK;
     const long long last = first + CHUNK < part.values ? first + CHUNK : part.values;
     for (long long i = first + threadIdx.x; i < last; i += 256) f(i);
+}
+
+/// Teacher = keep * teacher + take * student; keep 0 copies.
+__device__ inline void follow(float* teacher, float student, float keep, float take) {
+    *teacher = keep == 0.0f ? student : keep * *teacher + take * student;
 }
 
 /// Sum of what the 256 threads hold, in a fixed order, for thread 0.
@@ -88,14 +93,15 @@ optimizer_begin(const float* norm, const Part* parts, int count, double lr, doub
 BUDGET(optimizer_sgd, 48, 0);
 extern "C" __global__ void __launch_bounds__(256)
 optimizer_sgd(const float* norm, float clip, const Part* parts, int count, float lr, float momentum, int nesterov,
-              float weight_decay) {
+              float weight_decay, float keep, float take) {
     if (!finite(norm[0])) return;
     const Part part = parts[part_of(parts, count, blockIdx.x)];
     const float factor = factor_of(norm[0], clip);
     each_value(part, [&](long long i) {
         const float g = part.gradient[i] * factor + weight_decay * part.parameter[i], m = momentum * part.first[i] + g;
         part.first[i] = m;
-        part.parameter[i] -= lr * (nesterov ? g + momentum * m : m);
+        const float p = part.parameter[i] -= lr * (nesterov ? g + momentum * m : m);
+        if (part.teacher) follow(part.teacher + i, p, keep, take);
     });
 }
 
@@ -103,7 +109,7 @@ optimizer_sgd(const float* norm, float clip, const Part* parts, int count, float
 BUDGET(optimizer_adamw, 64, 0);
 extern "C" __global__ void __launch_bounds__(256)
 optimizer_adamw(const float* norm, float clip, const Part* parts, int count, const Step* steps, float keep1, float take1,
-                float keep2, float take2, float decay, float eps) {
+                float keep2, float take2, float decay, float eps, float keep, float take) {
     if (!finite(norm[0])) return;
     const int at = part_of(parts, count, blockIdx.x);
     const Part part = parts[at];
@@ -114,17 +120,15 @@ optimizer_adamw(const float* norm, float clip, const Part* parts, int count, con
         part.first[i] = m;
         part.second[i] = v;
         if (part.largest) part.largest[i] = v = fmaxf(part.largest[i], v);
-        part.parameter[i] = part.parameter[i] * decay - size * m / (sqrtf(v) / correction + eps);
+        const float p = part.parameter[i] = part.parameter[i] * decay - size * m / (sqrtf(v) / correction + eps);
+        if (part.teacher) follow(part.teacher + i, p, keep, take);
     });
 }
 
-/// Parameter (teacher) = keep * parameter + take * gradient (student); keep 0 copies.
+/// The teachers alone, of students that stand as `gradient`.
 BUDGET(optimizer_ema, 40, 0);
 extern "C" __global__ void __launch_bounds__(256)
 optimizer_ema(const Part* parts, int count, float keep, float take) {
     const Part part = parts[part_of(parts, count, blockIdx.x)];
-    each_value(part, [&](long long i) {
-        const float student = part.gradient[i];
-        part.parameter[i] = keep == 0.0f ? student : keep * part.parameter[i] + take * student;
-    });
+    each_value(part, [&](long long i) { follow(part.teacher + i, part.gradient[i], keep, take); });
 }

@@ -22,7 +22,7 @@ pub fn adamw(rule: &AdamW, step: f64, factor: f64, p: &mut [f64], g: &[f64], m: 
 
 #[cfg(test)]
 mod tests {
-    use super::super::cpu;
+    use super::super::cpu::{self, Gradient};
     use super::*;
 
     /// Ten steps from pseudo-random values: the fused f32 update stays with the f64 one.
@@ -43,8 +43,8 @@ mod tests {
             sgd(&plain, 0.5, &mut p[0], &g, &mut s);
             adamw(&adam, step as f64, 0.5, &mut p[1], &g, &mut m, &mut v);
             let g = single(&g);
-            cpu::sgd(&plain, 0.5, &mut q[0], &g, &mut fs);
-            cpu::adamw(adam.at(step as f32, 0.5), &mut q[1], &g, (&mut fm, &mut fv, None));
+            cpu::sgd(&plain, 0.5, &mut q[0], &g, &mut fs, None);
+            cpu::adamw(adam.at(step as f32, 0.5), &mut q[1], Gradient::Values(&g), (&mut fm, &mut fv, None), None);
         }
         assert!(near(&q[0], &p[0]) && near(&q[1], &p[1]));
     }
