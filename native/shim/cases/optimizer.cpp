@@ -14,10 +14,10 @@ static void run(int n, bool nesterov, bool amsgrad, float clip) {
     std::vector<std::vector<float>> gradients;
     for (int k = 0; k < 4; k++) gradients.push_back(check::noise(n));
     gradients[2][n / 2] = INFINITY;
-    std::vector<float> p, q, s, m, v, top, teacher, norms(4), steps;
+    std::vector<float> p, q, s, m, v, top, teacher, of_p, of_q, norms(4), steps;
     check::same_under_all_schedules(
         [&] {
-            p = q = teacher = begin;
+            p = q = teacher = of_p = of_q = begin;
             s.assign(n, 0), m.assign(n, 0), v.assign(n, 0), top.assign(n, 0), steps.assign(3, 0);
             for (int k = 0; k < 4; k++) {
                 const int cuts[4] = {0, n / 10, n / 3, n};
@@ -27,10 +27,12 @@ static void run(int n, bool nesterov, bool amsgrad, float clip) {
                     const int at = cuts[t], values = cuts[t + 1] - at;
                     if (!values) continue;
                     float* const g = gradients[k].data() + at;
-                    plain.push_back({g, p.data() + at, s.data() + at, nullptr, nullptr, nullptr, values, chunks});
+                    const auto follows = [&](std::vector<float>& of) { return t == 1 ? nullptr : of.data() + at; };
+                    plain.push_back({g, p.data() + at, s.data() + at, nullptr, nullptr, nullptr, follows(of_p), values, chunks});
                     adam.push_back({g, q.data() + at, m.data() + at, v.data() + at, amsgrad ? top.data() + at : nullptr,
-                                    &steps[t], values, chunks});
-                    pairs.push_back({p.data() + at, teacher.data() + at, nullptr, nullptr, nullptr, nullptr, values, chunks});
+                                    &steps[t], follows(of_q), values, chunks});
+                    float* const alone = teacher.data() + at;
+                    pairs.push_back({p.data() + at, nullptr, nullptr, nullptr, nullptr, nullptr, alone, values, chunks});
                     chunks += (values + CHUNK - 1) / CHUNK;
                 }
                 const int count = (int)plain.size();
@@ -40,16 +42,17 @@ static void run(int n, bool nesterov, bool amsgrad, float clip) {
                 RUN(optimizer_squares, grid, 256, 2048, plain.data(), count, partial.data());
                 RUN(optimizer_norm, dim3{1}, 256, 2048, partial.data(), chunks, &norms[k]);
                 RUN(optimizer_begin, dim3{1}, 256, 0, &norms[k], adam.data(), count, lr, beta1, beta2, sizes.data());
-                RUN(optimizer_sgd, grid, 256, 0, &norms[k], clip, plain.data(), count, (float)lr, (float)momentum, nesterov, (float)decay);
+                RUN(optimizer_sgd, grid, 256, 0, &norms[k], clip, plain.data(), count, (float)lr, (float)momentum, nesterov,
+                    (float)decay, 0.9f, 0.1f);
                 RUN(optimizer_adamw, grid, 256, 0, &norms[k], clip, adam.data(), count, sizes.data(), (float)beta1,
-                    (float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)(1 - lr * decay), (float)eps);
+                    (float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)(1 - lr * decay), (float)eps, 0.8f, 0.2f);
                 RUN(optimizer_ema, grid, 256, 0, pairs.data(), count, 0.99f, 0.01f);
                 if (k == 3) RUN(optimizer_ema, grid, 256, 0, pairs.data(), count, 0.0f, 1.0f);
             }
         },
-        p, q, s, m, v, top, teacher, norms, steps);
+        p, q, s, m, v, top, teacher, of_p, of_q, norms, steps);
 
-    Values wp = wide(begin), wq = wp, wt = wp, ws(n), wm(n), wv(n), wtop(n), want_norms;
+    Values wp = wide(begin), wq = wp, wt = wp, wof_p = wp, wof_q = wp, ws(n), wm(n), wv(n), wtop(n), want_norms;
     int taken = 0;
     for (int k = 0; k < 4; k++) {
         double squares = 0;
@@ -69,6 +72,9 @@ static void run(int n, bool nesterov, bool amsgrad, float clip) {
                 wtop[i] = amsgrad ? std::max(wtop[i], wv[i]) : 0;
                 const double second = (amsgrad ? wtop[i] : wv[i]) / (1 - std::pow(beta2, taken));
                 wq[i] = wq[i] * (1 - lr * decay) - lr * wm[i] / (1 - std::pow(beta1, taken)) / (std::sqrt(second) + eps);
+                const bool followed = i < n / 10 || i >= n / 3;  // the middle tensor has no teacher
+                if (followed) wof_p[i] = 0.9 * wof_p[i] + 0.1 * wp[i];
+                if (followed) wof_q[i] = 0.8 * wof_q[i] + 0.2 * wq[i];
             }
             wt[i] = k == 3 ? wp[i] : 0.99 * wt[i] + 0.01 * wp[i];
         }
@@ -84,6 +90,8 @@ static void run(int n, bool nesterov, bool amsgrad, float clip) {
     check::close("second moment", v, wv, check::SUMMED);
     check::close("largest second moment", top, wtop, check::SUMMED);
     check::close("teacher", teacher, wt, check::SUMMED);
+    check::close("teacher of SGD", of_p, wof_p, check::SUMMED);
+    check::close("teacher of AdamW", of_q, wof_q, check::SUMMED);
 }
 
 int main() {
