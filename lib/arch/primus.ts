@@ -13,7 +13,7 @@ import type { Parameters } from "../nn/parameters.ts";
 import { gelu, swiglu } from "../ops/activation.ts";
 import { attention } from "../ops/attention.ts";
 import { upconv3d } from "../ops/conv3d.ts";
-import { densify } from "../ops/densify.ts";
+import { densify, gatherBlocks } from "../ops/densify.ts";
 import { layerNorm } from "../ops/layer_norm.ts";
 import { layerScale } from "../ops/layer_scale.ts";
 import { linear } from "../ops/linear.ts";
@@ -29,6 +29,8 @@ const DROP = 0.2;
 const FEATURE_HEADS = 16;
 
 type Layer = (x: Tensor, random?: Rng) => Tensor;
+/** One block or all of a trunk. With `wanted`, its tokens alone are wanted: they are what the result has. */
+type Blocks = (x: Tensor, random?: Rng, wanted?: Grid) => Tensor;
 
 const spread = (std: number) => (rng: Rng) => std * rng.normal();
 
@@ -62,7 +64,7 @@ function block(
   heads: number,
   index: number,
   drop: number,
-): Layer {
+): Blocks {
   const hidden = Math.floor(width * 8 / 3);
   const shrunk = 0.02 / Math.sqrt(2 * (index + 1));
   const gamma1 = p.add(`${name}.gamma_1`, [width], () => 0.1);
@@ -78,15 +80,16 @@ function block(
   const open = dense(p, `${name}.mlp.fc1_x`, width, hidden);
   const middle = norm(p, `${name}.mlp.norm`, hidden);
   const close = dense(p, `${name}.mlp.fc2`, hidden, width, shrunk);
-  return (x, random) => {
+  return (x, random, wanted) => {
+    const rows = (x: Tensor) => wanted ? gatherBlocks(x, wanted, [1, 1, 1]) : x;
     const [keep1, keep2] = [1, 2].map(() => dropPath(x.space.grid.samples, drop, random));
     return recompute(() => {
       const a = norm1(x);
       using q = query(a); // no gradient reads its values, nor those of k
       using k = key(a);
       const seen = attention(rope(q, heads), rope(k, heads), value(a), heads);
-      const b = inner(seen);
-      const y = layerScale(x, project(b), gamma1, keep1);
+      const b = inner(rows(seen));
+      const y = layerScale(rows(x), project(b), gamma1, keep1);
       const c = norm2(y);
       const wide = swiglu(gate(c), open(c));
       const d = middle(wide);
@@ -105,14 +108,19 @@ function trunk(
   depth: number,
   heads: number,
   tokens: number,
-): Layer {
+): Blocks {
   const table = p.add(`${name}.pos_embed`, [1, tokens, width], spread(0.02));
   const blocks = Array.from(
     { length: depth },
     (_, i) => block(p, `${name}.blocks.${i}`, width, heads, i, depth > 1 ? DROP * i / (depth - 1) : 0),
   );
   const last = norm(p, `${name}.norm`, width);
-  return (x, random) => last(blocks.reduce((x, layer) => layer(x, random), addPositions(x, table)));
+  const final = blocks.length - 1;
+  return (x, random, wanted) =>
+    last(blocks.reduce(
+      (x, layer, i) => layer(x, random, i === final ? wanted : undefined),
+      addPositions(x, table),
+    ));
 }
 
 /** Nearest multiple of 8, half to even, at least 8. */
@@ -189,9 +197,14 @@ export function primus(name: string, width: number, depth: number, heads: number
           return [hidden === "swap" ? eva(densify(kept, mask), random) : densify(eva(kept, random), mask)];
         },
         decoderFeatures: refine ? [width] : undefined,
-        decode([x], random, maps) {
-          const refined = refine ? refine(x, random) : x;
-          if (refine) maps?.push(refined);
+        decode([x], random, maps, wanted) {
+          if (!refine) return up(x);
+          const { grid } = x.space;
+          if (wanted && !maps) {
+            return up(densify(refine(x, random, new Grid(grid.samples, dims, wanted)), null, grid));
+          }
+          const refined = refine(x, random);
+          maps?.push(refined);
           return up(refined);
         },
         featureDecoder: features ? ([x], random) => features(x, random) : undefined,

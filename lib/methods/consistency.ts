@@ -29,7 +29,7 @@ import {
   projector,
   unseen,
 } from "./heads.ts";
-import { cellOption, checkMask, hiddenWeights, maskBatch, ratioOption } from "./masking.ts";
+import { cellOption, checkMask, hiddenCells, hiddenWeights, maskBatch, ratioOption } from "./masking.ts";
 import type { Context, Learner, Method } from "./method.ts";
 import type { Option, OptionValue, Schema, Values } from "./options.ts";
 
@@ -297,8 +297,9 @@ function bind(context: Context<Family>): Learner {
       const target = teacher.look(image, overlap);
       const pyramid = masked.encode(network, random);
       const maps: Tensor[] = [];
+      const read = o.source === "decoder" ? maps : undefined;
       const reconstruct = () => {
-        const output = network.decode(pyramid, random, maps);
+        const output = network.decode(pyramid, random, read, hiddenCells(mask));
         const reconstruction = reconstructionLoss(
           output,
           image,

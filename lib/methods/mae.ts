@@ -6,6 +6,7 @@ import {
   checkMask,
   encodeMasked,
   exchanged,
+  hiddenCells,
   hiddenVoxels,
   hiddenWeights,
   ratioOption,
@@ -45,7 +46,7 @@ export const mae = defineMethod({
         const { pyramid, image, mask } = masked;
         const samples = batch.ids.length;
         const lost = exchanges ? exchanged(mask) : mask;
-        const output = network.decode(pyramid, random);
+        const output = network.decode(pyramid, random, undefined, hiddenCells(lost));
         const loss = reconstructionLoss(output, image, hiddenWeights(lost, image.space), kind);
         return {
           loss,

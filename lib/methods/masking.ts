@@ -91,9 +91,15 @@ export function hiddenVoxels(mask: Mask, samples: number, patch: Side, cell: num
   return out;
 }
 
-/** The same as a tensor on `layout`, made where the step is: weights of the reconstruction loss. */
-export function hiddenWeights({ dims, visible }: Mask, { grid, side }: Layout): Tensor {
-  const cells = new Grid(grid.samples, dims, visible.map((v) => 1 - v));
+/** 1 where a cell is hidden, as `Mask.visible`. */
+export function hiddenCells({ visible }: Mask): Uint8Array {
+  return visible.map((v) => 1 - v);
+}
+
+/** The voxels as a tensor on `layout`, made where the step is: weights of the reconstruction loss. */
+export function hiddenWeights(mask: Mask, { grid, side }: Layout): Tensor {
+  const { dims } = mask;
+  const cells = new Grid(grid.samples, dims, hiddenCells(mask));
   const cell = side.map((s, d) => s / dims[d]) as unknown as Side;
   return alone(() =>
     densify(Tensor.full(1, cells.blocks * volume(cell), 1, { grid: cells, side: cell }), null, grid)

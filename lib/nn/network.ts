@@ -26,8 +26,10 @@ export interface Network {
   /**
    * Voxels `[n][z][y][x][outputs]` from a dense pyramid; `random` as in `encode`. `maps` receives the features on the
    * way, of `decoderFeatures` channels: a map per level of a CNN's decoder, the token grid after a token decoder.
+   * `wanted` (one byte per token, as `visible`) says whose voxels are read: a token decoder makes no others, and what it
+   * has in their place means nothing.
    */
-  decode(pyramid: Tensor[], random?: Rng, maps?: Tensor[]): Tensor;
+  decode(pyramid: Tensor[], random?: Rng, maps?: Tensor[], wanted?: Uint8Array): Tensor;
   /** Channels of the decoder's maps, where `decode` offers them. */
   readonly decoderFeatures?: readonly number[];
   /**

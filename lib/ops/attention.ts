@@ -20,7 +20,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, heads: number): Tenso
   return record(y, [q, k, v], (dy) => {
     const gradients = [q, k, v].map(() => Tensor.full(0, rows, c, layout, q.dtype));
     const [dq, dk, dv] = gradients.map((g) => g.handle);
-    n.vx_attention_grad(...inputs, dy.handle, dq, dk, dv, ...tail);
+    n.vx_attention_grad(...inputs, y.handle, dy.handle, dq, dk, dv, ...tail);
     return gradients;
   });
 }

@@ -56,6 +56,22 @@ impl Head {
     fn panels(&self) -> usize {
         self.width.div_ceil(M)
     }
+    /// l and dy . y of the rows, by panels of queries.
+    fn columns<E: Element>(&self, y: &[E], dy: &[E], l: &[f32], heads: usize) -> (Vec<[f32; N]>, Vec<[f32; N]>) {
+        let mut columns = (vec![[0f32; N]; self.rows.div_ceil(N)], vec![[0f32; N]; self.rows.div_ceil(N)]);
+        for i in 0..self.rows {
+            let (y, dy) = (&y[self.at(i)..][..self.width], &dy[self.at(i)..][..self.width]);
+            columns.0[i / N][i % N] = l[(self.first + i) * heads + self.head];
+            dot(y, dy, &mut columns.1[i / N][i % N]);
+        }
+        columns
+    }
+    /// Gradients of a row that attends to itself alone: exact, where two rounded terms would not cancel.
+    fn alone<E: Element>(&self, dy: &[E], gradients: [&Shared<E>; 3]) {
+        let dy = &dy[self.at(0)..][..self.width];
+        let [dq, dk, dv] = gradients.map(|to| unsafe { std::slice::from_raw_parts_mut(to.at(self.at(0)), self.width) });
+        (dq.fill(E::default()), dk.fill(E::default()), dv.copy_from_slice(dy));
+    }
     /// Writes `[channel][N]` sums, each column times its factor, to rows from `from` on.
     fn put<E: Element>(&self, sums: &[f32], factors: &[f32; N], from: usize, out: &Shared<E>) {
         let count = N.min(self.rows - from);
@@ -111,32 +127,31 @@ fn forward_in<E: Element, const G: usize>(s: &Shape, q: &[E], k: &[E], v: &[E], 
             }
             h.put(&sums, &total.map(|t| 1.0 / t), from, &y_out);
             for i in 0..N.min(h.rows - from) {
-                unsafe { *l_out.at((h.first + from + i) * s.heads + h.head) = top[i] + total[i].ln() };
+                unsafe { *l_out.at((h.first + from + i) * s.heads + h.head) = scale * top[i] + total[i].ln() };
             }
         });
     });
 }
 
 wide! {
-    /// Columns of scores to exp(scale * score - top), each column's running top, total and sums brought along.
+    /// Columns of scores to exp(scale * (score - top)), each column's running top, total and sums brought along.
     fn soften(scores: &mut [f32], scale: f32, top: &mut [f32; N], total: &mut [f32; N], sums: &mut [f32]) {
         let mut new = *top;
-        for row in scores.chunks_exact_mut(N) {
+        for row in scores.chunks_exact(N) {
             for j in 0..N {
-                row[j] *= scale;
                 new[j] = if row[j] > new[j] { row[j] } else { new[j] };
             }
         }
         let mut added = [0f32; N];
         for row in scores.chunks_exact_mut(N) {
             for j in 0..N {
-                row[j] = exp(row[j] - new[j]);
+                row[j] = exp(scale * (row[j] - new[j]));
                 added[j] += row[j];
             }
         }
         let mut shrink = [0f32; N];
         for j in 0..N {
-            shrink[j] = exp(top[j] - new[j]);
+            shrink[j] = exp(scale * (top[j] - new[j]));
             total[j] = total[j] * shrink[j] + added[j];
             top[j] = new[j];
         }
@@ -149,93 +164,98 @@ wide! {
 }
 
 wide! {
-    /// Columns of scores to p and of dy . v to scale * ds, l per column.
-    fn slope(p: &mut [f32], ds: &mut [f32], scale: f32, l: &[f32; N]) {
-        let mut mean = [0f32; N];
-        for (p, ds) in p.chunks_exact_mut(N).zip(ds.chunks_exact(N)) {
+    /// Columns of scores to p and of dy . v to scale * ds; l and dy . y per column.
+    fn slope(p: &mut [f32], ds: &mut [f32], scale: f32, l: &[f32; N], mean: &[f32; N]) {
+        for (p, ds) in p.chunks_exact_mut(N).zip(ds.chunks_exact_mut(N)) {
             for j in 0..N {
                 p[j] = exp(scale * p[j] - l[j]);
-                mean[j] += p[j] * ds[j];
-            }
-        }
-        for (p, ds) in p.chunks_exact(N).zip(ds.chunks_exact_mut(N)) {
-            for j in 0..N {
                 ds[j] = scale * p[j] * (ds[j] - mean[j]);
             }
         }
     }
 }
 
-/// dq, dk, dv from [q, k, v, dy] and l.
-pub fn backward<E: Element>(s: &Shape, inputs: [&[E]; 4], l: &[f32], gradients: [&mut [E]; 3]) {
+wide! {
+    fn dot<E: Element>(a: &[E], b: &[E], sum: &mut f32) {
+        *sum = a.iter().zip(b).map(|(a, b)| a.to_f32() * b.to_f32()).sum();
+    }
+}
+
+/// dq, dk, dv from [q, k, v, y, dy] and l.
+pub fn backward<E: Element>(s: &Shape, inputs: [&[E]; 5], l: &[f32], gradients: [&mut [E]; 3]) {
     by_group!(E, G => backward_in::<E, G>(s, inputs, l, gradients))
 }
 
-/// dy . y is summed as p (dy . v) over keys, so that where one token attends to itself alone the two cancel exactly.
-fn backward_in<E: Element, const G: usize>(s: &Shape, [q, k, v, dy]: [&[E]; 4], l: &[f32], gradients: [&mut [E]; 3]) {
+/// A stretch of keys stays in the second cache with its gradients while all queries pass it; sums of dq wait in f32.
+fn backward_in<E: Element, const G: usize>(
+    s: &Shape,
+    [q, k, v, y, dy]: [&[E]; 5],
+    l: &[f32],
+    gradients: [&mut [E]; 3],
+) {
     let [dq, dk, dv] = gradients.map(|t| Shared(t.as_mut_ptr()));
     let (tile, scale) = (tile(G), 1.0 / (s.width as f32).sqrt());
     Head::list(s).par_iter().for_each(|h| {
+        if h.rows == 1 {
+            return h.alone(dy, [&dq, &dk, &dv]);
+        }
         let (lanes, size) = (h.width.div_ceil(G), h.panels() * M * N);
-        let keys = h.by_channel::<E, G, M>(k, 0..h.rows);
-        let values = h.by_channel::<E, G, M>(v, 0..h.rows);
-        let across = h.by_row::<E, G>(k, 0..h.rows);
-        let blocks = h.rows.div_ceil(N);
-        let deep = (blocks * N).max(h.rows.next_multiple_of(M));
-        let (mut dks, mut dvs) = (Scratch::<f32>::zeros(blocks * size), Scratch::<f32>::zeros(blocks * size));
-        let mut p: [Scratch<f32>; PANELS] = std::array::from_fn(|_| Scratch::new(deep * N));
-        let mut ds: [Scratch<f32>; PANELS] = std::array::from_fn(|_| Scratch::new(deep * N));
-        let mut pairs = Scratch::<u32>::new(h.rows.div_ceil(G) * N);
-        let mut sums = Scratch::<f32>::zeros(size);
-        let mut right = [Scratch::<u32>::new(PANELS * N / G * N), Scratch::<u32>::new(PANELS * N / G * N)];
-        for from in (0..h.rows).step_by(PANELS * N) {
-            let count = (PANELS * N).min(h.rows - from);
-            let down = count.div_ceil(G);
-            let (queries, slopes) = (h.by_row::<E, G>(q, from..from + count), h.by_row::<E, G>(dy, from..from + count));
-            for (panel, (p, ds)) in p.iter_mut().zip(&mut ds).enumerate().take(count.div_ceil(N)) {
-                let first = from + panel * N;
-                let rows = first..h.rows.min(first + N);
-                let (queries, slopes) =
-                    (h.by_channel::<E, G, N>(q, rows.clone()), h.by_channel::<E, G, N>(dy, rows.clone()));
-                let mut level = [0f32; N];
-                rows.zip(&mut level).for_each(|(i, level)| *level = l[(h.first + i) * s.heads + h.head]);
-                for i in 0..h.rows.div_ceil(M) {
-                    let (from, to) = (i * lanes * M, i * M * N);
-                    unsafe {
-                        tile(keys[from..].as_ptr(), queries.as_ptr(), lanes, p[to..].as_mut_ptr(), false);
-                        tile(values[from..].as_ptr(), slopes.as_ptr(), lanes, ds[to..].as_mut_ptr(), false);
+        let (queries, slopes) = (h.by_channel::<E, G, N>(q, 0..h.rows), h.by_channel::<E, G, N>(dy, 0..h.rows));
+        let groups = (0..h.rows).step_by(PANELS * N).map(|from| from..h.rows.min(from + PANELS * N));
+        let groups: Vec<_> = groups.map(|g| (g.clone(), [dy, q].map(|x| h.by_row::<E, G>(x, g.clone())))).collect();
+        let (levels, means) = h.columns(y, dy, l, s.heads);
+        let mut dqs = Scratch::<f32>::zeros(levels.len() * size);
+        let mut p: [Scratch<f32>; PANELS] = std::array::from_fn(|_| Scratch::new(KEYS * N));
+        let mut ds: [Scratch<f32>; PANELS] = std::array::from_fn(|_| Scratch::new(KEYS * N));
+        let mut pairs = Scratch::<u32>::new(KEYS / G * N);
+        let mut right = Scratch::<u32>::new(PANELS * N / G * N);
+        for first in (0..h.rows).step_by(KEYS) {
+            let live = KEYS.min(h.rows - first);
+            let (span, depth, blocks) = (first..first + live, live.div_ceil(G), live.div_ceil(N));
+            let keys = h.by_channel::<E, G, M>(k, span.clone());
+            let values = h.by_channel::<E, G, M>(v, span.clone());
+            let across = h.by_row::<E, G>(k, span);
+            let mut sums = [dv, dk].map(|to| (to, Scratch::<f32>::zeros(blocks * size)));
+            for (group, lefts) in &groups {
+                let (panel, count) = (group.start / N, group.len().div_ceil(N));
+                for (at, (p, ds)) in p.iter_mut().zip(&mut ds).enumerate().take(count) {
+                    let panel = panel + at;
+                    for i in 0..live.div_ceil(M) {
+                        let (from, to, with) = (i * lanes * M, i * M * N, panel * lanes * N);
+                        unsafe {
+                            tile(keys[from..].as_ptr(), queries[with..].as_ptr(), lanes, p[to..].as_mut_ptr(), false);
+                            tile(values[from..].as_ptr(), slopes[with..].as_ptr(), lanes, ds[to..].as_mut_ptr(), false);
+                        }
+                    }
+                    slope(&mut p[..live * N], &mut ds[..live * N], scale, &levels[panel], &means[panel]);
+                    p[live * N..].fill(0.0);
+                    ds[live * N..].fill(0.0);
+                    Factor::columns(&ds[..live * N], N).pack::<G, N>(0..N, 0..live, &mut pairs[..depth * N]);
+                    let dqs = &mut dqs[panel * size..][..size];
+                    for (left, dqs) in across.chunks_exact(depth * M).zip(dqs.chunks_exact_mut(M * N)) {
+                        unsafe { tile(left.as_ptr(), pairs.as_ptr(), depth, dqs.as_mut_ptr(), true) };
                     }
                 }
-                slope(&mut p[..h.rows * N], &mut ds[..h.rows * N], scale, &level);
-                p[h.rows * N..].fill(0.0);
-                ds[h.rows * N..].fill(0.0);
-                Factor::columns(&ds[..h.rows * N], N).pack::<G, N>(0..N, 0..h.rows, &mut pairs);
-                let all = h.rows.div_ceil(G);
-                for (panel, sums) in sums.chunks_exact_mut(M * N).enumerate() {
-                    let left = &across[panel * all * M..];
-                    unsafe { tile(left.as_ptr(), pairs.as_ptr(), all, sums.as_mut_ptr(), false) };
+                let down = group.len().div_ceil(G);
+                for ((factor, left), (_, sums)) in [&p, &ds].into_iter().zip(lefts).zip(&mut sums) {
+                    for (block, sums) in sums.chunks_exact_mut(size).enumerate() {
+                        for (factor, right) in factor.iter().zip(right.chunks_exact_mut(N / G * N)).take(count) {
+                            Factor::rows(&factor[block * N * N..], N).pack::<G, N>(0..N, 0..N, right);
+                        }
+                        for (left, sums) in left.chunks_exact(down * M).zip(sums.chunks_exact_mut(M * N)) {
+                            unsafe { tile(left.as_ptr(), right.as_ptr(), down, sums.as_mut_ptr(), true) };
+                        }
+                    }
                 }
-                h.put(&sums, &[1.0; N], first, &dq);
             }
-            for block in 0..blocks {
-                let sums = [&mut dvs[block * size..][..size], &mut dks[block * size..][..size]];
-                for (((factor, right), left), sums) in
-                    [&p, &ds].into_iter().zip(&mut right).zip([&slopes, &queries]).zip(sums)
-                {
-                    for (factor, right) in factor.iter().zip(right.chunks_exact_mut(N / G * N)).take(count.div_ceil(N))
-                    {
-                        Factor::rows(&factor[block * N * N..], N).pack::<G, N>(0..N, 0..N, right);
-                    }
-                    for (panel, sums) in sums.chunks_exact_mut(M * N).enumerate() {
-                        let left = &left[panel * down * M..];
-                        unsafe { tile(left.as_ptr(), right.as_ptr(), down, sums.as_mut_ptr(), true) };
-                    }
+            for (to, sums) in &sums {
+                for (block, sums) in sums.chunks_exact(size).enumerate() {
+                    h.put(sums, &[1.0; N], first + block * N, to);
                 }
             }
         }
-        for (block, (dks, dvs)) in dks.chunks_exact(size).zip(dvs.chunks_exact(size)).enumerate() {
-            h.put(dks, &[1.0; N], block * N, &dk);
-            h.put(dvs, &[1.0; N], block * N, &dv);
+        for (panel, sums) in dqs.chunks_exact(size).enumerate() {
+            h.put(sums, &[1.0; N], panel * N, &dq);
         }
     });
 }

@@ -4,7 +4,7 @@
 use super::Shape;
 use crate::abi::Result;
 use crate::element::Dtype;
-use crate::gpu::{self, At, Piece, Value};
+use crate::gpu::{self, Piece, Value};
 use crate::launch;
 use crate::tensor::Buffer;
 
@@ -56,11 +56,6 @@ impl Plan {
     fn bytes(&self, rows: usize) -> usize {
         2 * rows * (self.columns + 8)
     }
-    fn forward(&self, [q, k, v]: [&Buffer; 3], l: At, y: At) -> Result<()> {
-        let (q, k, v) = (q.device(), k.device(), v.device());
-        let shared = self.bytes(3 * TILE);
-        launch!(self.kernel("attention"), self.grid, 128, shared, self.shape, self.tiles.at(), q, k, v, l, y)
-    }
 }
 
 /// Bytes of `rows` rows of a head in f32, and `sets` of numbers for all pairs of the rows of a block and the other side.
@@ -70,11 +65,13 @@ fn bytes_f32(s: &Shape, rows: usize, sets: usize) -> usize {
 
 /// y and l; q, k, v.
 pub fn forward(s: &Shape, inputs: [&Buffer; 3], l: &Buffer, y: &Buffer) -> Result<()> {
+    let ([q, k, v], l, y) = (inputs.map(|x| x.device()), l.device_mut(), y.device_mut());
     if inputs[0].dtype == Dtype::Bf16 {
-        return Plan::new(s, TILE).forward(inputs, l.device_mut(), y.device_mut());
+        let plan = Plan::new(s, TILE);
+        let (kernel, shared) = (plan.kernel("attention"), plan.bytes(3 * TILE));
+        return launch!(kernel, plan.grid, 128, shared, plan.shape, plan.tiles.at(), q, k, v, l, y);
     }
-    let (plan, [q, k, v], shared) = (Plan::new(s, ROWS), inputs.map(|x| x.device()), bytes_f32(s, ROWS + 2 * LANES, 1));
-    let (l, y) = (l.device_mut(), y.device_mut());
+    let (plan, shared) = (Plan::new(s, ROWS), bytes_f32(s, ROWS + 2 * LANES, 1));
     launch!("attention_f32", plan.grid, 256, shared, plan.shape, plan.tiles.at(), q, k, v, l, y)
 }
 
@@ -89,16 +86,15 @@ fn backward_f32(s: &Shape, inputs: [&Buffer; 4], l: &Buffer, [dq, dk, dv]: [&Buf
     launch!("attention_grad_kv_f32", grid, 256, shared, plan.shape, tiles, q, k, v, dy, l, means.at(), dk, dv)
 }
 
-/// Gradients of q, k, v. y is computed again for the means of dy . y.
-pub fn backward(s: &Shape, [q, k, v, dy]: [&Buffer; 4], l: &Buffer, [dq, dk, dv]: [&Buffer; 3]) -> Result<()> {
+/// Gradients of q, k, v.
+pub fn backward(s: &Shape, [q, k, v, y, dy]: [&Buffer; 5], l: &Buffer, [dq, dk, dv]: [&Buffer; 3]) -> Result<()> {
     if q.dtype == Dtype::F32 {
         return backward_f32(s, [q, k, v, dy], l, [dq, dk, dv]);
     }
     let (plan, count) = (Plan::new(s, TILE), s.rows() * s.heads);
-    let (y, again, means) = (gpu::scratch::<u16>(q.len), gpu::scratch::<f32>(count), gpu::scratch::<f32>(count));
-    plan.forward([q, k, v], again.at(), y.at())?;
+    let means = gpu::scratch::<f32>(count);
     let (warps, width) = ([count.div_ceil(8), 1, 1], s.width as i32);
-    launch!("attention_means", warps, 256, 0, y.at(), dy.device(), count as i32, width, means.at())?;
+    launch!("attention_means", warps, 256, 0, y.device(), dy.device(), count as i32, width, means.at())?;
     let (q, k, v, dy, l, tiles, grid) =
         (q.device(), k.device(), v.device(), dy.device(), l.device(), plan.tiles.at(), plan.grid);
     let (kernel, shared) = (plan.kernel("attention_grad_q"), plan.bytes(4 * TILE));

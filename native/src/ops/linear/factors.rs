@@ -33,11 +33,18 @@ impl Factors {
     pub fn fill(&self, dw: &mut [f32]) {
         grad_weight(self.c, self.x.of::<bf16>(), self.dy.of(), dw);
     }
-    /// Sum of the gradient's squares: of the products of x x^T and dy dy^T, value by value.
-    pub fn sum_of_squares(&self) -> f64 {
-        let ([c_in, c_out], x, dy) = (self.c, self.x.of::<bf16>(), self.dy.of::<bf16>());
-        let (x, dy) = (Factor::rows(x, c_in), Factor::rows(dy, c_out));
-        by_tile!(bf16, G, R, tile => gram::<G, R>(x, dy, self.c, self.x.len / c_in, tile))
+    /// Whether both are gradients of linear layers on the same x.
+    pub fn shares(&self, other: &Factors) -> bool {
+        self.c[0] == other.c[0] && std::ptr::eq(self.x.of::<bf16>(), other.x.of())
+    }
+    /// Sum of squares of the gradients of layers that share x: of the products of x x^T and the sum of dy dy^T, value by
+    /// value.
+    pub fn sum_of_squares(layers: &[&Factors]) -> f64 {
+        let Factors { c: [c_in, _], x, .. } = layers[0];
+        let x = x.of::<bf16>();
+        let slopes: Vec<_> = layers.iter().map(|f| (Factor::rows(f.dy.of(), f.c[1]), f.c[1])).collect();
+        let rows = x.len() / c_in;
+        by_tile!(bf16, G, R, tile => gram::<G, R>((Factor::rows(x, *c_in), *c_in), &slopes, rows, tile))
     }
     /// Calls `body` with every strip of the gradient and where it lies, after `soon` with parts of that; strips run in
     /// parallel.
@@ -48,14 +55,14 @@ impl Factors {
     }
 }
 
+/// x and every dy, each with its width.
 fn gram<const G: usize, const R: usize>(
-    x: Factor<bf16>,
-    dy: Factor<bf16>,
-    [c_in, c_out]: [usize; 2],
+    x: (Factor<bf16>, usize),
+    slopes: &[(Factor<bf16>, usize)],
     rows: usize,
     tile: Tile,
 ) -> f64 {
-    let packed = |f: Factor<bf16>, width: usize| {
+    let packed = |&(f, width): &(Factor<bf16>, usize)| {
         let lanes = lanes::<G, R>(width);
         let mut left = Scratch::<u32>::new(rows.div_ceil(R) * lanes * R);
         let mut right = Scratch::<u32>::new(rows.div_ceil(N) * lanes * N);
@@ -63,16 +70,18 @@ fn gram<const G: usize, const R: usize>(
         pack::<G, N, _>(f, 0..rows, 0..width, lanes, &mut right);
         (left, right, lanes)
     };
-    let factors = [packed(x, c_in), packed(dy, c_out)];
+    let (x, slopes) = ([packed(&x)], slopes.iter().map(packed).collect::<Vec<_>>());
     let mut total = 0.0;
     for (j, i) in (0..rows.div_ceil(N)).flat_map(|j| (0..rows.div_ceil(R)).map(move |i| (j * N, i * R))) {
         if i >= j + N {
             continue; // both are symmetric
         }
         let mut sums = [[0f32; amx::M * N]; 2]; // the tallest tile
-        for (sums, (left, right, lanes)) in sums.iter_mut().zip(&factors) {
-            let (left, right) = (&left[i * lanes..], &right[j * lanes..]);
-            unsafe { tile(left.as_ptr(), right.as_ptr(), *lanes, sums.as_mut_ptr(), false) };
+        for (sums, factors) in sums.iter_mut().zip([&x[..], &slopes]) {
+            for (at, (left, right, lanes)) in factors.iter().enumerate() {
+                let (left, right) = (&left[i * lanes..], &right[j * lanes..]);
+                unsafe { tile(left.as_ptr(), right.as_ptr(), *lanes, sums.as_mut_ptr(), at > 0) };
+            }
         }
         for (at, (a, b)) in sums[0][..R * N].iter().zip(&sums[1]).enumerate() {
             let count = match (i + at / N).cmp(&(j + at % N)) {

@@ -119,14 +119,25 @@ fn factors_make_the_gradient() {
     };
     for (level, [rows, c_in, c_out]) in isa::available().flat_map(|isa| SHAPES.map(|shape| (isa, shape))) {
         isa::force(Some(level));
-        let (x, dy) = (tensor(rows * c_in, 1), tensor(rows * c_out, 4));
-        let Some(factors) = Factors::new([c_in, c_out], &x, &dy) else { continue };
-        let mut want = vec![9.0; c_in * c_out];
-        factors.fill(&mut want);
-        factors.strips(|_| {}, |strip, values| assert!(values == &want[strip], "{level:?} {rows} {c_in} {c_out}"));
-        let squares: f64 = want.iter().map(|&v| v as f64 * v as f64).sum();
-        let error = (factors.sum_of_squares() - squares).abs() / squares;
-        assert!(error < 1e-5, "{level:?} {rows} {c_in} {c_out}: {error}");
+        // Three layers on one x; the last is narrower.
+        let x = tensor(rows * c_in, 1);
+        let layers = [(c_out, 4), (c_out, 5), (c_out.div_ceil(2), 6)];
+        let made = layers.map(|(c, seed)| Factors::new([c_in, c], &x, &tensor(rows * c, seed)));
+        let made: Vec<_> = made.iter().flatten().collect();
+        assert!(made.iter().all(|f| f.shares(made[0])));
+        let mut squares = 0.0;
+        for (factors, (c, _)) in made.iter().zip(layers) {
+            let mut want = vec![9.0; c_in * c];
+            factors.fill(&mut want);
+            factors.strips(|_| {}, |strip, values| assert!(values == &want[strip], "{level:?} {rows} {c_in} {c}"));
+            squares += want.iter().map(|&v| v as f64 * v as f64).sum::<f64>();
+        }
+        if !made.is_empty() {
+            let error = (Factors::sum_of_squares(&made) - squares).abs() / squares;
+            assert!(error < 1e-5, "{level:?} {rows} {c_in} {c_out}: {error}");
+        }
+        let other = Factors::new([c_in, c_out], &tensor(rows * c_in, 1), &tensor(rows * c_out, 4));
+        assert!(made.iter().zip(&other).all(|(f, other)| !f.shares(other)));
     }
     isa::force(None);
 }

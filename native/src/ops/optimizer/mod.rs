@@ -12,6 +12,7 @@ pub mod launch;
 pub mod reference;
 
 use crate::abi::Result;
+use crate::ops::linear::factors::Factors;
 use crate::tensor::Tensor;
 use crate::{gpu, queue, tensor};
 use cpu::Gradient;
@@ -81,11 +82,10 @@ exports! {
             if gpu::active() {
                 return launch::global_norm(&tensors, &norm);
             }
-            let squares = |t: &Tensor| match t.factors() {
-                Some(factors) => factors.sum_of_squares(),
-                None => cpu::sum_of_squares(t.values()),
-            };
-            let sum: f64 = tensors.par_iter().map(squares).collect::<Vec<_>>().into_iter().sum();
+            let factors: Vec<&Factors> = tensors.iter().filter_map(|t| t.factors()).collect();
+            let layers = factors.par_chunk_by(|a, b| a.shares(b)).map(Factors::sum_of_squares);
+            let whole = tensors.par_iter().filter(|t| t.factors().is_none()).map(|t| cpu::sum_of_squares(t.values()));
+            let sum: f64 = layers.chain(whole).collect::<Vec<_>>().into_iter().sum();
             norm.values_mut()[0] = sum.sqrt() as f32;
             Ok(())
         });
