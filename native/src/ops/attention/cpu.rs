@@ -70,7 +70,9 @@ impl Head {
     fn alone<E: Element>(&self, dy: &[E], gradients: [&Shared<E>; 3]) {
         let dy = &dy[self.at(0)..][..self.width];
         let [dq, dk, dv] = gradients.map(|to| unsafe { std::slice::from_raw_parts_mut(to.at(self.at(0)), self.width) });
-        (dq.fill(E::default()), dk.fill(E::default()), dv.copy_from_slice(dy));
+        dq.fill(E::default());
+        dk.fill(E::default());
+        dv.copy_from_slice(dy);
     }
     /// Writes `[channel][N]` sums, each column times its factor, to rows from `from` on.
     fn put<E: Element>(&self, sums: &[f32], factors: &[f32; N], from: usize, out: &Shared<E>) {
