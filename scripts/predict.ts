@@ -72,7 +72,8 @@ async function main({ positionals: [folder, ...given], flags }: Arguments): Prom
     : [];
   const model = await openModel(folder);
   const inputs = await findInputs(
-    [...given.filter((path) => path !== "-"), ...listed],
+    given.filter((path) => path !== "-"),
+    listed,
     model.info.channels.length,
   );
   chooseDevice(flags.device, flags.kernels);

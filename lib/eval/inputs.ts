@@ -14,14 +14,18 @@ const SUFFIX = /\.nii(\.gz)?$/;
 /**
  * Groups NIfTI files, and those in folders, by case: CASE_0000.nii.gz is channel 0 of CASE. For a model of one channel
  * a file without such a number is a case of its own. Sorted by case.
- * @throws UserError when there is no NIfTI file, or two files claim one channel of one case
+ * @param listed more paths, from a list: one that does not exist is kept, to be refused by name
+ * @throws UserError for one of `given` that does not exist, when there is no NIfTI file, or two files claim one channel of one case
  */
-export async function findInputs(paths: string[], channels: number): Promise<Input[]> {
+export async function findInputs(given: string[], listed: string[], channels: number): Promise<Input[]> {
+  const paths = [...given, ...listed];
   const files: string[] = [];
   for (const path of paths) {
     const info = await Deno.stat(path).catch((error) => {
-      if (error instanceof Deno.errors.NotFound) return undefined;
-      throw error;
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      if (!listed.includes(path)) {
+        throw new UserError(`${path}: there is no such file or folder; correct the path`);
+      }
     });
     if (!info?.isDirectory) files.push(path);
     else {

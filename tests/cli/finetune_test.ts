@@ -65,6 +65,9 @@ Deno.test({
     assertEquals([foreign.code, names(out).length], [1, 1]);
     assertStringIncludes(foreign.stderr, "choose another -o");
     await Deno.remove(out, { recursive: true });
+    const nowhere = await end(start(predict, [model, join(data, "nowhere.nii.gz"), "-o", out]));
+    assertEquals([nowhere.code, names(folder).includes("out")], [1, false]);
+    assertStringIncludes(nowhere.stderr, "nowhere.nii.gz: there is no such file");
     const { code, summary, stderr } = await end(start(predict, args));
     assertEquals([code, summary.cases, summary.refused.length], [1, 4, 1], stderr);
     assertStringIncludes(stderr, second);
