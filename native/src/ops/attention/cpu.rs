@@ -13,7 +13,8 @@ use crate::ops::activation::exp;
 use crate::ops::conv3d::direct::Shared;
 use crate::ops::linear::by_group;
 use crate::ops::linear::kernel::{M, N, tile};
-use crate::ops::linear::pack::{Factor, turn};
+use crate::ops::linear::pack::Factor;
+use crate::ops::linear::turn::turn;
 use crate::wide;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -116,7 +117,7 @@ fn forward_in<E: Element, const G: usize>(s: &Shape, q: &[E], k: &[E], v: &[E], 
             let mut scores = Scratch::<f32>::new(KEYS * N);
             let mut shares = Scratch::<u32>::new(KEYS.div_ceil(G) * N);
             let mut sums = Scratch::<f32>::zeros(h.panels() * M * N);
-            let (mut top, mut total) = ([f32::MIN; N], [0f32; N]);
+            let (mut top, mut total, mut shrink) = ([f32::MIN; N], [0f32; N], [0f32; N]);
             for first in (0..h.rows).step_by(KEYS) {
                 let live = KEYS.min(h.rows - first);
                 let depth = live.div_ceil(G);
@@ -124,7 +125,8 @@ fn forward_in<E: Element, const G: usize>(s: &Shape, q: &[E], k: &[E], v: &[E], 
                     let keys = &keys[(first / M + i) * lanes * M..];
                     unsafe { tile(keys.as_ptr(), queries.as_ptr(), lanes, scores.as_mut_ptr(), false) };
                 }
-                soften(&mut scores[..live * N], scale, &mut top, &mut total, &mut sums);
+                soften(&mut scores[..live * N], scale, &mut top, &mut total, &mut shrink);
+                sums.chunks_exact_mut(N).for_each(|row| shorten(row, &shrink));
                 Factor::columns(&scores[..live * N], N).pack::<G, N>(0..N, 0..live, &mut shares[..depth * N]);
                 for (panel, sums) in sums.chunks_exact_mut(M * N).enumerate() {
                     let values = &values[(panel * key_lanes + first / G) * M..];
@@ -140,8 +142,9 @@ fn forward_in<E: Element, const G: usize>(s: &Shape, q: &[E], k: &[E], v: &[E], 
 }
 
 wide! {
-    /// Columns of scores to exp(scale * (score - top)), each column's running top, total and sums brought along.
-    fn soften(scores: &mut [f32], scale: f32, top: &mut [f32; N], total: &mut [f32; N], sums: &mut [f32]) {
+    /// Columns of scores to exp(scale * (score - top)), each column's running top and total brought along. What earlier sums
+    /// are to be multiplied by goes to `shrink`.
+    fn soften(scores: &mut [f32], scale: f32, top: &mut [f32; N], total: &mut [f32; N], shrink: &mut [f32; N]) {
         let mut new = *top;
         for row in scores.chunks_exact(N) {
             for j in 0..N {
@@ -155,17 +158,18 @@ wide! {
                 added[j] += row[j];
             }
         }
-        let mut shrink = [0f32; N];
         for j in 0..N {
             shrink[j] = exp(scale * (top[j] - new[j]));
             total[j] = total[j] * shrink[j] + added[j];
             top[j] = new[j];
         }
-        for row in sums.chunks_exact_mut(N) {
-            for j in 0..N {
-                row[j] *= shrink[j];
-            }
-        }
+    }
+}
+
+wide! {
+    /// A row of sums times a row of factors. In one loop over all rows the compiler would gather columns.
+    fn shorten(sums: &mut [f32], factors: &[f32]) {
+        sums.iter_mut().zip(factors).for_each(|(sum, factor)| *sum *= factor);
     }
 }
 

@@ -7,7 +7,7 @@ use super::direct::Shared;
 use super::kernels::{N, Weights};
 use crate::memory::Scratch;
 use crate::ops::amx::{Rows, SIDE, Sums, Tiles};
-use crate::ops::linear::pack::turn;
+use crate::ops::linear::turn::turn;
 use half::bf16;
 use rayon::prelude::*;
 

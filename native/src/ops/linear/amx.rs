@@ -3,7 +3,7 @@
 //! that their 32 rows stand as rows of registers. Lanes are padded with zeros to a multiple of 16.
 
 use super::kernel::{N, Tile};
-use super::pack::turn;
+use super::turn::turn;
 use crate::ops::amx::{Amx, Rows, SIDE, Sums, Tiles, by_tiles};
 
 /// Rows of the tile.

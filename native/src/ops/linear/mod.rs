@@ -12,6 +12,7 @@ pub mod pack;
 pub mod product;
 #[cfg(test)]
 mod tests;
+pub mod turn;
 
 use crate::element::Element;
 use crate::{gpu, queue, tensor};

@@ -1,6 +1,7 @@
 //! Factors of a product as panels that the inner loop reads in order: `[panel][lane][R]`, a lane being what one
 //! multiplication takes of the summed index: an f32 value, or a pair of bf16 (group G = 1 or 2). Missing values are zeros.
 
+use super::turn::{self, turned};
 use crate::element::{Dtype, Element, convert};
 use crate::ops::conv3d::isa::{Isa, isa};
 use half::bf16;
@@ -37,16 +38,25 @@ impl<'a, E: Element> Factor<'a, E> {
     /// Panels of R rows of `rows`, of the summed indices `depth`.
     pub fn pack<const G: usize, const R: usize>(&self, rows: Range<usize>, depth: Range<usize>, out: &mut [u32]) {
         #[cfg(target_arch = "x86_64")]
-        {
-            if isa() >= Isa::Avx512 {
-                return unsafe { avx512::<E, G, R>(self, rows, depth, out) };
-            }
-            if isa() == Isa::Avx2 {
-                return unsafe { avx2::<E, G, R>(self, rows, depth, out) };
-            }
+        match isa() {
+            Isa::Portable => {}
+            Isa::Avx2 => return unsafe { avx2::<E, G, R>(self, rows, depth, out) },
+            Isa::Avx512 => return unsafe { avx512::<E, G, R>(self, rows, depth, out) },
+            _ => return unsafe { avx512bf16::<E, G, R>(self, rows, depth, out) },
         }
-        plain::<E, G, R, false>(self, rows, depth, out)
+        plain::<E, G, R, 0>(self, rows, depth, out)
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn avx512bf16<E: Element, const G: usize, const R: usize>(
+    f: &Factor<E>,
+    rows: Range<usize>,
+    depth: Range<usize>,
+    out: &mut [u32],
+) {
+    plain::<E, G, R, 2>(f, rows, depth, out)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -57,7 +67,7 @@ fn avx512<E: Element, const G: usize, const R: usize>(
     depth: Range<usize>,
     out: &mut [u32],
 ) {
-    plain::<E, G, R, true>(f, rows, depth, out)
+    plain::<E, G, R, 1>(f, rows, depth, out)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -68,30 +78,38 @@ fn avx2<E: Element, const G: usize, const R: usize>(
     depth: Range<usize>,
     out: &mut [u32],
 ) {
-    plain::<E, G, R, false>(f, rows, depth, out)
+    plain::<E, G, R, 0>(f, rows, depth, out)
 }
 
+/// `LEVEL`: 0, or what of AVX-512 there is, 1 or, with its rounding to bf16, 2.
 #[inline(always)]
-fn plain<E: Element, const G: usize, const R: usize, const WIDE: bool>(
+fn plain<E: Element, const G: usize, const R: usize, const LEVEL: u32>(
     f: &Factor<E>,
     rows: Range<usize>,
     depth: Range<usize>,
     out: &mut [u32],
 ) {
     let lanes = depth.len().div_ceil(G);
+    let by_words = const { turn::offers::<G>(LEVEL) };
     if f.column == 1 {
         for (panel, out) in out.chunks_exact_mut(lanes * R).enumerate() {
             let first = rows.start + panel * R;
             for strip in (0..R).step_by(16) {
-                let live = rows.end.saturating_sub(first + strip).min(R - strip).min(16);
+                let width = const { if R < 16 { R } else { 16 } };
+                let live = rows.end.saturating_sub(first + strip).min(width);
                 for q in (0..lanes).step_by(16) {
+                    let from = (first + strip) * f.row + depth.start + q * G;
+                    if by_words && live == width && depth.len() >= (q + 16) * G {
+                        let values = &f.values[from..from + (width - 1) * f.row + 16 * G];
+                        unsafe { turn::rows::<E, G>(values, f.row, width, &mut out[q * R + strip..], R) };
+                        continue;
+                    }
                     let mut block = [[0u32; 16]; 16];
                     for (i, to) in block.iter_mut().enumerate().take(live) {
                         let row = (first + strip + i) * f.row;
                         group::<E, G>(&f.values[row + depth.start + q * G..row + depth.end], to);
                     }
-                    turned::<WIDE>(&mut block);
-                    let width = const { if R < 16 { R } else { 16 } };
+                    turned::<LEVEL>(&mut block);
                     for (to, from) in out[q * R..].chunks_exact_mut(R).zip(&block) {
                         to[strip..strip + width].copy_from_slice(&from[..width]);
                     }
@@ -114,8 +132,12 @@ fn plain<E: Element, const G: usize, const R: usize, const WIDE: bool>(
                 let low: &[E; R] = low[panel * R..][..R].try_into().expect("R values");
                 if G == 1 {
                     to.iter_mut().zip(low).for_each(|(to, v)| *to = v.to_f32().to_bits());
+                    continue;
+                }
+                let high: &[E; R] = high[panel * R..][..R].try_into().expect("R values");
+                if by_words {
+                    unsafe { turn::pairs(low, high, to) };
                 } else {
-                    let high: &[E; R] = high[panel * R..][..R].try_into().expect("R values");
                     to.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (l, h))| *to = pair(*l, *h));
                 }
                 continue;
@@ -178,54 +200,5 @@ fn group<E: Element, const G: usize>(from: &[E], to: &mut [u32; 16]) {
     }
     for (to, from) in to.iter_mut().zip(from.chunks(G)) {
         *to = if G == 1 { from[0].to_f32().to_bits() } else { pair(from[0], from.get(1).copied().unwrap_or_default()) };
-    }
-}
-
-/// The transpose, in place.
-pub fn turn(block: &mut [[u32; 16]; 16]) {
-    if cfg!(target_arch = "x86_64") && isa() >= Isa::Avx512 { turned::<true>(block) } else { turned::<false>(block) }
-}
-
-#[inline(always)]
-fn turned<const WIDE: bool>(block: &mut [[u32; 16]; 16]) {
-    #[cfg(target_arch = "x86_64")]
-    if WIDE {
-        return unsafe { turn_avx512(block) };
-    }
-    let from = *block;
-    for (i, row) in block.iter_mut().enumerate() {
-        row.iter_mut().zip(&from).for_each(|(to, from)| *to = from[i]);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn turn_avx512(block: &mut [[u32; 16]; 16]) {
-    use std::arch::x86_64::*;
-    let mut r = [_mm512_setzero_si512(); 16];
-    for (r, row) in r.iter_mut().zip(&*block) {
-        *r = unsafe { _mm512_loadu_si512(row.as_ptr() as *const __m512i) };
-    }
-    let mut t = r;
-    for i in 0..8 {
-        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-    }
-    // Quarter L of q[4i + j] holds column 4L + j of rows 4i..4i + 4.
-    let mut q = t;
-    for i in 0..8 {
-        let from = 4 * (i / 2) + i % 2;
-        q[2 * i] = _mm512_unpacklo_epi64(t[from], t[from + 2]);
-        q[2 * i + 1] = _mm512_unpackhi_epi64(t[from], t[from + 2]);
-    }
-    for j in 0..4 {
-        let even = |a, b| _mm512_shuffle_i32x4::<0x88>(a, b);
-        let odd = |a, b| _mm512_shuffle_i32x4::<0xdd>(a, b);
-        let (a, b) = (even(q[j], q[4 + j]), even(q[8 + j], q[12 + j]));
-        let (c, d) = (odd(q[j], q[4 + j]), odd(q[8 + j], q[12 + j]));
-        for (row, value) in [(j, even(a, b)), (4 + j, even(c, d)), (8 + j, odd(a, b)), (12 + j, odd(c, d))] {
-            unsafe { _mm512_storeu_si512(block[row].as_mut_ptr() as *mut __m512i, value) };
-        }
     }
 }
