@@ -1,6 +1,5 @@
-//! Rows of values turned to columns of 32-bit words, 16 by 16 in registers. What is packed is written once and read by every
-//! tile, so that this costs less than the products, but not nothing: by way of a block in memory, which was filled with zeros,
-//! written, turned and copied, it took 6 % of a step of Primus-M on two Zen 4 cores.
+//! Rows of values turned to columns of 32-bit words, 16 by 16 in registers, rounded to bf16 by instruction. Attention on 1728 rows of 12
+//! heads of 72, two Zen 4 cores, backward: 79.5 ms; by way of a block in memory that was zeroed, filled, turned and copied: 83.
 
 use crate::element::{Dtype, Element};
 use crate::ops::conv3d::isa::{Isa, isa};
@@ -37,7 +36,8 @@ pub fn turned<const LEVEL: u32>(block: &mut [[u32; 16]; 16]) {
 
 /// Word i of `count` rows (at most 16), `row` values apart in `values`, to `to` from `i * apart` on, for 16 words.
 ///
-/// Unsafe: on a processor for which `offers` holds.
+/// # Safety
+/// The processor is one for which `offers` holds.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub unsafe fn rows<E: Element, const G: usize>(values: &[E], row: usize, count: usize, to: &mut [u32], apart: usize) {
@@ -57,16 +57,22 @@ pub unsafe fn rows<E: Element, const G: usize>(values: &[E], row: usize, count: 
                 _ => _mm512_loadu_si512(at as *const __m512i),
             };
         }
-        let live = (u16::MAX as u32 >> (16 - count)) as u16;
         for (i, words) in transposed(words).into_iter().enumerate() {
-            _mm512_mask_storeu_epi32(to.as_mut_ptr().add(i * apart) as *mut i32, live, words);
+            let to = to.as_mut_ptr().add(i * apart) as *mut i32;
+            // Where columns follow each other, the next one overwrites what a whole store leaves beyond its own.
+            if count == 16 || apart == count && i < 15 && apart >= 8 {
+                _mm512_storeu_epi32(to, words);
+            } else {
+                _mm512_mask_storeu_epi32(to, u16::MAX >> (16 - count), words);
+            }
         }
     }
 }
 
 /// Pairs of the values of two rows.
 ///
-/// Unsafe: on a processor for which `offers` holds, with G = 2.
+/// # Safety
+/// The processor is one for which `offers` holds, with G = 2.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub unsafe fn pairs<E: Element, const R: usize>(low: &[E; R], high: &[E; R], to: &mut [u32; R]) {
