@@ -208,6 +208,7 @@ mod tests {
 
     #[test]
     fn covariance_equals_sums_in_f64_on_any_number_of_cores() {
+        let _forcing = crate::ops::conv3d::isa::FORCING.lock();
         let (rows, c) = (300, 45);
         let x: Vec<f32> = (0..rows * c).map(|i| (0.37 * i as f32).sin() + 0.5 * (1.1 * (i % c) as f32).cos()).collect();
         let column = |j: usize| (0..rows).map(move |n| n * c + j);
