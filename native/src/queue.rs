@@ -36,6 +36,9 @@ fn worker() -> &'static Sender<Job> {
             .name("voxalign".into())
             .stack_size(16 << 20)
             .spawn(move || {
+                // One of the cores of its own pool: work is shared out without waking a thread and waiting for it.
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).use_current_thread();
+                let _cores = pool.build().expect("the threads of the worker start");
                 for job in receiver {
                     job();
                 }
