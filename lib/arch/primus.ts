@@ -85,10 +85,10 @@ function block(
     const [keep1, keep2] = [1, 2].map(() => dropPath(x.space.grid.samples, drop, random));
     return recompute(() => {
       const a = norm1(x);
-      using q = query(a); // no gradient reads its values, nor those of k
+      using q = query(rows(a)); // no gradient reads its values, nor those of k
       using k = key(a);
       const seen = attention(rope(q, heads), rope(k, heads), value(a), heads);
-      const b = inner(rows(seen));
+      const b = inner(seen);
       const y = layerScale(rows(x), project(b), gamma1, keep1);
       const c = norm2(y);
       const wide = swiglu(gate(c), open(c));

@@ -229,6 +229,11 @@ function cases(): Case[] {
     const [q, k, v] = [1, 2, 3].map((seed) => volumeOf(layout, 144, seed, dtype));
     return { inputs: [q, k, v], body: () => attention(q, k, v, 2) };
   });
+  both("attention, fewer queries than keys", EXACT, (dtype) => {
+    const q = volumeOf({ grid: masked(), side: [1, 2, 1] }, 144, 1, dtype);
+    const [k, v] = [2, 3].map((seed) => volumeOf({ grid: masked(), side: [2, 4, 2] }, 144, seed, dtype));
+    return { inputs: [q, k, v], body: () => attention(q, k, v, 2) };
+  });
   both("window attention", EXACT, (dtype) => {
     const [qkv, table] = [matrix(6 * 27, 3 * 48, 1, dtype), matrix(125, 3, 2)];
     const regions = Uint8Array.from({ length: 54 }, (_, i) => i * i % 5 >> 1);

@@ -37,7 +37,8 @@ fn worker() -> &'static Sender<Job> {
             .stack_size(16 << 20)
             .spawn(move || {
                 // One of the cores of its own pool: work is shared out without waking a thread and waiting for it.
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).use_current_thread();
+                let pool =
+                    rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).use_current_thread();
                 let _cores = pool.build().expect("the threads of the worker start");
                 for job in receiver {
                     job();

@@ -25,22 +25,22 @@ const KEYS: usize = 192;
 /// Panels of queries that the backward pass takes at once.
 const PANELS: usize = 2;
 
-/// One head of one sample.
-struct Head {
+/// Rows of one head and one sample: its queries, or its keys.
+struct Rows {
     first: usize,
-    rows: usize,
+    count: usize,
     head: usize,
     channels: usize,
     width: usize,
 }
 
-impl Head {
-    fn list(s: &Shape) -> Vec<Head> {
-        let heads = |span: &[usize]| {
-            let (first, rows, channels, width) = (span[0], span[1] - span[0], s.channels(), s.width);
-            (0..s.heads).map(move |head| Head { first, rows, head, channels, width }).collect::<Vec<_>>()
-        };
-        s.starts.windows(2).flat_map(heads).filter(|h| h.rows > 0).collect()
+impl Rows {
+    /// Queries and keys of every head and sample that has any.
+    fn pairs(s: &Shape) -> Vec<[Rows; 2]> {
+        let samples = s.queries.windows(2).zip(s.keys.windows(2)).filter(|(_, keys)| keys[1] > keys[0]);
+        let (channels, width) = (s.channels(), s.width);
+        let rows = |span: &[usize], head| Rows { first: span[0], count: span[1] - span[0], head, channels, width };
+        samples.flat_map(|(queries, keys)| (0..s.heads).map(move |h| [rows(queries, h), rows(keys, h)])).collect()
     }
     /// First value of row `i` of this head in a tensor.
     fn at(&self, i: usize) -> usize {
@@ -64,25 +64,17 @@ impl Head {
     }
     /// l and dy . y of the rows, by panels of queries.
     fn columns<E: Element>(&self, y: &[E], dy: &[E], l: &[f32], heads: usize) -> (Vec<[f32; N]>, Vec<[f32; N]>) {
-        let mut columns = (vec![[0f32; N]; self.rows.div_ceil(N)], vec![[0f32; N]; self.rows.div_ceil(N)]);
-        for i in 0..self.rows {
+        let mut columns = (vec![[0f32; N]; self.count.div_ceil(N)], vec![[0f32; N]; self.count.div_ceil(N)]);
+        for i in 0..self.count {
             let (y, dy) = (&y[self.at(i)..][..self.width], &dy[self.at(i)..][..self.width]);
             columns.0[i / N][i % N] = l[(self.first + i) * heads + self.head];
             dot(y, dy, &mut columns.1[i / N][i % N]);
         }
         columns
     }
-    /// Gradients of a row that attends to itself alone: exact, where two rounded terms would not cancel.
-    fn alone<E: Element>(&self, dy: &[E], gradients: [&Shared<E>; 3]) {
-        let dy = &dy[self.at(0)..][..self.width];
-        let [dq, dk, dv] = gradients.map(|to| unsafe { std::slice::from_raw_parts_mut(to.at(self.at(0)), self.width) });
-        dq.fill(E::default());
-        dk.fill(E::default());
-        dv.copy_from_slice(dy);
-    }
     /// Writes `[channel][N]` sums, each column times its factor, to rows from `from` on.
     fn put<E: Element>(&self, sums: &[f32], factors: &[f32; N], from: usize, out: &Shared<E>) {
-        let count = N.min(self.rows - from);
+        let count = N.min(self.count - from);
         let mut block = [[0u32; 16]; 16];
         for (d, columns) in (0..self.width).step_by(16).flat_map(|d| [(d, 0), (d, 16)]) {
             let wide = 16.min(self.width - d);
@@ -108,19 +100,19 @@ pub fn forward<E: Element>(s: &Shape, q: &[E], k: &[E], v: &[E], l: &mut [f32], 
 fn forward_in<E: Element, const G: usize>(s: &Shape, q: &[E], k: &[E], v: &[E], l: &mut [f32], y: &mut [E]) {
     let (l_out, y_out, tile) = (Shared(l.as_mut_ptr()), Shared(y.as_mut_ptr()), tile(G));
     let scale = 1.0 / (s.width as f32).sqrt();
-    Head::list(s).par_iter().for_each(|h| {
-        let (lanes, key_lanes) = (h.width.div_ceil(G), h.rows.div_ceil(G));
-        let keys = h.by_channel::<E, G, M>(k, 0..h.rows);
-        let values = h.by_row::<E, G>(v, 0..h.rows);
-        (0..h.rows.div_ceil(N)).into_par_iter().for_each(|block| {
+    Rows::pairs(s).par_iter().with_max_len(1).for_each(|[ask, tell]| {
+        let (lanes, key_lanes) = (s.width.div_ceil(G), tell.count.div_ceil(G));
+        let keys = tell.by_channel::<E, G, M>(k, 0..tell.count);
+        let values = tell.by_row::<E, G>(v, 0..tell.count);
+        (0..ask.count.div_ceil(N)).into_par_iter().with_max_len(1).for_each(|block| {
             let from = block * N;
-            let queries = h.by_channel::<E, G, N>(q, from..h.rows.min(from + N));
+            let queries = ask.by_channel::<E, G, N>(q, from..ask.count.min(from + N));
             let mut scores = Scratch::<f32>::new(KEYS * N);
             let mut shares = Scratch::<u32>::new(KEYS.div_ceil(G) * N);
-            let mut sums = Scratch::<f32>::zeros(h.panels() * M * N);
+            let mut sums = Scratch::<f32>::zeros(ask.panels() * M * N);
             let (mut top, mut total, mut shrink) = ([f32::MIN; N], [0f32; N], [0f32; N]);
-            for first in (0..h.rows).step_by(KEYS) {
-                let live = KEYS.min(h.rows - first);
+            for first in (0..tell.count).step_by(KEYS) {
+                let live = KEYS.min(tell.count - first);
                 let depth = live.div_ceil(G);
                 for (i, scores) in scores.chunks_exact_mut(M * N).enumerate().take(live.div_ceil(M)) {
                     let keys = &keys[(first / M + i) * lanes * M..];
@@ -134,9 +126,9 @@ fn forward_in<E: Element, const G: usize>(s: &Shape, q: &[E], k: &[E], v: &[E], 
                     unsafe { tile(values.as_ptr(), shares.as_ptr(), depth, sums.as_mut_ptr(), true) };
                 }
             }
-            h.put(&sums, &total.map(|t| 1.0 / t), from, &y_out);
-            for i in 0..N.min(h.rows - from) {
-                unsafe { *l_out.at((h.first + from + i) * s.heads + h.head) = scale * top[i] + total[i].ln() };
+            ask.put(&sums, &total.map(|t| 1.0 / t), from, &y_out);
+            for i in 0..N.min(ask.count - from) {
+                unsafe { *l_out.at((ask.first + from + i) * s.heads + ask.head) = scale * top[i] + total[i].ln() };
             }
         });
     });
@@ -197,6 +189,18 @@ pub fn backward<E: Element>(s: &Shape, inputs: [&[E]; 5], l: &[f32], gradients: 
     by_group!(E, G => backward_in::<E, G>(s, inputs, l, gradients))
 }
 
+/// Gradients of one sample's head with one key: exact, where two rounded terms would not cancel.
+fn alone<E: Element>(ask: &Rows, tell: &Rows, dy: &[E], [dq, dk, dv]: [&Shared<E>; 3]) {
+    let row = |of: &Rows, to: &Shared<E>, i| unsafe { std::slice::from_raw_parts_mut(to.at(of.at(i)), of.width) };
+    let mut sums = vec![0f32; tell.width];
+    for i in 0..ask.count {
+        row(ask, dq, i).fill(E::default());
+        sums.iter_mut().zip(&dy[ask.at(i)..]).for_each(|(sum, dy)| *sum += dy.to_f32());
+    }
+    row(tell, dk, 0).fill(E::default());
+    row(tell, dv, 0).iter_mut().zip(&sums).for_each(|(to, sum)| *to = E::from_f32(*sum));
+}
+
 /// A stretch of keys stays in the second cache with its gradients while all queries pass it; sums of dq wait in f32.
 fn backward_in<E: Element, const G: usize>(
     s: &Shape,
@@ -206,26 +210,26 @@ fn backward_in<E: Element, const G: usize>(
 ) {
     let [dq, dk, dv] = gradients.map(|t| Shared(t.as_mut_ptr()));
     let (tile, scale) = (tile(G), 1.0 / (s.width as f32).sqrt());
-    Head::list(s).par_iter().for_each(|h| {
-        if h.rows == 1 {
-            return h.alone(dy, [&dq, &dk, &dv]);
+    Rows::pairs(s).par_iter().with_max_len(1).for_each(|[ask, tell]| {
+        if tell.count == 1 {
+            return alone(ask, tell, dy, [&dq, &dk, &dv]);
         }
-        let (lanes, size) = (h.width.div_ceil(G), h.panels() * M * N);
-        let (queries, slopes) = (h.by_channel::<E, G, N>(q, 0..h.rows), h.by_channel::<E, G, N>(dy, 0..h.rows));
-        let groups = (0..h.rows).step_by(PANELS * N).map(|from| from..h.rows.min(from + PANELS * N));
-        let groups: Vec<_> = groups.map(|g| (g.clone(), [dy, q].map(|x| h.by_row::<E, G>(x, g.clone())))).collect();
-        let (levels, means) = h.columns(y, dy, l, s.heads);
+        let (lanes, size) = (s.width.div_ceil(G), ask.panels() * M * N);
+        let [queries, slopes] = [q, dy].map(|x| ask.by_channel::<E, G, N>(x, 0..ask.count));
+        let groups = (0..ask.count).step_by(PANELS * N).map(|from| from..ask.count.min(from + PANELS * N));
+        let groups: Vec<_> = groups.map(|g| (g.clone(), [dy, q].map(|x| ask.by_row::<E, G>(x, g.clone())))).collect();
+        let (levels, means) = ask.columns(y, dy, l, s.heads);
         let mut dqs = Scratch::<f32>::zeros(levels.len() * size);
         let mut p: [Scratch<f32>; PANELS] = std::array::from_fn(|_| Scratch::new(KEYS * N));
         let mut ds: [Scratch<f32>; PANELS] = std::array::from_fn(|_| Scratch::new(KEYS * N));
         let mut pairs = Scratch::<u32>::new(KEYS / G * N);
         let mut right = Scratch::<u32>::new(PANELS * N / G * N);
-        for first in (0..h.rows).step_by(KEYS) {
-            let live = KEYS.min(h.rows - first);
+        for first in (0..tell.count).step_by(KEYS) {
+            let live = KEYS.min(tell.count - first);
             let (span, depth, blocks) = (first..first + live, live.div_ceil(G), live.div_ceil(N));
-            let keys = h.by_channel::<E, G, M>(k, span.clone());
-            let values = h.by_channel::<E, G, M>(v, span.clone());
-            let across = h.by_row::<E, G>(k, span);
+            let keys = tell.by_channel::<E, G, M>(k, span.clone());
+            let values = tell.by_channel::<E, G, M>(v, span.clone());
+            let across = tell.by_row::<E, G>(k, span);
             let mut sums = [dv, dk].map(|to| (to, Scratch::<f32>::zeros(blocks * size)));
             for (group, lefts) in &groups {
                 let (panel, count) = (group.start / N, group.len().div_ceil(N));
@@ -261,12 +265,12 @@ fn backward_in<E: Element, const G: usize>(
             }
             for (to, sums) in &sums {
                 for (block, sums) in sums.chunks_exact(size).enumerate() {
-                    h.put(sums, &[1.0; N], first + block * N, to);
+                    tell.put(sums, &[1.0; N], first + block * N, to);
                 }
             }
         }
         for (panel, sums) in dqs.chunks_exact(size).enumerate() {
-            h.put(sums, &[1.0; N], panel * N, &dq);
+            ask.put(sums, &[1.0; N], panel * N, &dq);
         }
     });
 }

@@ -17,9 +17,10 @@ struct Attention {
     float scale;       // 1 / sqrt(width)
 };
 
-/// Of a tile: its first row, the first row of its sample and the row after it.
+/// Of a tile: its first row and the row after those of its sample; of the other side, the sample's rows. Queries and keys
+/// are sides; where all rows attend they have the same.
 struct Span {
-    int first, begin, end;
+    int first, last, begin, end;
 };
 
 /// Rows stand W + 8 channels apart, so that eight of them lie in different banks.
@@ -92,7 +93,7 @@ __device__ inline void store(bf16* to, const float (&sums)[W / 8][4], const Atte
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int row = tile.first + threadIdx.x / 32 * 16 + 8 * h + (lane >> 2);
-        if (row >= tile.end) continue;
+        if (row >= tile.last) continue;
         bf16* const here = to + ((long long)row * a.heads + blockIdx.y) * a.width;
 #pragma unroll
         for (int n = 0; n < W / 8; n++)
@@ -115,7 +116,7 @@ __device__ inline void forward(const Attention& a, const Span* tiles, const bf16
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     float sums[W / 8][4], top[2] = {HIDDEN, HIDDEN}, total[2] = {0.0f, 0.0f};
     clear(sums);
-    stage<W>(queries, q, a, tile.first, tile.end, TILE);
+    stage<W>(queries, q, a, tile.first, tile.last, TILE);
     for (int j = tile.begin; j < tile.end; j += TILE) {
         if (j > tile.begin) __syncthreads();  // the keys before are read
         stage<W>(keys, k, a, j, tile.end, TILE);
@@ -156,7 +157,7 @@ __device__ inline void forward(const Attention& a, const Span* tiles, const bf16
         for (int o = 1; o <= 2; o <<= 1) total[h] += __shfl_xor_sync(0xffffffffu, total[h], o);
         inverse[h] = 1.0f / total[h];
         const int row = tile.first + 16 * warp + 8 * h + (lane >> 2);
-        if (row < tile.end && (lane & 3) == 0) {
+        if (row < tile.last && (lane & 3) == 0) {
             l[(long long)row * a.heads + blockIdx.y] = (top[h] + log2f(total[h])) * (1.0f / LOG2E);
         }
     }
@@ -185,11 +186,11 @@ __device__ inline void grad_q(const Attention& a, const Span* tiles, const bf16*
     for (int h = 0; h < 2; h++) {
         const int row = tile.first + 16 * warp + 8 * h + (lane >> 2);
         const long long at = (long long)row * a.heads + blockIdx.y;
-        logs[h] = row < tile.end ? l[at] : 0.0f;
-        mean[h] = row < tile.end ? means[at] : 0.0f;
+        logs[h] = row < tile.last ? l[at] : 0.0f;
+        mean[h] = row < tile.last ? means[at] : 0.0f;
     }
-    stage<W>(queries, q, a, tile.first, tile.end, TILE);
-    stage<W>(slopes, dy, a, tile.first, tile.end, TILE);
+    stage<W>(queries, q, a, tile.first, tile.last, TILE);
+    stage<W>(slopes, dy, a, tile.first, tile.last, TILE);
     for (int j = tile.begin; j < tile.end; j += TILE) {
         if (j > tile.begin) __syncthreads();
         stage<W>(keys, k, a, j, tile.end, TILE);
@@ -227,8 +228,8 @@ __device__ inline void grad_kv(const Attention& a, const Span* tiles, const bf16
     float to_k[W / 8][4], to_v[W / 8][4];
     clear(to_k);
     clear(to_v);
-    stage<W>(keys, k, a, tile.first, tile.end, TILE);
-    stage<W>(values, v, a, tile.first, tile.end, TILE);
+    stage<W>(keys, k, a, tile.first, tile.last, TILE);
+    stage<W>(values, v, a, tile.first, tile.last, TILE);
     for (int j = tile.begin; j < tile.end; j += STRETCH) {
         if (j > tile.begin) __syncthreads();
         stage<W>(queries, q, a, j, tile.end, STRETCH);
@@ -366,7 +367,7 @@ __device__ inline void weigh_rows(float (&sums)[PARTS], const float* factors, co
 
 __device__ inline void store_row(float* to, const float (&sums)[PARTS], const Attention& a, Span tile, float factor) {
     const int lane = threadIdx.x % 32, row = tile.first + threadIdx.x / 32;
-    if (row >= tile.end) return;
+    if (row >= tile.last) return;
 #pragma unroll
     for (int n = 0; n < PARTS; n++) {
         const int c = lane + 32 * n;
@@ -385,7 +386,7 @@ extern "C" __global__ void __launch_bounds__(256) attention_f32(const Attention 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     float* const shares = values + LANES * stride_of(a) + warp * LANES;
     float sums[PARTS] = {0.0f, 0.0f, 0.0f, 0.0f}, top = HIDDEN, total = 0.0f;
-    stage_rows(queries, q, a, tile.first, tile.end, ROWS, a.scale);
+    stage_rows(queries, q, a, tile.first, tile.last, ROWS, a.scale);
     for (int j = tile.begin; j < tile.end; j += LANES) {
         __syncthreads();
         stage_rows(keys, k, a, j, tile.end, LANES, 1.0f);
@@ -407,7 +408,7 @@ extern "C" __global__ void __launch_bounds__(256) attention_f32(const Attention 
     total = warp_sum(total);
     store_row(y, sums, a, tile, 1.0f / total);
     const int row = tile.first + warp;
-    if (lane == 0 && row < tile.end) l[(long long)row * a.heads + blockIdx.y] = top + logf(total);
+    if (lane == 0 && row < tile.last) l[(long long)row * a.heads + blockIdx.y] = top + logf(total);
 }
 
 /// dq and means `[rows][heads]`: the mean of dy . v under the shares. Grid and threads as forward; shared memory: 2 x 8 +
@@ -424,10 +425,10 @@ attention_grad_q_f32(const Attention a, const Span* tiles, const float* q, const
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = tile.first + warp;
     const long long at = (long long)row * a.heads + blockIdx.y;
     float* const shares = values + LANES * stride_of(a) + warp * LANES;
-    const float log = row < tile.end ? l[at] : 0.0f;
+    const float log = row < tile.last ? l[at] : 0.0f;
     float sums[PARTS] = {0.0f, 0.0f, 0.0f, 0.0f}, mean = 0.0f;
-    stage_rows(queries, q, a, tile.first, tile.end, ROWS, a.scale);
-    stage_rows(slopes, dy, a, tile.first, tile.end, ROWS, 1.0f);
+    stage_rows(queries, q, a, tile.first, tile.last, ROWS, a.scale);
+    stage_rows(slopes, dy, a, tile.first, tile.last, ROWS, 1.0f);
     for (int pass = 0; pass < 2; pass++) {
         for (int j = tile.begin; j < tile.end; j += LANES) {
             __syncthreads();
@@ -436,7 +437,7 @@ attention_grad_q_f32(const Attention a, const Span* tiles, const float* q, const
             __syncthreads();
             const float score = row_product(queries + warp * stride_of(a), keys + lane * stride_of(a), a.width);
             const float slope = row_product(slopes + warp * stride_of(a), values + lane * stride_of(a), a.width);
-            const float share = j + lane < tile.end && row < tile.end ? expf(score - log) : 0.0f;
+            const float share = j + lane < tile.end && row < tile.last ? expf(score - log) : 0.0f;
             if (pass == 0) {
                 mean += share * slope;
                 continue;
@@ -448,7 +449,7 @@ attention_grad_q_f32(const Attention a, const Span* tiles, const float* q, const
         if (pass == 0) mean = warp_sum(mean);
     }
     store_row(dq, sums, a, tile, a.scale);
-    if (lane == 0 && row < tile.end) means[at] = mean;
+    if (lane == 0 && row < tile.last) means[at] = mean;
 }
 
 /// dk and dv: a warp owns a key. Grid (tiles of 8 keys, heads), 256 threads; shared memory as for dq, and once more 8 x 32.
@@ -464,8 +465,8 @@ attention_grad_kv_f32(const Attention a, const Span* tiles, const float* q, cons
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     float* const shares = slopes + LANES * stride_of(a) + warp * 2 * LANES;
     float to_k[PARTS] = {0.0f, 0.0f, 0.0f, 0.0f}, to_v[PARTS] = {0.0f, 0.0f, 0.0f, 0.0f};
-    stage_rows(keys, k, a, tile.first, tile.end, ROWS, 1.0f);
-    stage_rows(values, v, a, tile.first, tile.end, ROWS, 1.0f);
+    stage_rows(keys, k, a, tile.first, tile.last, ROWS, 1.0f);
+    stage_rows(values, v, a, tile.first, tile.last, ROWS, 1.0f);
     for (int i = tile.begin; i < tile.end; i += LANES) {
         __syncthreads();
         stage_rows(queries, q, a, i, tile.end, LANES, a.scale);

@@ -38,16 +38,17 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(s: &Shape, rows: usize) -> Plan {
+    /// Tiles of `rows` rows of one side, each with its sample's rows of the other.
+    fn new(s: &Shape, own: &[usize], other: &[usize], rows: usize) -> Plan {
         let mut tiles = Vec::new();
-        for span in s.starts.windows(2) {
-            for first in (span[0]..span[1]).step_by(rows) {
-                tiles.extend([first, span[0], span[1]].map(|v| v as i32));
+        for (own, other) in own.windows(2).zip(other.windows(2)) {
+            for first in (own[0]..own[1]).step_by(rows) {
+                tiles.extend([first, own[1], other[0], other[1]].map(|v| v as i32));
             }
         }
         let shape = Attention { heads: s.heads as i32, width: s.width as i32, scale: 1.0 / (s.width as f32).sqrt() };
         let columns = [32, 64].into_iter().find(|&c| s.width <= c).unwrap_or(80);
-        Plan { shape, columns, tiles: gpu::upload(&tiles), grid: [tiles.len() / 3, s.heads, 1] }
+        Plan { shape, columns, tiles: gpu::upload(&tiles), grid: [tiles.len() / 4, s.heads, 1] }
     }
     fn kernel(&self, name: &str) -> String {
         format!("{name}_{}", self.columns)
@@ -67,23 +68,23 @@ fn bytes_f32(s: &Shape, rows: usize, sets: usize) -> usize {
 pub fn forward(s: &Shape, inputs: [&Buffer; 3], l: &Buffer, y: &Buffer) -> Result<()> {
     let ([q, k, v], l, y) = (inputs.map(|x| x.device()), l.device_mut(), y.device_mut());
     if inputs[0].dtype == Dtype::Bf16 {
-        let plan = Plan::new(s, TILE);
+        let plan = Plan::new(s, &s.queries, &s.keys, TILE);
         let (kernel, shared) = (plan.kernel("attention"), plan.bytes(3 * TILE));
         return launch!(kernel, plan.grid, 128, shared, plan.shape, plan.tiles.at(), q, k, v, l, y);
     }
-    let (plan, shared) = (Plan::new(s, ROWS), bytes_f32(s, ROWS + 2 * LANES, 1));
+    let (plan, shared) = (Plan::new(s, &s.queries, &s.keys, ROWS), bytes_f32(s, ROWS + 2 * LANES, 1));
     launch!("attention_f32", plan.grid, 256, shared, plan.shape, plan.tiles.at(), q, k, v, l, y)
 }
 
 /// As `backward`, in f32.
 fn backward_f32(s: &Shape, inputs: [&Buffer; 4], l: &Buffer, [dq, dk, dv]: [&Buffer; 3]) -> Result<()> {
-    let (plan, means) = (Plan::new(s, ROWS), gpu::scratch::<f32>(s.rows() * s.heads));
-    let ([q, k, v, dy], l, grid, tiles) = (inputs.map(|x| x.device()), l.device(), plan.grid, plan.tiles.at());
-    let rows = 2 * (ROWS + LANES);
-    let (shared, dq) = (bytes_f32(s, rows, 1), dq.device_mut());
-    launch!("attention_grad_q_f32", grid, 256, shared, plan.shape, tiles, q, k, v, dy, l, means.at(), dq)?;
-    let (shared, dk, dv) = (bytes_f32(s, rows, 2), dk.device_mut(), dv.device_mut());
-    launch!("attention_grad_kv_f32", grid, 256, shared, plan.shape, tiles, q, k, v, dy, l, means.at(), dk, dv)
+    let (plan, means) = (Plan::new(s, &s.queries, &s.keys, ROWS), gpu::scratch::<f32>(s.query_rows() * s.heads));
+    let ([q, k, v, dy], l, rows, means) = (inputs.map(|x| x.device()), l.device(), 2 * (ROWS + LANES), means.at());
+    let (tiles, shared, dq) = (plan.tiles.at(), bytes_f32(s, rows, 1), dq.device_mut());
+    launch!("attention_grad_q_f32", plan.grid, 256, shared, plan.shape, tiles, q, k, v, dy, l, means, dq)?;
+    let plan = Plan::new(s, &s.keys, &s.queries, ROWS);
+    let (tiles, shared, dk, dv) = (plan.tiles.at(), bytes_f32(s, rows, 2), dk.device_mut(), dv.device_mut());
+    launch!("attention_grad_kv_f32", plan.grid, 256, shared, plan.shape, tiles, q, k, v, dy, l, means, dk, dv)
 }
 
 /// Gradients of q, k, v.
@@ -91,15 +92,15 @@ pub fn backward(s: &Shape, [q, k, v, y, dy]: [&Buffer; 5], l: &Buffer, [dq, dk, 
     if q.dtype == Dtype::F32 {
         return backward_f32(s, [q, k, v, dy], l, [dq, dk, dv]);
     }
-    let (plan, count) = (Plan::new(s, TILE), s.rows() * s.heads);
+    let (plan, count) = (Plan::new(s, &s.queries, &s.keys, TILE), s.query_rows() * s.heads);
     let means = gpu::scratch::<f32>(count);
     let (warps, width) = ([count.div_ceil(8), 1, 1], s.width as i32);
     launch!("attention_means", warps, 256, 0, y.device(), dy.device(), count as i32, width, means.at())?;
-    let (q, k, v, dy, l, tiles, grid) =
-        (q.device(), k.device(), v.device(), dy.device(), l.device(), plan.tiles.at(), plan.grid);
-    let (kernel, shared) = (plan.kernel("attention_grad_q"), plan.bytes(4 * TILE));
-    launch!(kernel, grid, 128, shared, plan.shape, tiles, q, k, v, dy, l, means.at(), dq.device_mut())?;
-    let (kernel, shared) = (plan.kernel("attention_grad_kv"), plan.bytes(2 * (TILE + STRETCH)) + 8 * STRETCH);
-    let (dk, dv) = (dk.device_mut(), dv.device_mut());
-    launch!(kernel, grid, 128, shared, plan.shape, tiles, q, k, v, dy, l, means.at(), dk, dv)
+    let (q, k, v, dy, l) = (q.device(), k.device(), v.device(), dy.device(), l.device());
+    let (kernel, tiles, shared) = (plan.kernel("attention_grad_q"), plan.tiles.at(), plan.bytes(4 * TILE));
+    launch!(kernel, plan.grid, 128, shared, plan.shape, tiles, q, k, v, dy, l, means.at(), dq.device_mut())?;
+    let plan = Plan::new(s, &s.keys, &s.queries, TILE);
+    let (kernel, tiles) = (plan.kernel("attention_grad_kv"), plan.tiles.at());
+    let (shared, dk, dv) = (plan.bytes(2 * (TILE + STRETCH)) + 8 * STRETCH, dk.device_mut(), dv.device_mut());
+    launch!(kernel, plan.grid, 128, shared, plan.shape, tiles, q, k, v, dy, l, means.at(), dk, dv)
 }

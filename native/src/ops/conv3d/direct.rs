@@ -69,7 +69,7 @@ fn run<E: Element, O: Operand>(s: &Shape, grid: &Grid, x: &[E], weights: Packed<
     let out = Shared(y.as_mut_ptr());
     let blocks = grid.blocks.len();
     let units = if s.kernel == 1 { units(blocks, s.side, IN_PLACE) } else { units_of(s, blocks) };
-    units.par_iter().for_each(|unit| {
+    units.par_iter().with_max_len(1).for_each(|unit| {
         let (first, voxels) = extent(unit, s.side);
         let outs: Vec<u32> = (0..voxels).map(|v| (v * s.c_out) as u32).collect();
         let target = unsafe { out.at(first * s.c_out) };
@@ -122,7 +122,7 @@ pub fn grad_input<E: Element, O: Operand>(s: &Shape, grid: &Grid, dy: &[E], w: &
     let places = children(s.side, s.c_in).1;
     let sets: Vec<Set<O>> = classes.iter().zip(places).map(|((weights, taps), at)| Set { weights, taps, at }).collect();
     let out = Shared(dx.as_mut_ptr());
-    units(grid.blocks.len(), s.side, GATHERED).par_iter().for_each(|unit| {
+    units(grid.blocks.len(), s.side, GATHERED).par_iter().with_max_len(1).for_each(|unit| {
         let (input, bases) = unit_input::<E, O>(&back, grid, dy, unit);
         let first = fine(&unit[0], unit[0].z0);
         let mut outs = Vec::with_capacity(bases.len());

@@ -39,7 +39,7 @@ pub fn forward<E: Element, O: Operand>(s: &Up, x: &[E], w: &[f32], bias: &[f32],
     let sets: Vec<Set<O>> = packed.iter().zip(places).map(|(weights, at)| Set { weights, taps: &[0], at }).collect();
     let padded = packed[0].c_in;
     let out = Shared(y.as_mut_ptr());
-    parts(s).par_iter().for_each(|part| {
+    parts(s).par_iter().with_max_len(1).for_each(|part| {
         let rows = rows_as::<E, O>(rows_of(s, x, part, s.c_in), s.c_in, padded);
         let bases: Vec<u32> = (0..rows.len() / padded).map(|v| (v * padded) as u32).collect();
         let (outs, _) = children([part.planes(), sy, sx], s.c_out);
@@ -57,7 +57,7 @@ pub fn grad_input<E: Element, O: Operand>(s: &Up, dy: &[E], w: &[f32], dx: &mut 
     let padded = weights.c_in;
     let set = Set { weights, taps: &children(s.side, padded).1, at: 0 };
     let out = Shared(dx.as_mut_ptr());
-    parts(s).par_iter().for_each(|part| {
+    parts(s).par_iter().with_max_len(1).for_each(|part| {
         let rows = rows_as::<E, O>(&dy[below(s, part, s.c_out)], s.c_out, padded);
         let (bases, _) = children([part.planes(), sy, sx], padded);
         let outs: Vec<u32> = (0..bases.len()).map(|v| (v * s.c_in) as u32).collect();

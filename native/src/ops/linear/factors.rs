@@ -110,7 +110,7 @@ fn strips<const G: usize, const R: usize>(
         pack::<G, N, _>(right, i * N..c_in.min((i + 1) * N), 0..rows, lanes, panel);
     });
     let tall = (STRIP / 4 / c_in / R).max(1) * R;
-    (0..c_out.div_ceil(tall)).into_par_iter().for_each(|strip| {
+    (0..c_out.div_ceil(tall)).into_par_iter().with_max_len(1).for_each(|strip| {
         let out = strip * tall..c_out.min((strip + 1) * tall);
         let mut packed = Scratch::<u32>::new(out.len().div_ceil(R) * lanes * R);
         pack_left::<G, R, _>(left, out.clone(), 0..rows, lanes, &mut packed);

@@ -13,6 +13,7 @@ use crate::ops::conv3d::direct::Shared;
 use crate::wide;
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes of a row of one stretch of the summed index.
 const DEPTH: usize = 9 << 10;
@@ -25,6 +26,8 @@ const THIN: usize = 1 << 20;
 /// Lanes of a stretch for which a left factor is cut to that size (a step of Primus-M on two Zen 4 cores 2.10 s, cut 2.08);
 /// shorter ones would store their sums too often.
 const SHORTEST: usize = 512;
+/// Parts of the last panel's rows, so that no core waits for long.
+const ENDS: usize = 4;
 /// Panels of the right factor that one task packs.
 const PANELS: usize = 4;
 
@@ -117,11 +120,31 @@ pub fn product<const G: usize, const R: usize, A: Element, B: Element, C: Elemen
             left.par_chunks_mut((lanes * R).max(1)).enumerate().for_each(|(i, left)| {
                 pack_left::<G, R, A>(a, i * R..m.min(i * R + R), span.clone(), lanes, left);
             });
-            (0..panels).into_par_iter().for_each(|panel| {
-                let mut right = Scratch::<u32>::new(lanes * N);
-                pack::<G, N, B>(b, panel_rows(panel), span.clone(), lanes, &mut right);
-                let next = panel_rows((panel + 1).min(panels - 1));
-                columns(&(0..m), &left, panel, &right, &|i, tiles| b.ask(&next, &span, i, tiles));
+            // A core takes the next panel as it begins one, and asks for it meanwhile; they share the last panel's rows.
+            let part = |i: usize| m.div_ceil(R) * i / ENDS * R;
+            let unit = |i: usize| match (i + 1).checked_sub(panels) {
+                Some(end) => (panels - 1, part(end)..part(end + 1).min(m)),
+                None => (i, 0..m),
+            };
+            let (count, taken) = (panels - 1 + ENDS, AtomicUsize::new(0));
+            let take = || Some(taken.fetch_add(1, Relaxed)).filter(|&i| i < count).map(unit);
+            (0..rayon::current_num_threads()).into_par_iter().with_max_len(1).for_each(|_| {
+                let (mut right, mut packed, mut now) = (Scratch::<u32>::new(lanes * N), panels, take());
+                while let Some((panel, rows)) = now {
+                    if packed != panel {
+                        pack::<G, N, B>(b, panel_rows(panel), span.clone(), lanes, &mut right);
+                        packed = panel;
+                    }
+                    now = take();
+                    let left = &left[rows.start / R * lanes * R..];
+                    columns(&rows, left, panel, &right, &|i, tiles| {
+                        if let Some((next, _)) = now
+                            && next != panel
+                        {
+                            b.ask(&panel_rows(next), &span, i, tiles);
+                        }
+                    });
+                }
             });
             continue;
         }
@@ -131,7 +154,7 @@ pub fn product<const G: usize, const R: usize, A: Element, B: Element, C: Elemen
             pack::<G, N, B>(b, first..n.min(first + PANELS * N), span.clone(), lanes, right);
         });
         let cut = Cut::new::<R>(m, panels, lanes);
-        (0..cut.tasks()).into_par_iter().for_each(|task| {
+        (0..cut.tasks()).into_par_iter().with_max_len(1).for_each(|task| {
             let (rows, range) = cut.task(task, m, panels);
             let mut left = Scratch::<u32>::new(rows.len().div_ceil(R) * lanes * R);
             pack_left::<G, R, A>(a, rows.clone(), span.clone(), lanes, &mut left);

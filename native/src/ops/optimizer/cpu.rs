@@ -83,15 +83,19 @@ pub fn sgd(rule: &Sgd, factor: f32, p: &mut [f32], g: &[f32], state: &mut [f32],
 /// First moment, second moment, and the largest second moment of amsgrad.
 pub type Moments<'a> = (&'a mut [f32], &'a mut [f32], Option<&'a mut [f32]>);
 
+/// Decay, what both moments keep and take, size, eps, factor of the gradient.
+type Rule = [f32; 8];
+
 impl AdamW {
-    /// What `moments` and `moved` take, in the `step`-th step, of gradients times `factor`.
-    pub fn at(&self, step: f32, factor: f32) -> [f32; 9] {
+    /// What `moments` and `moved` take, in the `step`-th step, of gradients times `factor`. The step is
+    /// lr / (1 - beta1^t) m / (sqrt(v) / c + eps), c = sqrt(1 - beta2^t), by one division: m times a size / (sqrt(v) + eps c).
+    pub fn at(&self, step: f32, factor: f32) -> Rule {
         let decay = (1.0 - self.lr * self.weight_decay) as f32;
         let (keep1, keep2) = (self.beta1 as f32, self.beta2 as f32);
         let (take1, take2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
-        let size = (self.lr / (1.0 - self.beta1.powf(step as f64))) as f32;
-        let correction = (1.0 - self.beta2.powf(step as f64)).sqrt() as f32;
-        [decay, keep1, keep2, take1, take2, size, correction, self.eps as f32, factor]
+        let correction = (1.0 - self.beta2.powf(step as f64)).sqrt();
+        let size = self.lr / (1.0 - self.beta1.powf(step as f64)) * correction;
+        [decay, keep1, keep2, take1, take2, size as f32, (self.eps * correction) as f32, factor]
     }
 }
 
@@ -101,7 +105,7 @@ pub enum Gradient<'a> {
     Factors(&'a Factors),
 }
 
-pub fn adamw(rule: [f32; 9], p: &mut [f32], g: Gradient, (m, v, largest): Moments, teacher: Option<Teacher>) {
+pub fn adamw(rule: Rule, p: &mut [f32], g: Gradient, (m, v, largest): Moments, teacher: Option<Teacher>) {
     let len = p.len();
     let teacher = Follower::new(teacher);
     let top = largest.map(|top| Shared(top.as_mut_ptr()));
@@ -131,7 +135,7 @@ pub fn adamw(rule: [f32; 9], p: &mut [f32], g: Gradient, (m, v, largest): Moment
 
 /// Moments brought along by a gradient.
 #[inline(always)]
-fn moments([_, keep1, keep2, take1, take2, _, _, _, factor]: [f32; 9], g: f32, m: &mut f32, v: &mut f32) {
+fn moments([_, keep1, keep2, take1, take2, _, _, factor]: Rule, g: f32, m: &mut f32, v: &mut f32) {
     let g = g * factor;
     *m = keep1 * *m + take1 * g;
     *v = keep2 * *v + take2 * g * g;
@@ -139,12 +143,12 @@ fn moments([_, keep1, keep2, take1, take2, _, _, _, factor]: [f32; 9], g: f32, m
 
 /// A parameter after its step.
 #[inline(always)]
-fn moved([decay, _, _, _, _, size, correction, eps, _]: [f32; 9], p: f32, m: f32, v: f32) -> f32 {
-    p * decay - size * m / (v.sqrt() / correction + eps)
+fn moved([decay, _, _, _, _, size, eps, _]: Rule, p: f32, m: f32, v: f32) -> f32 {
+    p * decay - size * m / (v.sqrt() + eps)
 }
 
 wide! {
-    fn move_adamw(rule: [f32; 9], p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+    fn move_adamw(rule: Rule, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
         for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
             moments(rule, *g, m, v);
             *p = moved(rule, *p, *m, *v);
@@ -153,7 +157,7 @@ wide! {
 }
 
 wide! {
-    fn move_amsgrad(rule: [f32; 9], p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], top: &mut [f32]) {
+    fn move_amsgrad(rule: Rule, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], top: &mut [f32]) {
         for (((p, g), (m, v)), top) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)).zip(top) {
             moments(rule, *g, m, v);
             *top = top.max(*v);

@@ -186,13 +186,13 @@ fn run<E: Element>(
         let mut memory = Scratch::<f32>::new(forward::weights_len::<T>(c_in, c_out, path.operands));
         let to = memory.as_mut_ptr();
         let weights = forward::Weights::<T> { given: *given, to };
-        (0..c_in.div_ceil(forward::STRIP)).into_par_iter().for_each(|index| vector::dispatch(&weights, path, index));
+        (0..c_in.div_ceil(forward::STRIP)).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&weights, path, index));
         let rows = forward_rows(&tiles, c_in);
         let count = tiles.rows().div_ceil(rows);
         let mut sums = Scratch::<f64>::new(if normed { tiles.rows() * 2 * c_out } else { 0 });
         let channels = normed.then(|| sums.as_mut_ptr());
         let work = forward::Forward { tiles, x, y, c_in, c_out, weights: to, bias: &padded, zeros: &zeros, rows, channels };
-        (0..count).into_par_iter().for_each(|index| vector::dispatch(&work, path, index));
+        (0..count).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&work, path, index));
         normed.then(|| by_sample(&tiles, &sums, 2 * c_out))
     })
 }
@@ -276,7 +276,7 @@ fn sum_weight<E: Element, const T: usize>(path: Path, tiles: Tiles<T>, x: Parts<
     (0..tasks).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&sums, path, index));
     let finish = weight::Finish::<T> { sums: &memory, stretches, to };
     let blocks = panels * c_in.div_ceil(product::ROWS);
-    (0..blocks).into_par_iter().for_each(|index| vector::dispatch(&finish, path, index));
+    (0..blocks).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&finish, path, index));
 }
 
 #[cfg(test)]
