@@ -86,7 +86,8 @@ template <int W, int N> __device__ inline void weigh(float (&sums)[W / 8][4], co
     }
 }
 
-/// Writes the 16 rows of this warp, times `factor` of the row's half, into `[rows][heads][width]`.
+/// Writes the 16 rows of this warp, times `factor` of the row's half, into `[rows][heads][width]`. `tile` is read again for it:
+/// held in registers until then it would not leave enough.
 template <int W>
 __device__ inline void store(bf16* to, const float (&sums)[W / 8][4], const Attention& a, Span tile, const float (&factor)[2]) {
     const int lane = threadIdx.x % 32;
@@ -161,7 +162,7 @@ __device__ inline void forward(const Attention& a, const Span* tiles, const bf16
             l[(long long)row * a.heads + blockIdx.y] = (top[h] + log2f(total[h])) * (1.0f / LOG2E);
         }
     }
-    store<W>(y, sums, a, tile, inverse);
+    store<W>(y, sums, a, tiles[blockIdx.x], inverse);
 }
 
 /// p and then ds of a fragment: `s` to exp(s - l), `d` to p (d - mean); 0 where the column is beyond the sample.
@@ -210,7 +211,7 @@ __device__ inline void grad_q(const Attention& a, const Span* tiles, const bf16*
         weigh<W>(sums, d, keys);
     }
     const float factor[2] = {a.scale, a.scale};
-    store<W>(dq, sums, a, tile, factor);
+    store<W>(dq, sums, a, tiles[blockIdx.x], factor);
 }
 
 /// dk and dv. Grid (tiles of keys, heads), 128 threads; shared memory: two tiles, two stretches, and l and the means
@@ -255,8 +256,9 @@ __device__ inline void grad_kv(const Attention& a, const Span* tiles, const bf16
         weigh<W>(to_k, d, queries);
     }
     const float one[2] = {1.0f, 1.0f}, factor[2] = {a.scale, a.scale};
-    store<W>(dv, to_v, a, tile, one);
-    store<W>(dk, to_k, a, tile, factor);
+    copies_wait();  // those of the keys, where there is no query
+    store<W>(dv, to_v, a, tiles[blockIdx.x], one);
+    store<W>(dk, to_k, a, tiles[blockIdx.x], factor);
 }
 
 /// means `[rows][heads]`: dy . y. A warp per row and head; grid rows * heads / 8, 256 threads.
