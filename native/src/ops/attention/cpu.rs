@@ -2,10 +2,10 @@
 //! columns, so that a softmax runs down whole vectors; bf16 values are multiplied as bf16 where the processor can, and
 //! the shares are rounded for that, while scores, sums and outputs are f32.
 //!
-//! Milliseconds of two Zen 4 cores (at their peak of 440 GFLOP/s 23 and 59), bf16, 12 heads of 72 on 1728 rows, forward and backward:
-//! 36 and 80 where exp was a shorter chain (not kept), not timed apart since. Backward by all keys at once, with scores and slopes of two panels of queries in memory: 115. Forward with the sums rescaled
-//! in a loop that the compiler turned into gathers: 41. Shares rounded where the softmax makes
-//! them, so that what is packed is bf16: 2 to 5 ms more.
+//! Milliseconds of two Zen 4 cores (at their peak of 460 GFLOP/s 22 and 56), bf16, 12 heads of 72 on 1728 rows, forward and
+//! backward: 37 and 84. Backward by all keys at once, with scores and slopes of two panels of queries in memory: 115. Forward
+//! with the sums rescaled in a loop that the compiler turned into gathers: 41. Shares rounded where the softmax makes them, so
+//! that what is packed is bf16: 2 to 5 ms more.
 
 use super::Shape;
 use crate::element::Element;
