@@ -28,6 +28,11 @@ Deno.test("tokens: shapes that do not fit are refused", async () => {
     assertThrows(() => rope(Tensor.full(1, 8, 8, layout), 2), Error, "multiple of 6");
     const x = Tensor.full(1, 8, 6, layout);
     assertThrows(() => attention(x, x, x, 4), Error, "4 heads");
+    const two = Tensor.full(1, 2, 6, { grid: Grid.dense(2), side: [1, 1, 1] });
+    assertThrows(() => attention(x, two, two, 1), Error, "queries of 1 samples, keys of 2");
+    const first = { grid: new Grid(2, [1, 1, 2], Uint8Array.of(1, 1, 0, 0)), side: [1, 1, 1] as const };
+    const keys = Tensor.full(1, 2, 6, first);
+    assertThrows(() => attention(two, keys, keys, 1), Error, "sample 1 has queries and no key");
     assertThrows(() => layerScale(x, x, Tensor.full(1, 1, 6), KEEP), Error, "2 factors for 1 samples");
   });
   assertEmpty();

@@ -35,7 +35,7 @@ struct Rows {
 }
 
 impl Rows {
-    /// Queries and keys of every head and sample that has any.
+    /// Queries and keys of every head of the samples that have keys.
     fn pairs(s: &Shape) -> Vec<[Rows; 2]> {
         let samples = s.queries.windows(2).zip(s.keys.windows(2)).filter(|(_, keys)| keys[1] > keys[0]);
         let (channels, width) = (s.channels(), s.width);

@@ -1,6 +1,6 @@
-//! Rows of values turned to columns of 32-bit words, 16 by 16 in registers, rounded to bf16 by instruction. Attention on 1728 rows of 12
-//! heads of 72, two Zen 4 cores, backward: 79.5 ms; by way of a block in memory that was zeroed, filled, turned and copied: 83
-//! (an exp of shorter chains was in the first, too).
+//! Rows of values turned to columns of 32-bit words, 16 by 16 in registers, rounded to bf16 by instruction. Attention on 1728
+//! rows of 12 heads of 72, two Zen 4 cores, backward: 79.5 ms; by way of a block in memory that was zeroed, filled, turned and
+//! copied: 83 (an exp of shorter chains was in the first, too).
 
 use crate::element::{Dtype, Element};
 use crate::ops::conv3d::isa::{Isa, isa};
