@@ -11,8 +11,8 @@ export interface Case {
   /** Work of one call in `unit`: FLOP, voxels, replicates. */
   work: number;
   unit: string;
-  /** Makes what is needed and returns the timed call, which ends when its work is done. */
-  prepare(): Promise<{ run: () => Promise<void>; free?: () => void }>;
+  /** Makes what is needed and returns what is timed, which ends when its work is done: one call, or `calls` of them. */
+  prepare(): Promise<{ run: () => Promise<void>; calls?: number; free?: () => void }>;
   /** The same work for the peer, in the variants among which its fastest counts. Absent: it has none. */
   peer?: Request[];
   /** Type of the peak of the processor that the rate is compared with. */
@@ -61,14 +61,14 @@ export async function measure(
 ): Promise<Row> {
   native().vx_pool_empty();
   native().vx_peak_reset();
-  const { run, free } = await of.prepare();
+  const { run, calls: queued = 1, free } = await of.prepare();
   let resident = 0;
   const time = async () => {
     // Calls wait for native work, so that the timer comes to its turn.
     const timer = setInterval(() => resident = Math.max(resident, Deno.memoryUsage().rss), 10);
     const begin = performance.now();
     let [calls, passed] = [0, 0];
-    for (; passed < LEAST; calls++) {
+    for (; passed < LEAST; calls += queued) {
       await run();
       passed = (performance.now() - begin) / 1000;
     }

@@ -72,6 +72,7 @@ Deno.test({
     }
     native().vx_norm_on_load(false);
     assertEquals(seen[1], seen[0]);
+    await wait(); // memory of the card is given back in the order of the work
     assertEquals(memory().bytes, 0);
   },
 });

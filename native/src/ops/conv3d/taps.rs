@@ -1,8 +1,11 @@
 //! Weights between their own layout, 27 neighbouring taps for each pair of channels, and one vector per tap with the
 //! channels in its lanes: a transposition in registers, several times faster than one value at a time.
 
+use super::product::PANEL;
 use super::vector::Vector;
 use super::winograd::soon;
+use crate::ops::rows;
+use std::ops::Range;
 
 /// Taps of a 3x3x3 kernel.
 pub const TAPS: usize = 27;
@@ -42,6 +45,25 @@ impl Given<'_> {
     }
 }
 
+impl<'a> Given<'a> {
+    /// The cache lines of input channels `c` for outputs `first` on, as many as exist: to be asked for while something else is
+    /// computed.
+    #[inline(always)]
+    pub fn lines(&self, c: Range<usize>, outputs: Range<usize>) -> impl Iterator<Item = *const f32> + 'a {
+        let of = *self;
+        let ends = |range: Range<usize>, most: usize| range.start.min(most)..range.end.min(most);
+        let (c, outputs) = (ends(c, of.c_in), ends(outputs, of.c_out));
+        // Along the channels that lie side by side.
+        let (rows, row, (from, to)) = match of.stride.0 == TAPS {
+            true => (outputs, of.stride.1, (c.start, c.end)),
+            false => (c, of.stride.0, (outputs.start, outputs.end)),
+        };
+        let line =
+            move |r: usize| (from * TAPS..to * TAPS).step_by(16).map(move |i| of.w.as_ptr().wrapping_add(r * row + i));
+        rows.flat_map(line)
+    }
+}
+
 /// Where a gradient of weights goes, as `Given` says where weights lie.
 #[derive(Clone, Copy)]
 pub struct Gradient {
@@ -55,15 +77,50 @@ pub struct Gradient {
 }
 
 impl Gradient {
-    /// Writes the taps of input channel `c` and a vector of output channels from `first` on.
     #[inline(always)]
-    pub unsafe fn put<V: Vector>(&self, mut g: [V; TAPS], c: usize, first: usize) {
-        if self.flip {
+    fn at(&self, c: usize, first: usize) -> *mut f32 {
+        self.dw.wrapping_add(c * self.stride.0 + first * self.stride.1)
+    }
+}
+
+/// A panel of output channels of a gradient, of whom each input channel's row is written past the caches, which it would only
+/// pass through, where the taps of output channels lie side by side.
+pub struct Past {
+    to: Gradient,
+    first: usize,
+    pub columns: usize,
+    row: Option<[f32; PANEL * TAPS]>,
+}
+
+impl Past {
+    pub fn new(to: Gradient, panel: usize) -> Past {
+        let (first, columns) = (panel * PANEL, PANEL.min(to.c_out - panel * PANEL));
+        let whole = to.stride.1 == TAPS && columns.is_multiple_of(16);
+        Past { to, first, columns, row: whole.then_some([0.0; PANEL * TAPS]) }
+    }
+    pub fn inputs(&self) -> usize {
+        self.to.c_in
+    }
+    /// Writes the taps of input channel `c` and a vector of the panel's output channels from `j` on; `end` of the row follows.
+    #[inline(always)]
+    pub unsafe fn put<V: Vector>(&mut self, mut g: [V; TAPS], c: usize, j: usize) {
+        if self.to.flip {
             g.reverse();
         }
         unsafe {
-            let to = self.dw.add(c * self.stride.0 + first * self.stride.1);
-            store(&g, to, self.stride.1, self.c_out - first);
+            match &mut self.row {
+                Some(row) => store(&g, row.as_mut_ptr().add(j * TAPS), TAPS, self.columns - j),
+                None => store(&g, self.to.at(c, self.first + j), self.to.stride.1, self.columns - j),
+            }
+        }
+    }
+    /// The row of input channel `c` is whole. `rows::settle` follows when all are.
+    #[inline(always)]
+    pub unsafe fn end(&self, c: usize) {
+        let Some(row) = &self.row else { return };
+        let to = unsafe { std::slice::from_raw_parts_mut(self.to.at(c, self.first), self.columns * TAPS) };
+        for (from, to) in row.as_chunks::<16>().0.iter().zip(to.chunks_exact_mut(16)) {
+            rows::put(*from, to, true);
         }
     }
 }

@@ -212,7 +212,20 @@ fn forward_rows<const T: usize>(tiles: &Tiles<T>, c_in: usize) -> usize {
 pub fn grad_weight<E: Element>(path: Path, s: &Shape, grid: &Grid, x: Parts<&[E]>, dy: &[E], dw: &mut [f32]) {
     assert!(dw.len() == s.weight_len());
     let to = Gradient { dw: dw.as_mut_ptr(), c_in: s.c_in, c_out: s.c_out, stride: (27, s.c_in * 27), flip: false };
-    by_tile!(path, T => sum_weight(path, Tiles::<T> { grid, side: s.side, volumes: false }, x, dy, to))
+    by_tile!(path, T => {
+        let tiles = Tiles::<T> { grid, side: s.side, volumes: false };
+        if !weight_few::takes::<T>(tiles.count(), s.c_in.min(s.c_out)) {
+            return sum_weight(path, tiles, x, dy, to);
+        }
+        // With dy around x, as both are zero outside the blocks, the gradient is written row by row.
+        let mut first = 0;
+        for (x, c) in x.of.into_iter().zip(x.c).filter(|(_, c)| *c > 0) {
+            let dw = to.dw.wrapping_add(first * 27);
+            let to = Gradient { dw, c_in: s.c_out, c_out: c, stride: (s.c_in * 27, 27), flip: true };
+            sum_weight(path, tiles, Parts::one(dy, s.c_out), x, to);
+            first += c;
+        }
+    })
 }
 
 /// dw from x, which is zero outside the blocks of the grid, and dy in whole volumes: the sum over x of dy around it, so
@@ -240,7 +253,7 @@ fn sum_weight<E: Element, const T: usize>(path: Path, tiles: Tiles<T>, x: Parts<
         return unsafe { std::ptr::write_bytes(to.dw, 0, c_in * c_out * 27) };
     }
     let zeros = Scratch::<E>::zeros(tiles.side[2] * c_in);
-    if tiles.count() <= weight_few::most(T) && c_in > 2 * weight_few::STRIP {
+    if weight_few::takes::<T>(tiles.count(), c_in) {
         let len = weight_few::spread_len::<T>(tiles.count(), c_out, path.operands);
         let mut memory = Scratch::<f32>::new(len);
         let spread = weight_few::Spread { tiles, dy: dy.as_ptr(), c_out, to: memory.as_mut_ptr() };

@@ -69,6 +69,13 @@ fn judge<E: Element>(path: Path, side: [usize; 3], (c_in, c_out): (usize, usize)
     super::grad_weight(path, &s, grid, Parts::one(&x, c_in), &dy, &mut dw);
     reference::grad_weight(&s, grid, &wide(&x), &wide(&dy), &mut want);
     check("weight gradient", &dw, &want, weight);
+    if c_in % 32 == 0 {
+        let half = |part: usize| x.chunks(c_in / 2).skip(part).step_by(2).flatten().copied().collect::<Vec<E>>();
+        let (halves, mut dw) = ([half(0), half(1)], vec![9.0; w.len()]);
+        let parts = Parts { of: halves.each_ref().map(|x| &x[..]), c: [c_in / 2; 2] };
+        super::grad_weight(path, &s, grid, parts, &dy, &mut dw);
+        check("weight gradient of two parts", &dw, &want, weight);
+    }
 }
 
 fn judge_all<E: Element>(path: Path) {
@@ -89,6 +96,10 @@ fn judge_all<E: Element>(path: Path) {
     judge::<E>(path, [2, 6, 2], (75, 21), &dense);
     judge::<E>(path, [2, 2, 6], (80, 37), &masked);
     judge::<E>(path, [2, 2, 2], (33, 70), &masked);
+    // Many channels on both sides, few tiles.
+    judge::<E>(path, [2, 2, 2], (96, 80), &masked);
+    judge::<E>(path, [4, 2, 2], (70, 75), &masked);
+    judge::<E>(path, [2, 4, 2], (75, 80), &dense);
 }
 
 /// Tiles of 2x4x4.
@@ -104,6 +115,7 @@ fn judge_wide<E: Element>(isa: isa::Isa) {
     judge::<E>(path, [4, 12, 32], (16, 36), &dense);
     judge::<E>(path, [2, 4, 300], (5, 5), &dense);
     judge::<E>(path, [2, 4, 4], (75, 130), &dense);
+    judge::<E>(path, [2, 4, 4], (96, 80), &masked);
 }
 
 #[test]

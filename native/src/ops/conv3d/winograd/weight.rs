@@ -5,13 +5,14 @@
 //! 2x4x4: 36) `[c_out/32][c_in/8][y x][8][32]` over its tiles; the last step adds the stretches in turn and applies G^T.
 
 use super::super::product::{PANEL, ROWS, product};
-use super::super::taps::{Gradient, TAPS};
+use super::super::taps::{Gradient, Past, TAPS};
 use super::super::vector::{Kernel, Operand, Vector};
 use super::axis::{MOST, taps_back};
 use super::tiles::{Ahead, Parts, TileRow, Tiles, soon};
 use super::transform::{PLANES, Place, gradient, input, matrices};
 use crate::element::Element;
 use crate::memory::Scratch;
+use crate::ops::rows::settle;
 use std::ops::Range;
 
 /// Values between two blocks of sums; one line more than the matrices, or all blocks would share cache sets.
@@ -187,27 +188,28 @@ impl<const T: usize> Kernel for Finish<'_, T> {
         let blocks = self.to.c_in.div_ceil(ROWS);
         let per_z = sums_len::<T>(self.to.c_in, self.to.c_out) / 4;
         let sums = self.sums[index * block_len(T)..].as_ptr();
-        unsafe { self.to.finish::<V, T>(sums, per_z, self.stretches, (index / blocks, index % blocks * ROWS)) };
+        let mut to = Past::new(self.to, index / blocks);
+        unsafe { to.finish::<V, T>(sums, per_z, self.stretches, index % blocks * ROWS) };
+        settle();
     }
 }
 
 /// Rows of sums between the one that is read and the one that is asked for.
 const AHEAD: usize = 2;
 
-impl Gradient {
+impl Past {
     /// Writes a block of 8 inputs x 32 outputs from its sums `[y x][8][32]`, which lie `per_z` values apart for each z index
     /// and 4 of these for each stretch.
     #[inline(always)]
     pub unsafe fn finish<V: Vector, const T: usize>(
-        &self,
+        &mut self,
         sums: *const f32,
         per_z: usize,
         stretches: usize,
-        (panel, first): (usize, usize),
+        first: usize,
     ) {
-        let columns = PANEL.min(self.c_out - panel * PANEL);
-        for r in 0..ROWS.min(self.c_in - first) {
-            for j in (0..columns).step_by(V::LANES) {
+        for r in 0..ROWS.min(self.inputs() - first) {
+            for j in (0..self.columns).step_by(V::LANES) {
                 unsafe {
                     let mut b = [[V::splat(0.0); 9]; 4]; // [z][y x]
                     for z in 0..4 {
@@ -239,9 +241,10 @@ impl Gradient {
                             g[z * 9 + yx] = q[z];
                         }
                     }
-                    self.put(g, first + r, panel * PANEL + j);
+                    self.put(g, first + r, j);
                 }
             }
+            unsafe { self.end(first + r) };
         }
     }
 }

@@ -4,18 +4,23 @@
 //! Two cores of a Zen 5, nothing else running, 2026-11-21, best of 12, bf16 pairs, milliseconds by `weight` and this way:
 //! 320 to 320, 1 of 6^3: 2.9, 1.1; 640 to 320: 6.4, 2.1; 256 to 256, 54 of 2^3: 2.2, 1.2; 1 of 8^3: 2.0, 1.4; 1 of 12^3:
 //! 4.2, 3.9; 512 to 256, 1 of 12^3: 10.6, 7.1.
+//!
+//! Two cores of a Zen 4, 2026-11-23, bf16 pairs, best of three runs in turn, before and since x and dy change places, so that rows of
+//! the gradient leave whole and past the caches: 320 to 320, 1 of 6^3 2.18, 1.69; 1 of 10^3 5.50, 5.01; 256 to 256, 1 of 8^3 2.12, 1.88,
+//! in f32 3.49, 3.19.
 
 use super::super::product::{PANEL, ROWS, product};
-use super::super::taps::Gradient;
+use super::super::taps::{Gradient, Past};
 use super::super::vector::{Kernel, Operand, Operands, Vector};
 use super::tiles::{Parts, Tiles};
 use super::transform::{Place, gradient, input, matrices};
 use crate::element::Element;
 use crate::memory::Scratch;
+use crate::ops::rows::settle;
 
-/// Most tiles of side `side` for which this way is taken.
-pub const fn most(side: usize) -> usize {
-    if side == 2 { 256 } else { 64 }
+/// Whether this way is taken for so many tiles of side `T`.
+pub const fn takes<const T: usize>(tiles: usize, c_in: usize) -> bool {
+    tiles > 0 && tiles <= if T == 2 { 256 } else { 64 } && c_in > 2 * STRIP
 }
 /// Input channels per task: their products share a panel of dy while it is in the L1 cache.
 pub const STRIP: usize = 32;
@@ -106,6 +111,7 @@ impl<E: Element, const T: usize> Kernel for Strip<'_, E, T> {
             self.transform::<V, O, 2>(first, channels, words, x.add(2 * matrices(T) * x_matrix));
             self.transform::<V, O, 3>(first, channels, words, x.add(3 * matrices(T) * x_matrix));
             for panel in 0..c_out.div_ceil(PANEL) {
+                let mut to = Past::new(self.to, panel);
                 let width = if c_out - panel * PANEL > 16 { 32 } else { 16 };
                 for m in 0..4 * matrices(T) {
                     let right = self.dy.add(m * dy_matrix + panel * words * PANEL);
@@ -117,10 +123,11 @@ impl<E: Element, const T: usize> Kernel for Strip<'_, E, T> {
                 }
                 for block in 0..blocks {
                     let per_z = matrices(T) * ROWS * PANEL;
-                    self.to.finish::<V, T>(sums.add(block * block_len), per_z, 1, (panel, first + block * ROWS));
+                    to.finish::<V, T>(sums.add(block * block_len), per_z, 1, first + block * ROWS);
                 }
             }
         }
+        settle();
     }
 }
 
