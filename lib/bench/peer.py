@@ -419,7 +419,7 @@ LEAST = 0.05  # seconds of one timing: short calls are repeated, as ours are
 
 
 def main():
-    made = {}
+    made, short = {}, set()
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -441,6 +441,8 @@ def main():
 
                     torch.set_num_threads(THREADS)
                 queued = 10 if gpu and request["work"] == "conv" else 1  # as ours are
+                if key in short and not gpu:
+                    made[key]()  # cores that have slept are slow at first
                 begin, calls, passed = time.perf_counter(), 0, 0
                 while passed < LEAST:
                     for _ in range(queued):
@@ -448,6 +450,8 @@ def main():
                     if gpu:
                         torch.cuda.synchronize()
                     passed, calls = time.perf_counter() - begin, calls + queued
+                if passed / calls < LEAST:
+                    short.add(key)
                 answer = {"seconds": passed / calls}
                 answer["parameters"] = getattr(made[key], "parameters", None)
                 answer["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -27,27 +27,25 @@
 //!
 //! | channels, blocks of | before | after |
 //! |---|---|---|
-//! | 320 to 320, 1 of 3^3 | 0.82, 0.88, 0.91 | 0.64, 0.71, 0.70 |
-//! | 320 to 320, 1 of 5^3 | 1.70, 1.74, 1.89 | 1.43, 1.48, 1.59 |
-//! | 256 to 320 with stride 2, 1 of 3^3 | 0.77, 0.78, 0.80 | 0.64, 0.65, 0.63 |
-//!
-//! Strips of 32 words: 5^3 5 % faster, 3^3 and stride 2 slower.
+//! | 320 to 320, 1 of 3^3 | 0.82, 0.88, 0.91 | 0.53, 0.67, 0.70 |
+//! | 320 to 320, 1 of 5^3 | 1.70, 1.74, 1.89 | 1.39, 1.44, 1.59 |
+//! | 256 to 320 with stride 2, 1 of 3^3 | 0.77, 0.78, 0.80 | 0.51, 0.57, 0.63 |
+//! | 128 to 256 with stride 2, 1 of 8^3 | 2.80, 2.61, 2.75 | 2.33, 2.36, 2.79 |
 
 use super::Shape;
 use super::product::{PANEL, ROWS, add_rows, product};
 use super::taps::{Given, Gradient, Past, TAPS};
 use super::vector::{self, Kernel, Operand, Operands, Path, Vector, load, store};
-use super::winograd::soon;
 use crate::element::Element;
 use crate::grid::Grid;
 use crate::memory::Scratch;
 use crate::ops::rows::settle;
 use rayon::prelude::*;
 
-/// Words of input channels whose weights are transposed and multiplied together.
-const STRIP: usize = 16;
-/// Input channels ahead whose weights are asked for.
-const AHEAD: usize = 8;
+/// Words of input channels whose weights are transposed and multiplied together: more where their products take longer.
+const fn strip(voxels: usize) -> usize {
+    if voxels > 64 { 32 } else { 16 }
+}
 
 /// Most output voxels for which this way is taken.
 const VOXELS: usize = 1024;
@@ -131,7 +129,9 @@ fn sum<E: Element>(path: Path, pairs: &[Vec<Pair>; TAPS], x: &[E], given: Given,
     if let Some(bias) = bias {
         padded[..c_out].copy_from_slice(bias);
     }
-    let work = Panel { groups: &groups, x: memory.as_ptr(), given, bias: &padded, voxels: spare, y: y.as_mut_ptr() };
+    let lines = given.lines(strip(spare) * path.operands.per_word(), PANEL);
+    let (x, y) = (memory.as_ptr(), y.as_mut_ptr());
+    let work = Panel { groups: &groups, x, given, bias: &padded, voxels: spare, lines: &lines, y };
     let panels = c_out.div_ceil(PANEL);
     (0..panels).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&work, path, index));
 }
@@ -178,6 +178,8 @@ struct Panel<'a, E> {
     /// One value per output channel, zero padded to whole panels.
     bias: &'a [f32],
     voxels: usize,
+    /// Lines of the weights of a strip.
+    lines: &'a [u32],
     y: *mut E,
 }
 unsafe impl<E> Sync for Panel<'_, E> {}
@@ -185,39 +187,38 @@ unsafe impl<E> Sync for Panel<'_, E> {}
 impl<E: Element> Kernel for Panel<'_, E> {
     #[inline(always)]
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
-        let Given { c_in, c_out, stride, .. } = self.given;
+        let Given { c_in, c_out, .. } = self.given;
         let (channel, words) = (index * PANEL, c_in.div_ceil(O::PER_WORD));
         let columns = PANEL.min(c_out - channel);
         let width = if columns > 16 { 32 } else { 16 };
-        let mut memory = Scratch::<f32>::new(TAPS * STRIP * PANEL + (self.voxels + 1) * PANEL);
+        let most = strip(self.voxels);
+        let mut memory = Scratch::<f32>::new(TAPS * most * PANEL + (self.voxels + 1) * PANEL);
         let weights = memory.as_mut_ptr();
-        let sums = weights.wrapping_add(TAPS * STRIP * PANEL);
+        let sums = weights.wrapping_add(TAPS * most * PANEL);
         unsafe {
             for voxel in 0..=self.voxels {
                 let bias = self.bias[channel..channel + PANEL].as_ptr();
                 std::ptr::copy_nonoverlapping(bias, sums.add(voxel * PANEL), PANEL);
             }
-            let lines = (STRIP * O::PER_WORD * PANEL * TAPS / 16).div_ceil(self.groups.iter().map(Vec::len).sum());
-            for first in (0..words).step_by(STRIP) {
-                let strip = STRIP.min(words - first);
+            let per_group = self.lines.len().div_ceil(self.groups.iter().map(Vec::len).sum());
+            for first in (0..words).step_by(most) {
+                let strip = most.min(words - first);
                 for word in 0..strip {
                     for j in (0..width).step_by(V::LANES) {
                         let c = (first + word) * O::PER_WORD;
-                        let low = self.given.taps::<V>(c, channel + j, AHEAD * stride.0);
-                        let high =
-                            if O::PER_WORD == 2 { self.given.taps(c + 1, channel + j, AHEAD * stride.0) } else { low };
+                        let low = self.given.taps::<V>(c, channel + j, None);
+                        let high = if O::PER_WORD == 2 { self.given.taps(c + 1, channel + j, None) } else { low };
                         for tap in 0..TAPS {
-                            O::put_words([low[tap], high[tap]], weights.add((tap * STRIP + word) * PANEL + j));
+                            O::put_words([low[tap], high[tap]], weights.add((tap * most + word) * PANEL + j));
                         }
                     }
                 }
                 // The weights of the next strip come from memory while this one is multiplied.
-                let next = (first + STRIP) * O::PER_WORD;
-                let mut ahead = self.given.lines(next..next + STRIP * O::PER_WORD, channel..channel + PANEL);
+                let mut next = self.given.soon((first + most) * O::PER_WORD, channel, self.lines, per_group);
                 for (tap, groups) in self.groups.iter().enumerate() {
-                    let right = weights.add(tap * STRIP * PANEL);
+                    let right = weights.add(tap * most * PANEL);
                     for [from, to] in groups {
-                        ahead.by_ref().take(lines).for_each(soon);
+                        next.fetch();
                         add_rows::<V, O>((self.x.add(first), from), strip, right, (sums, to), width);
                     }
                 }

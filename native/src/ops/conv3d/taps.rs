@@ -3,9 +3,9 @@
 
 use super::product::PANEL;
 use super::vector::Vector;
-use super::winograd::soon;
+use super::winograd::{into_l2, soon};
 use crate::ops::rows;
-use std::ops::Range;
+use std::slice::Chunks;
 
 /// Taps of a 3x3x3 kernel.
 pub const TAPS: usize = 27;
@@ -26,15 +26,17 @@ impl Given<'_> {
     /// The taps of input channel `c` and a vector of output channels from `first` on; zero where there are no such channels. What
     /// lies `next` values on is asked for.
     #[inline(always)]
-    pub unsafe fn taps<V: Vector>(&self, c: usize, first: usize, next: usize) -> [V; TAPS] {
+    pub unsafe fn taps<V: Vector>(&self, c: usize, first: usize, next: Option<usize>) -> [V; TAPS] {
         unsafe {
             if c >= self.c_in || first >= self.c_out {
                 return [V::splat(0.0); TAPS];
             }
             let from = self.w[c * self.stride.0 + first * self.stride.1..].as_ptr();
-            for i in 0..V::LANES {
-                let next = from.wrapping_add(next + i * self.stride.1);
-                [0, 16, TAPS - 1].into_iter().for_each(|t| soon(next.wrapping_add(t)));
+            if let Some(next) = next {
+                for i in 0..V::LANES {
+                    let next = from.wrapping_add(next + i * self.stride.1);
+                    [0, 16, TAPS - 1].into_iter().for_each(|t| soon(next.wrapping_add(t)));
+                }
             }
             let mut g = load::<V>(from, self.stride.1, self.c_out - first);
             if self.flip {
@@ -45,22 +47,36 @@ impl Given<'_> {
     }
 }
 
-impl<'a> Given<'a> {
-    /// The cache lines of input channels `c` for outputs `first` on, as many as exist: to be asked for while something else is
-    /// computed.
-    #[inline(always)]
-    pub fn lines(&self, c: Range<usize>, outputs: Range<usize>) -> impl Iterator<Item = *const f32> + 'a {
-        let of = *self;
-        let ends = |range: Range<usize>, most: usize| range.start.min(most)..range.end.min(most);
-        let (c, outputs) = (ends(c, of.c_in), ends(outputs, of.c_out));
+impl Given<'_> {
+    /// Where the cache lines of the first `c` input channels for the first `outputs` output channels lie.
+    pub fn lines(&self, c: usize, outputs: usize) -> Vec<u32> {
         // Along the channels that lie side by side.
-        let (rows, row, (from, to)) = match of.stride.0 == TAPS {
-            true => (outputs, of.stride.1, (c.start, c.end)),
-            false => (c, of.stride.0, (outputs.start, outputs.end)),
-        };
-        let line =
-            move |r: usize| (from * TAPS..to * TAPS).step_by(16).map(move |i| of.w.as_ptr().wrapping_add(r * row + i));
-        rows.flat_map(line)
+        let (rows, row, length) =
+            if self.stride.0 == TAPS { (outputs, self.stride.1, c) } else { (c, self.stride.0, outputs) };
+        let line = |r: usize| (0..length * TAPS).step_by(16).map(move |i| (r * row + i) as u32);
+        (0..rows).flat_map(line).collect()
+    }
+    /// Asks for `lines` from input channel `c` and output channel `first` on, `step` of them per call of `Soon::fetch`; of the next
+    /// `panel` where there are no such input channels.
+    pub fn soon<'a>(&self, c: usize, first: usize, lines: &'a [u32], step: usize) -> Soon<'a> {
+        let (c, first) = if c < self.c_in { (c, first) } else { (0, first + PANEL) };
+        let lines = if first < self.c_out { lines.chunks(step) } else { [].chunks(1) };
+        Soon { from: self.w.as_ptr().wrapping_add(c * self.stride.0 + first * self.stride.1), lines }
+    }
+}
+
+/// Weights that come into the L2 cache while something else is computed.
+pub struct Soon<'a> {
+    from: *const f32,
+    lines: Chunks<'a, u32>,
+}
+
+impl Soon<'_> {
+    #[inline(always)]
+    pub fn fetch(&mut self) {
+        for line in self.lines.next().unwrap_or_default() {
+            into_l2(self.from.wrapping_add(*line as usize).cast());
+        }
     }
 }
 

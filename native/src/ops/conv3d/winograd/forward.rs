@@ -47,7 +47,7 @@ impl Given<'_> {
     pub unsafe fn put<V: Vector, O: Operand<V>, const T: usize>(
         &self,
         (panel, word): (usize, usize),
-        next: usize,
+        next: Option<usize>,
         row: impl Fn(usize) -> *mut f32,
     ) {
         for j in (0..PANEL).step_by(V::LANES) {
@@ -115,7 +115,7 @@ impl<const T: usize> Kernel for Weights<'_, T> {
     unsafe fn run<V: Vector, O: Operand<V>>(&self, index: usize) {
         let Given { c_in, c_out, .. } = self.given;
         let (panels, matrix) = (c_out.div_ceil(PANEL), matrix_len(c_in, O::PER_WORD));
-        let (strip, next) = (STRIP / O::PER_WORD, PANEL * self.given.stride.1);
+        let (strip, next) = (STRIP / O::PER_WORD, Some(PANEL * self.given.stride.1));
         for panel in 0..panels {
             for word in index * strip..((index + 1) * strip).min(c_in.div_ceil(O::PER_WORD)) {
                 let to = self.to.wrapping_add(panel * matrices(T) * matrix + word * PANEL);

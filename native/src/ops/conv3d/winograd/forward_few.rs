@@ -7,13 +7,13 @@
 //! 8.7, 10.6 and 9.7. Not in turn, 320 to 320, 1 of 6^3: f32 3.6 and 3.2, 2.4 and 2.4; bf16 pairs 2.1 and 2.2, 1.7 and 1.7.
 //! It took the input in strips as the products read it, and the weights asked for ahead: f32 3.6 and 3.1 before.
 //! Two cores of a Zen 4, 2026-11-23, bf16 pairs, ten weights in turn: 320 to 320, 1 of 6^3 1.99 and 1.92, 256 to 256, 1 of 8^3 2.02 and 1.95;
-//! with the weights of the next strip asked for while one is multiplied 1.81 and 1.76, 1.83 and 1.80.
+//! with the weights of the next strip asked for while one is multiplied 1.68 and 1.76, 1.75 and 1.80.
 
 use super::super::product::{PANEL, ROWS, product};
-use super::super::taps::{Given, TAPS};
+use super::super::taps::Given;
 use super::super::vector::{Kernel, Operand, Operands, Vector, store};
 use super::axis::{MOST, outputs};
-use super::tiles::{Parts, Tiles, soon};
+use super::tiles::{Parts, Tiles};
 use super::transform::{Place, input};
 use crate::element::Element;
 use crate::memory::Scratch;
@@ -21,10 +21,7 @@ use crate::memory::Scratch;
 /// Most tiles for which this way is taken; the sums of more leave the L2 cache too often.
 pub const TILES: usize = 128;
 /// Words of input channels that are transformed and multiplied together.
-const STRIP: usize = 32;
-
-/// Input channels ahead whose weights are asked for.
-const AHEAD: usize = 8;
+pub const STRIP: usize = 32;
 
 /// Words of one matrix `[tile][STRIP]`; one line more, or all 64 would share cache sets.
 fn matrix_len(tiles: usize) -> usize {
@@ -81,6 +78,8 @@ pub struct Panel<'a, E> {
     /// From `Input`.
     pub input: *const f32,
     pub given: Given<'a>,
+    /// Lines of the weights of a strip.
+    pub lines: &'a [u32],
     /// One value per output channel, zero padded to whole panels.
     pub bias: &'a [f32],
     pub y: Parts<*mut E>,
@@ -96,27 +95,25 @@ impl<E: Element> Kernel for Panel<'_, E> {
         let columns = PANEL.min(c_out - index * PANEL);
         let width = if columns > 16 { 32 } else { 16 };
         let (strip_len, sums_len) = (STRIP * PANEL + 16, tiles * PANEL + 16);
-        let next = AHEAD * self.given.stride.0;
         let mut memory = Scratch::<f32>::new(64 * (strip_len + sums_len));
         let weights = memory.as_mut_ptr();
         let sums = weights.wrapping_add(64 * strip_len);
         let words = c_in.div_ceil(O::PER_WORD);
-        let lines = (STRIP * O::PER_WORD * PANEL * TAPS / 16).div_ceil(64 * tiles / ROWS);
+        let per_product = self.lines.len().div_ceil(64 * tiles / ROWS);
         unsafe {
             for first in (0..words).step_by(STRIP) {
                 let strip = STRIP.min(words - first);
                 for word in 0..strip {
                     let row = |m: usize| weights.wrapping_add(m * strip_len + word * PANEL);
-                    self.given.put::<V, O, 2>((index, first + word), next, row);
+                    self.given.put::<V, O, 2>((index, first + word), None, row);
                 }
                 let input = self.input.add(first / STRIP * 64 * matrix);
                 // The weights of the next strip come from memory while this one is multiplied.
                 let after = (first + STRIP) * O::PER_WORD;
-                let (c, outputs) = (after..after + STRIP * O::PER_WORD, index * PANEL..(index + 1) * PANEL);
-                let mut ahead = self.given.lines(c, outputs);
+                let mut soon = self.given.soon(after, index * PANEL, self.lines, per_product);
                 for m in 0..64 {
                     for t in (0..tiles).step_by(ROWS) {
-                        ahead.by_ref().take(lines).for_each(soon);
+                        soon.fetch();
                         let left = input.add(m * matrix + t * STRIP);
                         let (right, to) = (weights.add(m * strip_len), sums.add(m * sums_len + t * PANEL));
                         if first == 0 {

@@ -86,7 +86,7 @@ use crate::grid::Grid;
 use crate::memory::Scratch;
 use rayon::prelude::*;
 use tiles::Tiles;
-pub use tiles::{Parts, claim, soon};
+pub use tiles::{Parts, claim, into_l2, soon};
 
 /// Runs what follows for `T`, the side of tiles along y and x.
 macro_rules! by_tile {
@@ -176,7 +176,8 @@ fn run<E: Element>(
         let mut memory = Scratch::<f32>::new(forward_few::input_len(tiles.count(), c_in, path.operands));
         let input = forward_few::Input { tiles, x, zeros: &zeros, to: memory.as_mut_ptr() };
         (0..4 * tiles.rows()).into_par_iter().for_each(|index| vector::dispatch(&input, path, index));
-        let work = forward_few::Panel { tiles, input: memory.as_ptr(), given: *given, bias: &padded, y };
+        let lines = given.lines(forward_few::STRIP * path.operands.per_word(), product::PANEL);
+        let work = forward_few::Panel { tiles, input: memory.as_ptr(), given: *given, lines: &lines, bias: &padded, y };
         let panels = c_out.div_ceil(product::PANEL);
         (0..panels).into_par_iter().with_max_len(1).for_each(|index| vector::dispatch(&work, path, index));
         return None;

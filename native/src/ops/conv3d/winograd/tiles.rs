@@ -209,15 +209,7 @@ impl Ahead {
     #[inline(always)]
     pub fn fetch(&mut self) {
         let end = (self.next + self.step).min(self.lines.len());
-        for &line in &self.lines[self.next..end] {
-            #[cfg(target_arch = "x86_64")]
-            unsafe {
-                use std::arch::x86_64::*;
-                _mm_prefetch::<_MM_HINT_T1>(line as *const i8);
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            let _ = line;
-        }
+        self.lines[self.next..end].iter().for_each(|line| into_l2(*line));
         self.next = end;
     }
 }
@@ -229,6 +221,18 @@ pub fn claim(line: *const f32) {
     unsafe {
         use std::arch::x86_64::*;
         _mm_prefetch::<_MM_HINT_ET0>(line as *const i8);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// Asks for a cache line that will be read, but not at once.
+#[inline(always)]
+pub fn into_l2(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::*;
+        _mm_prefetch::<_MM_HINT_T1>(line as *const i8);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = line;
