@@ -90,7 +90,7 @@ export class Cases {
     for (let i = 0; i < batch; i++) {
       const rng = new Rng(seed, "crop", step, i);
       const id = train[rng.integer(train.length)];
-      crop(await this.#source(id), patch, i, batch, out, rng);
+      await crop(await this.#source(id), patch, i, batch, out, rng);
       if (this.dataset.targets) out.targets[i] = this.dataset.targets.get(id)!;
     }
     return out;

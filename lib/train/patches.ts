@@ -4,6 +4,7 @@
  */
 import type { Case } from "../data/cases.ts";
 import { rotation } from "../data/views.ts";
+import { native } from "../native/library.ts";
 import type { Rng } from "../rng.ts";
 import { type Side, volume } from "../tensor.ts";
 
@@ -58,43 +59,31 @@ function warp(rng: Rng): number[] {
   return turn.map((v, i) => v * s * flips[i % 3]);
 }
 
-/** Samples one crop into `out`: linear for the image, nearest for the labels, 0 outside the case. */
-function sample(
-  from: Case,
+/** Samples one crop: linear for the image, nearest for the labels, 0 outside the case. */
+export async function sample(
+  { image, target = new Uint8Array(), shape }: Pick<Case, "image" | "target" | "shape">,
   start: number[],
   patch: Side,
-  m: number[],
-  image: Float32Array,
+  matrix: number[],
+  out: Float32Array,
   labels: Uint8Array,
-): void {
-  const [nz, ny, nx] = from.shape;
-  const channels = from.image.length / volume(from.shape);
-  const { image: source, target } = from;
-  const middle = start.map((s, a) => s + patch[a] / 2 - 0.5);
-  for (let i = 0, at = 0; i < patch[0]; i++) {
-    for (let j = 0; j < patch[1]; j++) {
-      for (let k = 0; k < patch[2]; k++, at++) {
-        const [u, v, w] = [i + 0.5 - patch[0] / 2, j + 0.5 - patch[1] / 2, k + 0.5 - patch[2] / 2];
-        const z = middle[0] + m[0] * u + m[1] * v + m[2] * w;
-        const y = middle[1] + m[3] * u + m[4] * v + m[5] * w;
-        const x = middle[2] + m[6] * u + m[7] * v + m[8] * w;
-        const [z0, y0, x0] = [Math.floor(z), Math.floor(y), Math.floor(x)];
-        if (z0 < -1 || y0 < -1 || x0 < -1 || z0 >= nz || y0 >= ny || x0 >= nx) continue;
-        const [rz, ry, rx] = [Math.round(z), Math.round(y), Math.round(x)];
-        if (target && rz >= 0 && ry >= 0 && rx >= 0 && rz < nz && ry < ny && rx < nx) {
-          labels[at] = target[(rz * ny + ry) * nx + rx];
-        }
-        for (let corner = 0; corner < 8; corner++) {
-          const [dz, dy, dx] = [corner >> 2, (corner >> 1) & 1, corner & 1];
-          const weight = (dz ? z - z0 : 1 + z0 - z) * (dy ? y - y0 : 1 + y0 - y) * (dx ? x - x0 : 1 + x0 - x);
-          const [cz, cy, cx] = [z0 + dz, y0 + dy, x0 + dx];
-          if (weight === 0 || cz < 0 || cy < 0 || cx < 0 || cz >= nz || cy >= ny || cx >= nx) continue;
-          const j0 = ((cz * ny + cy) * nx + cx) * channels;
-          for (let c = 0; c < channels; c++) image[at * channels + c] += weight * source[j0 + c];
-        }
-      }
-    }
-  }
+): Promise<void> {
+  const place = Float64Array.of(...start.map((s, a) => s + patch[a] / 2 - 0.5), ...matrix);
+  await native().vx_crop_wait(
+    image,
+    image.length,
+    target,
+    target.length,
+    ...shape,
+    image.length / volume(shape),
+    place,
+    place.length,
+    ...patch,
+    out,
+    out.length,
+    labels,
+    labels.length,
+  );
 }
 
 /** In place: noise, brightness, contrast, gamma with the chances and ranges of nnU-Net; blur is left out. */
@@ -153,7 +142,7 @@ export interface Source {
  * Draws crop `i` of `n` of a step from `source` into `out`.
  * @param plain no warp and no change of intensities: the bare crop
  */
-export function crop(
+export async function crop(
   source: Source,
   patch: Side,
   i: number,
@@ -161,7 +150,7 @@ export function crop(
   out: Crops,
   rng: Rng,
   plain = false,
-): void {
+): Promise<void> {
   const { shape } = source.case;
   const voxels = volume(patch);
   const channels = source.case.image.length / volume(shape);
@@ -175,6 +164,6 @@ export function crop(
     site = [Math.floor(at / (shape[1] * shape[2])), Math.floor(at / shape[2]) % shape[1], at % shape[2]];
   }
   const start = startOf(shape, patch, site, rng);
-  sample(source.case, start, patch, plain ? [1, 0, 0, 0, 1, 0, 0, 0, 1] : warp(rng), image, labels);
+  await sample(source.case, start, patch, plain ? [1, 0, 0, 0, 1, 0, 0, 0, 1] : warp(rng), image, labels);
   if (!plain) colour(image, channels, rng);
 }

@@ -285,7 +285,8 @@ Deno.test("finetune: a classifier and a regression learn which of their images a
       dataset: name,
       ...target,
     };
-    const tuning = new Finetuning(data, { ...about, batch: 4, lr: 1e-3 });
+    // At 1e-3 some seeds still swing after 40 steps; at this rate 8 of 8 seeds learn it.
+    const tuning = new Finetuning(data, { ...about, batch: 4, lr: 3e-4 });
     assert([...tuning.model.parameters.tensors.keys()].every((key) => /^(encoder|head)\./.test(key)));
     const { rows, steps } = await finetune(tuning, out, cases);
     tuning[Symbol.dispose]();

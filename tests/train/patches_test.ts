@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import type { Case } from "../../lib/data/cases.ts";
 import { Rng } from "../../lib/rng.ts";
 import { volume } from "../../lib/tensor.ts";
-import { crop, type Crops, forced, sites } from "../../lib/train/patches.ts";
+import { crop, type Crops, forced, sample, sites } from "../../lib/train/patches.ts";
 
 const shape = [20, 12, 24] as const;
 const centre = [9, 6, 11];
@@ -33,9 +33,9 @@ Deno.test("patches: the last third of a batch is forced, rounded as nnU-Net does
   assertEquals([1, 2, 4, 6, 8, 16].map(count), [0, 1, 1, 2, 3, 5]);
 });
 
-Deno.test("patches: a plain crop is a piece of the volume, zero outside", () => {
+Deno.test("patches: a plain crop is a piece of the volume, zero outside", async () => {
   const out = empty(2);
-  crop(source, patch, 0, 2, out, new Rng(5), true);
+  await crop(source, patch, 0, 2, out, new Rng(5), true);
   const found = [];
   for (let z = 0; z <= 4; z++) {
     for (let x = 0; x <= 8; x++) {
@@ -47,18 +47,18 @@ Deno.test("patches: a plain crop is a piece of the volume, zero outside", () => 
     }
   }
   assertEquals(found.length, 1);
-  crop(source, patch, 1, 2, out, new Rng(6), true);
+  await crop(source, patch, 1, 2, out, new Rng(6), true);
   assertEquals(out.labels[4096 + (8 * 16 + 8) * 16 + 8], 1);
 });
 
-Deno.test("patches: image and labels stay together through mirror, rotation and scale; equal keys, equal crops", () => {
+Deno.test("patches: image and labels stay together through mirror, rotation and scale; equal keys, equal crops", async () => {
   const [seen, again] = [empty(1), empty(1)];
   const distinct = new Set<string>();
   for (let i = 0; i < 40; i++) {
     for (const out of [seen, again]) {
       out.image.fill(0);
       out.labels.fill(0);
-      crop(
+      await crop(
         { case: { ...source.case, image: Float32Array.from(target) }, sites: source.sites },
         patch,
         0,
@@ -77,4 +77,32 @@ Deno.test("patches: image and labels stay together through mirror, rotation and 
     if (seen.labels.includes(1)) assert(mean(1) - mean(0) > 0.4, `${i}: ${mean(1)} ${mean(0)}`);
   }
   assert(distinct.size > 30);
+});
+
+Deno.test("patches: sampled values are those of a function that is linear, labels those of the nearest voxel", async () => {
+  const shape = [9, 11, 13] as const;
+  const of = (z: number, y: number, x: number) => [2 * z - y + 0.5 * x, 3 - z + 0.25 * y * 4 - x];
+  const at = (i: number) => [Math.floor(i / 143), Math.floor(i / 13) % 11, i % 13] as const;
+  const image = Float32Array.from({ length: 2 * volume(shape) }, (_, i) => of(...at(i >> 1))[i % 2]);
+  const target = Uint8Array.from({ length: volume(shape) }, (_, i) => i % 251);
+  const [patch, start] = [[6, 5, 7] as const, [1, 3, 2]];
+  const m = [0.813, 0.471, -0.237, -0.433, 0.929, 0.117, 0.291, -0.073, -1.131];
+  const [out, labels] = [new Float32Array(2 * volume(patch)).fill(9), new Uint8Array(volume(patch)).fill(9)];
+  await sample({ image, target, shape }, start, patch, m, out, labels);
+  let inside = 0;
+  for (let i = 0; i < volume(patch); i++) {
+    const from = [Math.floor(i / 35), Math.floor(i / 7) % 5, i % 7].map((v, a) => v - (patch[a] - 1) / 2);
+    const p = [0, 1, 2].map((a) =>
+      start[a] + (patch[a] - 1) / 2 + from.reduce((sum, v, b) => sum + m[3 * a + b] * v, 0)
+    );
+    const near = p.map(Math.round);
+    const seen = near.every((v, a) => v >= 0 && v < shape[a]);
+    assertEquals(labels[i], seen ? ((near[0] * 11 + near[1]) * 13 + near[2]) % 251 : 0);
+    if (p.every((v, a) => v >= 0 && v <= shape[a] - 1)) {
+      inside++;
+      of(p[0], p[1], p[2]).forEach((v, c) => assert(Math.abs(out[2 * i + c] - v) < 1e-5));
+    }
+    if (p.some((v, a) => v <= -1 || v >= shape[a])) assertEquals([...out.subarray(2 * i, 2 * i + 2)], [0, 0]);
+  }
+  assert(inside > 50 && inside < volume(patch));
 });

@@ -7,6 +7,7 @@ use crate::ops::view::View;
 use rayon::prelude::*;
 use std::sync::Mutex;
 
+pub mod crop;
 pub mod elastic;
 pub mod intensity;
 mod interpolate;
