@@ -1,5 +1,5 @@
-//! Training crops of labelled cases: the image trilinear, its labels nearest, zeros outside (scipy.ndimage.map_coordinates with
-//! mode "grid-constant", orders 1 and 0).
+//! Training crops of labelled cases: the image trilinear, its labels nearest, zeros outside, towards which
+//! the image fades within a voxel of its border.
 
 use super::check;
 use crate::abi::Result;

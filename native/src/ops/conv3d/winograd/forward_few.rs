@@ -6,8 +6,8 @@
 //! 10^3: f32 9.8 and 9.5, 9.3 and 7.9; bf16 pairs 5.6 and 5.3, 4.6 and 4.3; 256 to 256, 1 of 12^3 (216 tiles, not taken): f32 8.2 and
 //! 8.7, 10.6 and 9.7. Not in turn, 320 to 320, 1 of 6^3: f32 3.6 and 3.2, 2.4 and 2.4; bf16 pairs 2.1 and 2.2, 1.7 and 1.7.
 //! It took the input in strips as the products read it, and the weights asked for ahead: f32 3.6 and 3.1 before.
-//! Two cores of a Zen 4, 2026-11-23, bf16 pairs, ten weights in turn: 320 to 320, 1 of 6^3 1.99 and 1.92, 256 to 256, 1 of 8^3 2.02 and 1.95;
-//! with the weights of the next strip asked for while one is multiplied 1.68 and 1.76, 1.75 and 1.80.
+//! Two cores of a Zen 4, 2026-11-23, bf16 pairs, ten weights in turn: 320 to 320, 1 of 6^3 2.10 and 1.90, 256 to 256, 1 of 8^3 2.18 and 2.00;
+//! with the weights of the next strip asked for while one is multiplied 1.77 and 1.87, 1.76 and 1.91.
 
 use super::super::product::{PANEL, ROWS, product};
 use super::super::taps::Given;
