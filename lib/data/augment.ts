@@ -1,6 +1,6 @@
 /**
- * Intensity changes of crops (those of nnssl, S3D and CVA): drawn here from keys, applied by the native
- * library. Both views of a pair share the low resolution; the rest is drawn for each view on its own.
+ * Intensity changes of crops, those of nnssl, S3D and CVA in pretraining and of nnU-Net in fine-tuning: drawn here from keys,
+ * applied by the native library. Both views of a pair share the low resolution; the rest is drawn for each view on its own.
  */
 import { native } from "../native/library.ts";
 import { Rng } from "../rng.ts";
@@ -60,6 +60,29 @@ export function drawIntensity(seed: number, index: number, view: number): Change
   maybe(rng, 0.15, "contrast", () => halves(0.75, 1.25));
   maybe(rng, 0.1, "invertedGamma", () => halves(0.7, 1.5));
   maybe(rng, 0.3, "gamma", () => halves(0.7, 1.5));
+  return out;
+}
+
+/** Changes of each channel of a training crop, as nnU-Net makes them (its version 2); noise has one deviation for all. */
+export function drawChannels(rng: Rng, channels: number): Change[][] {
+  const out: Change[][] = Array.from({ length: channels }, () => []);
+  const maybe = (p: number, each: number, kind: Change["kind"], draw: () => number) => {
+    if (rng.uniform() >= p) return;
+    for (const list of out) {
+      const [hit, a, seed] = [rng.uniform() < each, draw(), rng.bits() >>> 0];
+      if (hit) list.push({ kind, a, seed });
+    }
+  };
+  const halves = (low: number, high: number) =>
+    rng.uniform() < 0.5 ? rng.uniform(low, 1) : rng.uniform(1, high);
+  const deviation = rng.uniform(0, 0.1);
+  maybe(0.1, 1, "gaussian", () => deviation);
+  maybe(0.2, 0.5, "blur", () => rng.uniform(0.5, 1));
+  maybe(0.15, 1, "brightness", () => halves(0.75, 1.25));
+  maybe(0.15, 1, "contrast", () => halves(0.75, 1.25));
+  maybe(0.25, 0.5, "lowResolution", () => rng.uniform(0.5, 1));
+  maybe(0.1, 1, "invertedGamma", () => halves(0.7, 1.5));
+  maybe(0.3, 1, "gamma", () => halves(0.7, 1.5));
   return out;
 }
 

@@ -3,6 +3,7 @@
  * that a view reads, and draws what will happen to it. The numbers drawn are those of images made ahead.
  */
 import { native } from "../native/library.ts";
+import { concat } from "../ops/concat.ts";
 import { Grid, type Layout, Tensor, volume } from "../tensor.ts";
 import { type Change, kindOf } from "./augment.ts";
 import type { Batch } from "./loader.ts";
@@ -17,6 +18,7 @@ interface Recipe {
   bounds: Uint32Array;
   affine: Float64Array;
   fill: number;
+  linear: boolean;
   /** Sigma, alpha, seed; or empty. */
   elastic: Float64Array;
   /** Kind, three parameters (NaN: none) and seed of each change. */
@@ -29,17 +31,31 @@ export interface Treatment {
   elastic?: Elastic;
   /** The volume's least value outside of it, not 0. */
   least?: boolean;
+  /** Linear between voxels, not by cubic B-splines. */
+  linear?: boolean;
 }
 
 /** The images of a batch before they are made. Dispose it when the step is done. */
 export class Views implements Disposable {
-  readonly #recipes: Recipe[] = [];
+  /** Of each channel, by slot. */
+  readonly #recipes: Recipe[][];
+  readonly reversal: boolean;
 
-  /** @param reversal changes are of the inputs only, as AMAES has them */
-  constructor(readonly patch: Triple, readonly reversal = false) {}
+  /** @param o `channels` of each image, or 1; `reversal`: changes are of the inputs only, as AMAES has them (one channel) */
+  constructor(readonly patch: Triple, o: { channels?: number; reversal?: boolean } = {}) {
+    this.#recipes = Array.from({ length: o.channels ?? 1 }, () => []);
+    this.reversal = o.reversal ?? false;
+  }
 
-  /** Cuts out what image `slot` reads of a volume. */
-  async add(slot: number, from: Float32Array, shape: Triple, view: View, o: Treatment): Promise<void> {
+  /** Cuts out what a channel of image `slot` reads of a volume `[z][y][x][channel]`. */
+  async add(
+    slot: number,
+    from: Float32Array,
+    shape: Triple,
+    view: View,
+    o: Treatment,
+    channel = 0,
+  ): Promise<void> {
     const affine = Float64Array.from(view.affine.flat());
     const { sigma = 0, alpha = 0, seed = 0 } = o.elastic ?? {};
     const elastic = Float64Array.from(o.elastic ? [sigma, alpha, seed] : []);
@@ -48,6 +64,8 @@ export class Views implements Disposable {
       from,
       from.length,
       ...shape,
+      channel,
+      this.#recipes.length,
       affine,
       affine.length,
       elastic,
@@ -61,11 +79,12 @@ export class Views implements Disposable {
     const numbers = (
       { kind, a, more: [b, c] = [], seed }: Change,
     ) => [kindOf(kind), a, b ?? NaN, c ?? NaN, seed];
-    this.#recipes[slot] = {
+    this.#recipes[channel][slot] = {
       region,
       bounds: Uint32Array.of(...part, ...shape, ...this.patch),
       affine,
       fill: fill[0] ?? 0,
+      linear: o.linear ?? false,
       elastic,
       changes: Float64Array.from(o.changes.flatMap(numbers)),
     };
@@ -73,47 +92,61 @@ export class Views implements Disposable {
 
   /** Brings the parts to the device that will make the images, while it still computes something else. */
   send(): void {
-    const handles = Uint32Array.from(this.#recipes, ({ region }) => region);
+    const handles = Uint32Array.from(this.#recipes.flat(), ({ region }) => region);
     native().vx_tensors_send(handles, handles.length);
   }
 
-  /** Makes the images: `[n][z][y][x]`, one channel. */
+  /** Makes the images: `[n][z][y][x][channel]`. */
   tensor(layout: Layout): Tensor {
-    const out = Tensor.full(0, this.#recipes.length * volume(this.patch), 1, layout);
-    this.#recipes.forEach(({ region, bounds, affine, fill, elastic }, slot) => {
-      const geometry = [bounds, bounds.length, affine, affine.length, fill, elastic, elastic.length] as const;
-      native().vx_view(out.handle, slot, region, ...geometry);
+    const planes = this.#recipes.map((recipes, channel) => {
+      const out = Tensor.full(0, recipes.length * volume(this.patch), 1, layout);
+      recipes.forEach(({ region, bounds, affine, fill, linear, elastic }, slot) => {
+        const geometry = [
+          bounds,
+          bounds.length,
+          affine,
+          affine.length,
+          fill,
+          linear,
+          elastic,
+          elastic.length,
+        ] as const;
+        native().vx_view(out.handle, slot, region, ...geometry);
+      });
+      if (!this.reversal) this.#change(out, channel);
+      return out;
     });
-    if (!this.reversal) this.#change(out);
-    return out;
+    return planes.reduce((a, b) => concat(a, b));
   }
 
   /** What the network gets of the images that `tensor` made. */
   inputs(images: Tensor): Tensor {
     if (!this.reversal) return images;
     const out = images.clone();
-    this.#change(out);
+    this.#change(out, 0);
     return out;
   }
 
-  /** The values of images or of inputs, made and waited for: for reports, and methods that know no tensors of images. */
+  /** The values of images or of inputs of one channel, made and waited for: for reports, and methods that know no tensors of images. */
   read(inputs = false): Float32Array {
-    using grid = Grid.dense(this.#recipes.length);
+    using grid = Grid.dense(this.#recipes[0].length);
     using images = this.tensor({ grid, side: this.patch });
     if (!inputs) return images.read();
     using changed = this.inputs(images);
     return changed.read();
   }
 
-  #change(images: Tensor): void {
-    this.#recipes.forEach(({ changes }, slot) => {
+  #change(images: Tensor, channel: number): void {
+    this.#recipes[channel].forEach(({ changes }, slot) => {
       if (!changes.length) return;
       native().vx_view_change(images.handle, slot, ...this.patch, changes, changes.length, this.reversal);
     });
   }
 
   [Symbol.dispose](): void {
-    for (const { region } of this.#recipes.splice(0)) native().vx_tensor_free(region);
+    for (const recipes of this.#recipes) {
+      for (const { region } of recipes.splice(0)) native().vx_tensor_free(region);
+    }
   }
 }
 

@@ -3,6 +3,7 @@
  * how far the loader is ahead, and whether pairs come from a pipe or are drawn here, changes no bit.
  */
 import { UserError } from "../errors.ts";
+import { Ahead } from "./ahead.ts";
 import { changed, drawBent, drawReversal } from "./amaes.ts";
 import { applyIntensity, drawIntensity } from "./augment.ts";
 import { ViewBatch, Views } from "./images.ts";
@@ -74,23 +75,13 @@ interface Job {
   elastic?: Elastic;
 }
 
-/** A batch that is being prepared; `made` when it is. */
-interface Coming {
-  batch: Promise<Batch>;
-  made?: Batch;
-}
-
 /** Prepares batches in order, `ahead` of the caller. Close it when done. */
 export class Loader {
   readonly #options: Required<Omit<LoaderOptions, "pairs">>;
   readonly #pairs?: AsyncIterator<Pair>;
-  readonly #queue: Coming[] = [];
-  #last: Promise<unknown> = Promise.resolve();
-  #step: number;
+  readonly #batches: Ahead<Batch>;
   #read = 0;
-  #given?: Batch;
   #closed = false;
-  #waited = 0;
 
   constructor(options: LoaderOptions) {
     const { pairs, ...rest } = options;
@@ -104,50 +95,31 @@ export class Loader {
       ...rest,
     };
     this.#pairs = pairs?.[Symbol.asyncIterator]();
-    this.#step = this.#options.start;
+    const { start, ahead } = this.#options;
+    this.#batches = new Ahead((step) => this.#make(step), start, Infinity, ahead);
   }
 
   /** Seconds that the caller has waited for batches so far. */
   get waited(): number {
-    return this.#waited;
+    return this.#batches.waited;
   }
 
   /** The next batch; the one before it is done with. @throws UserError when the piped pairs are used up, for a bad pair or a damaged volume */
-  async next(): Promise<Batch> {
-    if (this.#closed) throw new Error("loader: it is closed");
-    const began = performance.now();
-    while (this.#queue.length <= this.#options.ahead) this.#prepare();
-    this.#given?.views?.[Symbol.dispose]();
-    try {
-      return this.#given = await this.#queue.shift()!.batch;
-    } finally {
-      this.#waited += (performance.now() - began) / 1000;
-    }
+  next(): Promise<Batch> {
+    return this.#batches.next();
   }
 
   /** Ends preparation and lets go of the pairs; a pipe that is silent is not waited for. */
   async close(): Promise<void> {
     this.#closed = true;
-    this.#given?.views?.[Symbol.dispose]();
-    const freed = this.#queue.map(({ batch }) => batch.then(({ views }) => views?.[Symbol.dispose]()));
-    const all = Promise.allSettled(freed);
+    const all = this.#batches.close();
     if (this.#pairs) this.#pairs.return?.()?.catch(() => {});
     else await all;
   }
 
   /** While a step computes: sends what the next batch needs to the device, if it is cut out by now. */
   ahead(): void {
-    this.#queue[0]?.made?.views?.send();
-  }
-
-  /** Adds the next batch to the queue; batches are prepared one after the other. */
-  #prepare(): void {
-    const step = this.#step++;
-    const batch = this.#last.then(() => this.#make(step));
-    const entry: Coming = { batch };
-    batch.then((made) => entry.made = made, () => {}); // an error is reported when the caller comes to this batch
-    this.#last = batch;
-    this.#queue.push(entry);
+    this.#batches.send();
   }
 
   /** Pair `index` of the pipe: pairs before it are read and dropped. */
@@ -198,7 +170,7 @@ export class Loader {
     const overlap = new Float32Array(views === 2 ? n * 6 : 0);
     const ids = new Array<string>(n);
     if (later) {
-      const made = new Views(patch, reversal);
+      const made = new Views(patch, { reversal });
       for (const job of await this.#jobs(step)) {
         if (this.#closed) break;
         const [voxels, { shape }] = [await store.read(job.volume), store.get(job.volume)!];

@@ -90,7 +90,7 @@ export function rotation(angles: number[]): number[][] {
 }
 
 /** What happens to a whole region before views are cut from it. */
-interface Change {
+export interface Change {
   flip: boolean[];
   /** 3x3, rotation times scale; none: neither. */
   turn?: number[][];
@@ -98,9 +98,9 @@ interface Change {
 
 /**
  * Mirror p 0.5 per axis; rotation p 0.2, each angle U(-range, range); scale p 0.2, half U(0.7, 1), half U(1, 1.4),
- * above 1 zooms out (nnssl's spatial augmentation; CVA).
+ * above 1 zooms out (the spatial augmentation of nnssl, CVA and nnU-Net).
  */
-function drawChange(rng: Rng, range: number, augment: boolean): Change {
+export function drawChange(rng: Rng, range: number, augment: boolean): Change {
   const flip = AXES.map(() => rng.uniform() < 0.5);
   const turns = rng.uniform() < 0.2;
   const angles = AXES.map(() => rng.uniform(-range, range));

@@ -12,7 +12,7 @@ import { globalAverage } from "../ops/pool.ts";
 import { reconstructionLoss } from "../ops/reconstruction.ts";
 import { crossEntropy } from "../ops/segmentation.ts";
 import { cancellable, Grid, scope, Tensor, wait } from "../tensor.ts";
-import type { Crops } from "../train/patches.ts";
+import type { Truth } from "../train/patches.ts";
 import type { Model, ModelInfo } from "./model.ts";
 import { probabilities } from "./segmenter.ts";
 import { windows } from "./sliding_window.ts";
@@ -40,7 +40,7 @@ export class ImageModel implements Model {
   }
 
   /** Cross entropy, or mean squared error of the standardised target. */
-  loss(x: Tensor, { targets }: Crops): Tensor {
+  loss(x: Tensor, { targets }: Truth): Tensor {
     const { labels, target } = this.info;
     const y = this.#forward(x);
     if (!target) return crossEntropy(y, targets.map((value) => labels.indexOf(value)));

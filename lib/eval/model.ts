@@ -6,7 +6,7 @@ import { type Recipe, RECIPES } from "../data/volume.ts";
 import { UserError } from "../errors.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import type { Tensor } from "../tensor.ts";
-import type { Crops } from "../train/patches.ts";
+import type { Truth } from "../train/patches.ts";
 import { ImageModel } from "./image_model.ts";
 import { Segmenter } from "./segmenter.ts";
 
@@ -54,7 +54,7 @@ export interface Model extends Disposable {
   readonly info: ModelInfo;
   readonly parameters: Parameters;
   /** Loss of a batch of crops, a scalar. */
-  loss(x: Tensor, crops: Crops): Tensor;
+  loss(x: Tensor, truth: Truth): Tensor;
   /** What it makes of one window of the patch, with nothing recorded. */
   output(window: Float32Array): Tensor;
 }

@@ -6,7 +6,7 @@ import type { BuildOptions, Network } from "../nn/network.ts";
 import { Parameters } from "../nn/parameters.ts";
 import { diceCrossEntropy } from "../ops/segmentation.ts";
 import { cancellable, Grid, scope, Tensor, wait } from "../tensor.ts";
-import type { Crops } from "../train/patches.ts";
+import type { Truth } from "../train/patches.ts";
 import type { Model, ModelInfo } from "./model.ts";
 import { slidingWindow } from "./sliding_window.ts";
 
@@ -25,7 +25,7 @@ export class Segmenter implements Model {
   }
 
   /** Soft Dice and cross entropy, of the nnU-Net. */
-  loss(x: Tensor, { labels }: Crops): Tensor {
+  loss(x: Tensor, { labels }: Truth): Tensor {
     return diceCrossEntropy(this.network.decode(this.network.encode(x)), labels);
   }
 

@@ -298,7 +298,7 @@ function cases(): Case[] {
       },
     });
   }
-  for (const way of ["turned", "bent"]) {
+  for (const way of ["turned", "bent", "linear"]) {
     list.push({
       name: `view, ${way}`,
       tolerance: EXACT,
@@ -309,7 +309,8 @@ function cases(): Case[] {
         const elastic = Float64Array.from(way === "bent" ? [5, 60, 4e9] : []);
         const body = () => {
           const out = Tensor.full(0, 12 * 14 * 18, 1);
-          native().vx_view(out.handle, 0, region.handle, bounds, 12, affine, 12, -2, elastic, elastic.length);
+          const geometry = [bounds, 12, affine, 12, -2, way === "linear", elastic, elastic.length] as const;
+          native().vx_view(out.handle, 0, region.handle, ...geometry);
           return out;
         };
         return { inputs: [], body };

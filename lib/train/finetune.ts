@@ -2,6 +2,7 @@
 import { join } from "@std/path";
 import { architecture } from "../arch/registry.ts";
 import { Tape } from "../autograd.ts";
+import { Ahead } from "../data/ahead.ts";
 import type { Dataset } from "../data/cases.ts";
 import { UserError } from "../errors.ts";
 import { exists, readJson, readLine, writeWhole } from "../files.ts";
@@ -10,7 +11,18 @@ import { buildModel, type ModelInfo } from "../eval/model.ts";
 import type { Segmenter } from "../eval/segmenter.ts";
 import type { Architecture } from "../nn/network.ts";
 import type { Optimizer } from "../ops/optimizer.ts";
-import { cancel, cancellable, Grid, memory, planning, scope, Tensor, volume, wait } from "../tensor.ts";
+import {
+  cancel,
+  cancellable,
+  Grid,
+  type Layout,
+  memory,
+  planning,
+  scope,
+  Tensor,
+  volume,
+  wait,
+} from "../tensor.ts";
 import {
   checkSame,
   findCheckpoint,
@@ -20,7 +32,7 @@ import {
   saveWeights,
 } from "./checkpoint.ts";
 import { Cases } from "./labelled.ts";
-import type { Crops } from "./patches.ts";
+import type { Crops, Truth } from "./patches.ts";
 import { type Phase, phaseAt, type Schedule } from "./phases.ts";
 import { type Preset, presets } from "./presets.ts";
 import { Progress } from "./progress.ts";
@@ -83,12 +95,16 @@ export class Finetuning implements Disposable {
     return { ...phase, optimizer: this.#optimizer! };
   }
 
-  #gradients(crops: Crops, { parameters }: Optimizer): { loss: Tensor; gradients: Map<Tensor, Tensor> } {
-    const { batch, channels, patch: side } = this.info;
-    const { tape, result: loss } = Tape.record(parameters.values(), () => {
-      const x = Tensor.from(crops.image, channels.length, { grid: Grid.dense(batch), side });
-      return this.model.loss(x, crops);
-    });
+  #gradients(
+    images: (layout: Layout) => Tensor,
+    truth: Truth,
+    { parameters }: Optimizer,
+  ): { loss: Tensor; gradients: Map<Tensor, Tensor> } {
+    const { batch, patch: side } = this.info;
+    const { tape, result: loss } = Tape.record(
+      parameters.values(),
+      () => this.model.loss(images({ grid: Grid.dense(batch), side }), truth),
+    );
     return { loss, gradients: tape.backward(loss, []) };
   }
 
@@ -99,8 +115,8 @@ export class Finetuning implements Disposable {
   async plan(): Promise<{ bytes: number; fixed: number }> {
     const { batch, channels, labels, patch, of } = this.info;
     const voxels = volume(patch);
-    const blank: Crops = {
-      image: new Float32Array(batch * voxels * channels.length),
+    const images = (layout: Layout) => Tensor.full(0, batch * voxels, channels.length, layout);
+    const blank: Truth = {
       labels: new Uint8Array(batch * voxels),
       targets: new Float32Array(batch).fill(labels[0] ?? 0),
     };
@@ -109,21 +125,26 @@ export class Finetuning implements Disposable {
     try {
       using optimizer = this.#optimizerOf(this.#phaseAt(of - 1));
       const fixed = memory().bytes;
-      await scope(() => void this.#gradients(blank, optimizer));
-      await scope(() => void this.model.output(blank.image.subarray(0, voxels * channels.length)));
+      await scope(() => void this.#gradients(images, blank, optimizer));
+      await scope(() => void this.model.output(new Float32Array(voxels * channels.length)));
       return { bytes: memory().peakBytes, fixed };
     } finally {
       planning(false);
     }
   }
 
-  /** One step (from 0). Undefined when it was cancelled, and then nothing has changed. */
-  async step(step: number, crops: Crops): Promise<Metric | undefined> {
+  /**
+   * One step (from 0). Undefined when it was cancelled, and then nothing has changed.
+   * @param ahead as of `Trainer.step`
+   */
+  async step(step: number, crops: Crops, ahead?: () => void): Promise<Metric | undefined> {
     const begin = performance.now();
     const { optimizer, lr } = this.#phase(step);
     return await scope(async () => {
-      const { loss, gradients } = cancellable(() => this.#gradients(crops, optimizer));
+      const images = (layout: Layout) => crops.views.tensor(layout);
+      const { loss, gradients } = cancellable(() => this.#gradients(images, crops, optimizer));
       const norm = optimizer.step(gradients, lr, this.#preset.clip);
+      ahead?.();
       if (!await wait()) return undefined;
       const seconds = Number(((performance.now() - begin) / 1000).toFixed(4));
       const metric = { step: step + 1, loss: loss.read()[0], seconds, lr, gradient_norm: norm.read()[0] };
@@ -241,26 +262,19 @@ export async function finetune(
   await metrics.truncate(encoder.encode(before.map((line) => line + "\n").join("")).length);
   await metrics.seek(0, Deno.SeekMode.End);
   await Deno.remove(join(folder, "validation.jsonl")).catch(() => {/* there was none */});
+  const crops = new Ahead((step) => tuning.crops(step), begin, of);
   let rows: ScoreRow[] | undefined;
   try {
     if (begin) await tuning.resume(folder, begin);
     const progress = new Progress(of);
     let savedAt = performance.now();
-    let next = tuning.crops(begin);
     for (let step = begin; step < of && !stop.signal; step++) {
-      const work = tuning.step(
-        step,
-        await next.catch(async (error) => {
-          // Bad data costs no step that is done.
-          if (losses.length > begin) await tuning.checkpoint(folder, losses.length);
-          throw error;
-        }),
-      );
-      if (step + 1 < of) {
-        next = tuning.crops(step + 1);
-        next.catch(() => {/* thrown where it is awaited */});
-      }
-      const metric = await work;
+      const taken = await crops.next().catch(async (error) => {
+        // Bad data costs no step that is done.
+        if (losses.length > begin) await tuning.checkpoint(folder, losses.length);
+        throw error;
+      });
+      const metric = await tuning.step(step, taken, () => crops.send());
       if (!metric) break;
       losses.push(metric.loss);
       note(JSON.stringify(metric));
@@ -289,6 +303,7 @@ export async function finetune(
       await tuning.checkpoint(folder, losses.length);
     }
   } finally {
+    await crops.close();
     metrics.close();
   }
   const last = losses.slice(-50);

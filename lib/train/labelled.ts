@@ -1,6 +1,7 @@
 /** Labelled cases during fine-tuning: read once, kept in memory while there is room, cropped per step. */
 import { type Case, type Dataset, filesOf, readCase } from "../data/cases.ts";
 import { gunzip, isGzip } from "../data/gzip.ts";
+import { Views } from "../data/images.ts";
 import { parseHeader, readNifti } from "../data/nifti.ts";
 import type { Recipe } from "../data/volume.ts";
 import type { ModelInfo } from "../eval/model.ts";
@@ -81,17 +82,21 @@ export class Cases {
 
   /** The crops of a step (from 0): a function of (seed, step). */
   async crops({ patch, batch, channels, train, seed }: ModelInfo, step: number): Promise<Crops> {
-    const voxels = batch * volume(patch);
     const out = {
-      image: new Float32Array(voxels * channels.length),
-      labels: new Uint8Array(this.dataset.targets ? 0 : voxels),
+      views: new Views([...patch], { channels: channels.length }),
+      labels: new Uint8Array(this.dataset.targets ? 0 : batch * volume(patch)),
       targets: new Float32Array(this.dataset.targets ? batch : 0),
     };
-    for (let i = 0; i < batch; i++) {
-      const rng = new Rng(seed, "crop", step, i);
-      const id = train[rng.integer(train.length)];
-      await crop(await this.#source(id), patch, i, batch, out, rng);
-      if (this.dataset.targets) out.targets[i] = this.dataset.targets.get(id)!;
+    try {
+      for (let i = 0; i < batch; i++) {
+        const rng = new Rng(seed, "crop", step, i);
+        const id = train[rng.integer(train.length)];
+        await crop(await this.#source(id), i, batch, out, rng);
+        if (this.dataset.targets) out.targets[i] = this.dataset.targets.get(id)!;
+      }
+    } catch (error) {
+      out.views[Symbol.dispose]();
+      throw error;
     }
     return out;
   }

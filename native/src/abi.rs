@@ -143,7 +143,7 @@ pub fn modules() -> Vec<&'static [Export]> {
     list.push(crate::ops::gram::ABI);
     list.push(crate::ops::segmentation::ABI);
     list.push(crate::sample::ABI);
-    list.push(crate::sample::crop::ABI);
+    list.push(crate::sample::labels::ABI);
     list.push(crate::sample::intensity::ABI);
     list.push(crate::ops::view::ABI);
     list.push(crate::ops::norm::ABI);

@@ -102,12 +102,14 @@ Deno.test({
       need = await tuning.plan();
       makeRoom({ ...need, batch: 2, least: 1 }, "lower --patch");
       deviceReport();
-      await tuning.step(0, crops(tuning.info));
+      const taken = await crops(tuning.info);
+      await tuning.step(0, taken);
       const model = tuning.model;
       await scope(async () => {
         model.output(new Float32Array(volume(patch)));
         await wait();
       });
+      taken.views[Symbol.dispose]();
       const { peak, allocations, on_host } = deviceReport();
       assert(peak < need.bytes + work && peak > 0.8 * need.bytes, `planned ${need.bytes}, used ${peak}`);
       assertEquals([allocations, on_host], [0, {}]);

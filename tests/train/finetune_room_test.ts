@@ -20,9 +20,11 @@ for (
     const kept = tuning.model.parameters.count() * 4;
     assert(fixed >= kept && fixed < bytes, `${fixed} of ${bytes} are fixed, the parameters alone ${kept}`);
     native().vx_peak_reset();
-    await tuning.step(0, crops(tuning.info));
+    const taken = await crops(tuning.info);
+    await tuning.step(0, taken);
     const { peakBytes } = memory();
     assert(peakBytes > 0.8 * bytes && peakBytes < 1.25 * bytes, `planned ${bytes}, taken ${peakBytes}`);
+    taken.views[Symbol.dispose]();
     tuning[Symbol.dispose]();
     await wait();
     assertEquals(memory().bytes, 0);

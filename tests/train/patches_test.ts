@@ -1,8 +1,12 @@
 import { assert, assertEquals } from "@std/assert";
-import type { Case } from "../../lib/data/cases.ts";
+import { drawChannels } from "../../lib/data/augment.ts";
+import { Views } from "../../lib/data/images.ts";
+import { sampleView } from "../../lib/data/sample.ts";
+import { drawChange, makeView, type Triple } from "../../lib/data/views.ts";
+import { native } from "../../lib/native/library.ts";
 import { Rng } from "../../lib/rng.ts";
-import { volume } from "../../lib/tensor.ts";
-import { crop, type Crops, forced, sample, sites } from "../../lib/train/patches.ts";
+import { Grid, memory, scope, volume, wait } from "../../lib/tensor.ts";
+import { crop, type Crops, forced, sites } from "../../lib/train/patches.ts";
 
 const shape = [20, 12, 24] as const;
 const centre = [9, 6, 11];
@@ -12,21 +16,23 @@ const image = Float32Array.from({ length: volume(shape) }, (_, i) => {
   return 1 / (1 + Math.exp(Math.hypot(...at.map((v, a) => v - centre[a])) - 4));
 });
 const target = Uint8Array.from(image, (v) => v > 0.5 ? 1 : 0);
-const file: Case["file"] = {
-  shape,
-  turn: { axes: [0, 1, 2], flips: [false, false, false] },
-  header: new Uint8Array(),
-  affine: [],
-  box: { low: [0, 0, 0], high: [20, 12, 24] },
-};
-const ball: Case = { id: "ball", shape, image, target, file };
+const ball = { shape, image, target };
 const source = { case: ball, sites: sites(target, 2) };
-const patch = [16, 16, 16] as const;
-const empty = (n: number): Crops => ({
-  image: new Float32Array(n * 4096),
+const empty = (n: number, channels = 1): Crops => ({
+  views: new Views([16, 16, 16], { channels }),
   labels: new Uint8Array(n * 4096),
   targets: new Float32Array(),
 });
+
+/** The images of `out`, which is done with. */
+async function imagesOf({ views }: Crops, n: number): Promise<Float32Array> {
+  return await scope(async () => {
+    const images = views.tensor({ grid: Grid.dense(n), side: [16, 16, 16] });
+    await wait();
+    views[Symbol.dispose]();
+    return images.read();
+  });
+}
 
 Deno.test("patches: the last third of a batch is forced, rounded as nnU-Net does", () => {
   const count = (n: number) => Array.from({ length: n }, (_, i) => forced(i, n)).filter(Boolean).length;
@@ -35,11 +41,13 @@ Deno.test("patches: the last third of a batch is forced, rounded as nnU-Net does
 
 Deno.test("patches: a plain crop is a piece of the volume, zero outside", async () => {
   const out = empty(2);
-  await crop(source, patch, 0, 2, out, new Rng(5), true);
+  await crop(source, 0, 2, out, new Rng(5), true);
+  await crop(source, 1, 2, out, new Rng(6), true);
+  const images = await imagesOf(out, 2);
   const found = [];
   for (let z = 0; z <= 4; z++) {
     for (let x = 0; x <= 8; x++) {
-      const equal = out.image.subarray(0, 4096).every((v, i) => {
+      const equal = images.subarray(0, 4096).every((v, i) => {
         const [a, b, c] = [z + Math.floor(i / 256), Math.floor(i / 16) % 16 - 2, x + i % 16];
         return v === (b < 0 || b >= 12 ? 0 : image[(a * 12 + b) * 24 + c]);
       });
@@ -47,62 +55,108 @@ Deno.test("patches: a plain crop is a piece of the volume, zero outside", async 
     }
   }
   assertEquals(found.length, 1);
-  await crop(source, patch, 1, 2, out, new Rng(6), true);
   assertEquals(out.labels[4096 + (8 * 16 + 8) * 16 + 8], 1);
 });
 
 Deno.test("patches: image and labels stay together through mirror, rotation and scale; equal keys, equal crops", async () => {
-  const [seen, again] = [empty(1), empty(1)];
   const distinct = new Set<string>();
-  for (let i = 0; i < 40; i++) {
-    for (const out of [seen, again]) {
-      out.image.fill(0);
-      out.labels.fill(0);
-      await crop(
-        { case: { ...source.case, image: Float32Array.from(target) }, sites: source.sites },
-        patch,
-        0,
-        1,
-        out,
-        new Rng(i),
-      );
+  const both = Float32Array.from(
+    { length: 2 * target.length },
+    (_, i) => i % 2 ? 1 - target[i >> 1] : target[i >> 1],
+  );
+  for (let i = 0; i < 60; i++) {
+    const made = [empty(1, 2), empty(1, 2)];
+    for (const out of made) {
+      await crop({ case: { ...ball, image: both }, sites: source.sites }, 0, 1, out, new Rng(i));
     }
-    assertEquals(again, seen);
-    distinct.add(seen.labels.join(""));
-    // Any change of intensity but strong noise keeps the two classes apart on the mean.
-    const mean = (k: number) => {
-      const values = seen.image.filter((_, j) => seen.labels[j] === k);
-      return values.length ? values.reduce((a, b) => a + b) / values.length : NaN;
+    const [images, again] = [await imagesOf(made[0], 1), await imagesOf(made[1], 1)];
+    assertEquals(again, images);
+    assertEquals(made[1].labels, made[0].labels);
+    const { labels } = made[0];
+    distinct.add(labels.join(""));
+    // Any change of intensity but strong noise keeps the two classes apart on the mean; the second channel is the inverse, and 0 outside.
+    const mean = (channel: number, k: number) => {
+      const values = images.filter((_, j) => j % 2 === channel && labels[j >> 1] === k);
+      return values.reduce((a, b) => a + b) / values.length;
     };
-    if (seen.labels.includes(1)) assert(mean(1) - mean(0) > 0.4, `${i}: ${mean(1)} ${mean(0)}`);
+    if (!labels.includes(1)) continue;
+    assert(mean(0, 1) - mean(0, 0) > 0.4, `${i}: ${mean(0, 1)} ${mean(0, 0)}`);
+    assert(mean(1, 1) < mean(1, 0), `${i}: ${mean(1, 1)} ${mean(1, 0)}`);
   }
-  assert(distinct.size > 30);
+  assert(distinct.size > 40);
+  await wait();
+  assertEquals(memory().bytes, 0);
 });
 
-Deno.test("patches: sampled values are those of a function that is linear, labels those of the nearest voxel", async () => {
-  const shape = [9, 11, 13] as const;
-  const of = (z: number, y: number, x: number) => [2 * z - y + 0.5 * x, 3 - z + 0.25 * y * 4 - x];
-  const at = (i: number) => [Math.floor(i / 143), Math.floor(i / 13) % 11, i % 13] as const;
-  const image = Float32Array.from({ length: 2 * volume(shape) }, (_, i) => of(...at(i >> 1))[i % 2]);
-  const target = Uint8Array.from({ length: volume(shape) }, (_, i) => i % 251);
-  const [patch, start] = [[6, 5, 7] as const, [1, 3, 2]];
-  const m = [0.813, 0.471, -0.237, -0.433, 0.929, 0.117, 0.291, -0.073, -1.131];
-  const [out, labels] = [new Float32Array(2 * volume(patch)).fill(9), new Uint8Array(volume(patch)).fill(9)];
-  await sample({ image, target, shape }, start, patch, m, out, labels);
-  let inside = 0;
-  for (let i = 0; i < volume(patch); i++) {
-    const from = [Math.floor(i / 35), Math.floor(i / 7) % 5, i % 7].map((v, a) => v - (patch[a] - 1) / 2);
-    const p = [0, 1, 2].map((a) =>
-      start[a] + (patch[a] - 1) / 2 + from.reduce((sum, v, b) => sum + m[3 * a + b] * v, 0)
+Deno.test("patches: labels of a turned view are the classes with the largest linear weight", async () => {
+  const [from, patch] = [[9, 11, 13] as Triple, [6, 5, 7] as Triple];
+  const classes = 5;
+  const target = Uint8Array.from({ length: volume(from) }, (_, i) => (i * 2654435761 >>> 7) % classes);
+  let turned = 0;
+  for (let i = 0; i < 30; i++) {
+    const rng = new Rng(i);
+    const start = [1, 3, 2].map((s) => s - rng.integer(3));
+    const view = makeView(
+      start,
+      patch,
+      start.map((s, d) => s + patch[d] / 2),
+      drawChange(rng, Math.PI / 6, true),
     );
-    const near = p.map(Math.round);
-    const seen = near.every((v, a) => v >= 0 && v < shape[a]);
-    assertEquals(labels[i], seen ? ((near[0] * 11 + near[1]) * 13 + near[2]) % 251 : 0);
-    if (p.every((v, a) => v >= 0 && v <= shape[a] - 1)) {
-      inside++;
-      of(p[0], p[1], p[2]).forEach((v, c) => assert(Math.abs(out[2 * i + c] - v) < 1e-5));
+    const labels = new Uint8Array(volume(patch)).fill(9);
+    const affine = Float64Array.from(view.affine.flat());
+    const head = [target, target.length, ...from, affine, 12, ...patch] as const;
+    await native().vx_sample_labels_wait(...head, labels, labels.length);
+    const shares: Float32Array[] = [];
+    for (let k = 0; k < classes; k++) {
+      shares.push(
+        await sampleView(Float32Array.from(target, (v) => v === k ? 1 : 0), from, view, undefined, 1),
+      );
     }
-    if (p.some((v, a) => v <= -1 || v >= shape[a])) assertEquals([...out.subarray(2 * i, 2 * i + 2)], [0, 0]);
+    const whole = view.affine.flat().every(Number.isInteger);
+    labels.forEach((label, j) => {
+      const each = shares.map((share) => share[j]);
+      const sum = each.reduce((a, b) => a + b);
+      if (sum === 0 && whole) assertEquals(label, 0);
+      // Near equal shares, and those beyond the outermost centres, are left to rounding.
+      if (sum < 0.5) return;
+      assert(each[label] > Math.max(...each) - 1e-5, `${i} ${j}: ${label} of ${each}`);
+      if (!whole) turned++;
+    });
   }
-  assert(inside > 50 && inside < volume(patch));
+  assert(turned > 500, `${turned}`);
+});
+
+Deno.test("patches: changes of intensity have the chances and ranges of nnU-Net; noise has one deviation for all channels", () => {
+  const table: Record<string, [p: number, low: number, high: number]> = {
+    gaussian: [0.1, 0, 0.1],
+    blur: [0.2 * 0.5, 0.5, 1],
+    brightness: [0.15, 0.75, 1.25],
+    contrast: [0.15, 0.75, 1.25],
+    lowResolution: [0.25 * 0.5, 0.5, 1],
+    invertedGamma: [0.1, 0.7, 1.5],
+    gamma: [0.3, 0.7, 1.5],
+  };
+  const n = 8000;
+  const seen = Object.fromEntries(Object.keys(table).map((kind) => [kind, [] as number[]]));
+  for (let i = 0; i < n; i++) {
+    const [a, b] = drawChannels(new Rng(i, "changes"), 2);
+    for (const change of a) seen[change.kind].push(change.a);
+    const noise = [a, b].map((list) => list.find(({ kind }) => kind === "gaussian"));
+    assertEquals(noise[0]?.a, noise[1]?.a);
+    if (noise[0]) assert(noise[0].seed !== noise[1]!.seed);
+  }
+  for (const [kind, [p, low, high]] of Object.entries(table)) {
+    const values = seen[kind];
+    assert(Math.abs(values.length / n - p) < 4 * Math.sqrt(p * (1 - p) / n), `${kind}: ${values.length / n}`);
+    const [least, most] = [Math.min(...values), Math.max(...values)];
+    const near = 0.05 * (high - low);
+    assert(
+      least >= low && least < low + near && most <= high && most > high - near,
+      `${kind}: ${least} ${most}`,
+    );
+    if (low < 1 && high > 1) {
+      const below = values.filter((v) => v < 1).length / values.length;
+      assert(Math.abs(below - 0.5) < 2 / Math.sqrt(values.length), `${kind}: ${below} below 1`);
+    }
+  }
 });

@@ -13,6 +13,7 @@ static double spline(double t) {
     t = std::abs(t);
     return t < 1 ? 2.0 / 3 - t * t + t * t * t / 2 : t < 2 ? (2 - t) * (2 - t) * (2 - t) / 6 : 0;
 }
+static double tent(double t) { return std::max(0.0, 1 - std::abs(t)); }
 
 static View view_of(const Sides& size, const Sides& low, const Sides& shape, const Sides& patch, std::array<double, 12> affine, bool filled) {
     View s{};
@@ -55,7 +56,7 @@ static void interpolation(const Sides& size, const Sides& low, const Sides& shap
     const auto x = check::noise(volume(size));
     const Sides nodes{kept(patch[0]), kept(patch[1]), kept(patch[2])};
     const auto fields = check::noise(3 * volume(nodes));
-    auto coefficients = x, y = check::unfilled(volume(patch));
+    auto coefficients = x, y = check::unfilled(volume(patch)), between = y;
     const double pole = std::sqrt(3.0) - 2;
     check::same_under_all_schedules(
         [&] {
@@ -72,19 +73,20 @@ static void interpolation(const Sides& size, const Sides& low, const Sides& shap
                     (long long)inner, start.data(), (int)start.size());
             }
             RUN(view_taps, dim3{2}, 256, 0, s, coefficients.data(), bent ? fields.data() : nullptr, y.data());
+            RUN(view_linear, dim3{2}, 256, 0, s, x.data(), bent ? fields.data() : nullptr, between.data());
         },
-        coefficients, y);
+        coefficients, y, between);
     // At whole voxels the splines are the values.
-    const auto at = [&](double z, double v, double w) {
+    const auto at = [&](const std::vector<float>& of, double (*basis)(double), double z, double v, double w) {
         double sum = 0;
         const int first[3] = {(int)std::floor(z) - 1, (int)std::floor(v) - 1, (int)std::floor(w) - 1};
         for (int a = first[0]; a < first[0] + 4; a++)
             for (int b = first[1]; b < first[1] + 4; b++)
                 for (int c = first[2]; c < first[2] + 4; c++) {
-                    const double weight = spline(z - a) * spline(v - b) * spline(w - c);
+                    const double weight = basis(z - a) * basis(v - b) * basis(w - c);
                     int tap[3] = {mirrored(a, shape[0]) - low[0], mirrored(b, shape[1]) - low[1], mirrored(c, shape[2]) - low[2]};
                     for (int d = 0; d < 3; d++) tap[d] = std::clamp(tap[d], 0, size[d] - 1);
-                    sum += weight * coefficients[(tap[0] * size[1] + tap[1]) * size[2] + tap[2]];
+                    sum += weight * of[(tap[0] * size[1] + tap[1]) * size[2] + tap[2]];
                 }
         return sum;
     };
@@ -92,10 +94,10 @@ static void interpolation(const Sides& size, const Sides& low, const Sides& shap
         std::vector<float> again;
         for (int z = 0; z < size[0]; z++)
             for (int v = 0; v < size[1]; v++)
-                for (int w = 0; w < size[2]; w++) again.push_back((float)at(z, v, w));
+                for (int w = 0; w < size[2]; w++) again.push_back((float)at(coefficients, spline, z, v, w));
         check::close("voxels", again, std::vector<double>(x.begin(), x.end()), check::SUMMED);
     }
-    std::vector<double> want;
+    std::vector<double> want, linear;
     for (size_t i = 0; i < y.size(); i++) {
         double q[3] = {(int)(i / patch[2] / patch[1]) + 0.5, (int)(i / patch[2] % patch[1]) + 0.5, (int)(i % patch[2]) + 0.5};
         double by[3] = {0, 0, 0};
@@ -116,9 +118,11 @@ static void interpolation(const Sides& size, const Sides& low, const Sides& shap
             within = within && p[d] >= 0 && p[d] <= shape[d] - 1;
             p[d] = std::clamp(p[d], 0.0, shape[d] - 1.0);
         }
-        want.push_back(within || !filled ? at(p[0], p[1], p[2]) : -3.0);
+        want.push_back(within || !filled ? at(coefficients, spline, p[0], p[1], p[2]) : -3.0);
+        linear.push_back(within || !filled ? at(x, tent, p[0], p[1], p[2]) : -3.0);
     }
     check::close("view", y, want, 2 * check::SUMMED);
+    check::close("linear view", between, linear, 2 * check::SUMMED);
 }
 
 static void intensity(const Sides& shape) {

@@ -7,11 +7,11 @@ use crate::ops::view::View;
 use rayon::prelude::*;
 use std::sync::Mutex;
 
-pub mod crop;
 pub mod elastic;
 pub mod intensity;
 mod interpolate;
 pub mod kspace;
+pub mod labels;
 pub mod spline;
 
 use elastic::Bend;
@@ -95,22 +95,36 @@ pub fn reads(affine: &Affine, reach: Option<f64>, shape: [usize; 3], patch: [usi
     (low, std::array::from_fn(|d| end(d) - low[d]))
 }
 
-/// Copies the voxels `low`..`low + size` of a volume.
-pub fn cut(volume: &[f32], shape: [usize; 3], low: [usize; 3], size: [usize; 3], out: &mut [f32]) {
+/// A channel of many, `[z][y][x][channels]`.
+#[derive(Clone, Copy)]
+pub struct Channel {
+    pub index: usize,
+    pub of: usize,
+}
+
+/// Copies the voxels `low`..`low + size` of a channel of a volume.
+pub fn cut(volume: &[f32], channel: Channel, shape: [usize; 3], low: [usize; 3], size: [usize; 3], out: &mut [f32]) {
+    let Channel { index, of } = channel;
     out.par_chunks_mut(size[2]).enumerate().with_min_len(64).for_each(|(row, line)| {
         let first = ((low[0] + row / size[1]) * shape[1] + low[1] + row % size[1]) * shape[2] + low[2];
-        line.copy_from_slice(&volume[first..][..size[2]]);
+        match of {
+            1 => line.copy_from_slice(&volume[first..][..size[2]]),
+            _ => line.iter_mut().zip(volume[first * of + index..].iter().step_by(of)).for_each(|(v, from)| *v = *from),
+        }
     });
 }
 
-/// A view by cubic B-splines of its region.
+/// A view of its region, linear or by cubic B-splines.
 pub fn interpolate_region(view: &View, region: &[f32], out: &mut [f32]) {
-    let &View { size, low, shape, patch, ref affine, fill, ref elastic } = view;
+    let &View { size, low, shape, patch, ref affine, fill, linear, ref elastic } = view;
     let bend = elastic.as_ref().map(|of| Bend::new(patch, of.sigma, of.alpha, of.seed));
+    let of = |coefficients| Field { coefficients, size, low, shape, affine, bend: bend.as_ref(), fill: Some(fill) };
+    if linear {
+        return taps::<2>(&of(region), patch, out);
+    }
     let mut coefficients = vec![0.0; region.len()];
     spline::prefilter(region, size, [0; 3], size, &mut coefficients);
-    let coefficients = &coefficients[..];
-    taps::<4>(&Field { coefficients, size, low, shape, affine, bend: bend.as_ref(), fill: Some(fill) }, patch, out);
+    taps::<4>(&of(&coefficients), patch, out);
 }
 
 /// Sign per axis and offset, when the map is made of flips and whole-voxel shifts.

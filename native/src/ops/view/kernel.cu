@@ -83,63 +83,94 @@ __device__ inline float displaced(const float* field, const int* patch, int z, i
     return tx > 0.0f ? ends[0] * (1.0f - tx) + ends[1] * tx : ends[0];
 }
 
-/// The view by cubic B-splines of coefficients. bend: displacements (z, y, x) of its points, `[3][nodes]`, or null.
-BUDGET(view_taps, 96, 0);
-extern "C" __global__ void __launch_bounds__(256)
-view_taps(const View s, const float* coefficients, const float* bend, float* y) {
+/// Where voxel i of the view lies in the volume, z, y, x in 2^-32 voxels, moved to the nearest face; false beyond the outermost
+/// centres. bend: displacements (z, y, x) of the points, `[3][nodes]`, or null.
+__device__ inline bool placed(const View& s, const float* bend, long long i, long long place[3]) {
     constexpr int LANES = 16;  // voxels of a row that the CPU path places from one base
     constexpr double FAR = 536870912.0;
+    const int at[3] = {(int)(i / s.patch[2] / s.patch[1]), (int)(i / s.patch[2] % s.patch[1]), (int)(i % s.patch[2])};
+    const int lane = at[2] % LANES;
+    const double z = (double)at[0] + 0.5, v = (double)at[1] + 0.5, x = (double)(at[2] - lane) + 0.5;
+    float by[3] = {0.0f, 0.0f, 0.0f};
+    if (bend) {
+        const long long nodes = (long long)kept(s.patch[0]) * kept(s.patch[1]) * kept(s.patch[2]);
+        for (int d = 0; d < 3; d++) by[d] = displaced(bend + d * nodes, s.patch, at[0], at[1], at[2]);
+    }
+    bool within = true;
+#pragma unroll
+    for (int d = 0; d < 3; d++) {
+        const double* const a = s.affine + 4 * d;
+        const long long last = (long long)(s.shape[d] - 1) << 32;
+        const double base = exact_product(a[0], z) + exact_product(a[1], v) + exact_product(a[2], x) + a[3] - 0.5;
+        long long c = fixed(base, FAR) + fixed(a[2], FAR / LANES) * lane;
+        if (bend) c += fixed(exact_product(a[0], by[0]) + exact_product(a[1], by[1]) + exact_product(a[2], by[2]), FAR);
+        within = within && c >= 0 && c <= last;
+        place[d] = c < 0 ? 0 : c > last ? last : c;
+    }
+    return within;
+}
+
+/// How far a place lies beyond a voxel, 0 to 1.
+__device__ inline float beyond(long long place) { return (float)(place >> 8 & 0xffffff) * (1.0f / 16777216.0f); }
+
+/// Voxel j of axis d, mirrored, in the region.
+__device__ inline int tap(const View& s, int d, int j) {
+    const int at = mirror(j, s.shape[d]) - s.low[d];
+    return at < 0 ? 0 : at < s.size[d] ? at : s.size[d] - 1;
+}
+
+/// The sum of T^3 taps around each voxel of the view.
+template <int T> __device__ inline void interpolate(const View& s, const float* field, const float* bend, float* y) {
     const long long count = (long long)s.patch[0] * s.patch[1] * s.patch[2];
     for (long long i = blockIdx.x * 256LL + threadIdx.x; i < count; i += gridDim.x * 256LL) {
-        const int lane = (int)(i % s.patch[2]) % LANES;
-        const double z = (double)(i / s.patch[2] / s.patch[1]) + 0.5, v = (double)(i / s.patch[2] % s.patch[1]) + 0.5;
-        const double x = (double)((int)(i % s.patch[2]) - lane) + 0.5;
-        float by[3] = {0.0f, 0.0f, 0.0f};
-        if (bend) {
-            const long long nodes = (long long)kept(s.patch[0]) * kept(s.patch[1]) * kept(s.patch[2]);
-            for (int d = 0; d < 3; d++) {
-                by[d] = displaced(bend + d * nodes, s.patch, (int)(i / s.patch[2] / s.patch[1]), (int)(i / s.patch[2] % s.patch[1]), (int)(i % s.patch[2]));
-            }
-        }
-        bool within = true;
-        int taps[3][4];
-        float weights[3][4];
+        long long place[3];
+        const bool within = placed(s, bend, i, place);
+        int taps[3][T];
+        float weights[3][T];
 #pragma unroll
         for (int d = 0; d < 3; d++) {
-            const double* const a = s.affine + 4 * d;
-            const long long last = (long long)(s.shape[d] - 1) << 32;
-            const double place = exact_product(a[0], z) + exact_product(a[1], v) + exact_product(a[2], x) + a[3] - 0.5;
-            long long c = fixed(place, FAR) + fixed(a[2], FAR / LANES) * lane;
-            if (bend) c += fixed(exact_product(a[0], by[0]) + exact_product(a[1], by[1]) + exact_product(a[2], by[2]), FAR);
-            within = within && c >= 0 && c <= last;
-            c = c < 0 ? 0 : c > last ? last : c;
-            const float t = (float)(c >> 8 & 0xffffff) * (1.0f / 16777216.0f), u = 1.0f - t;
-            weights[d][0] = u * u * u * (1.0f / 6.0f);
-            weights[d][1] = 2.0f / 3.0f - t * t * (2.0f - t) * 0.5f;
-            weights[d][2] = 2.0f / 3.0f - u * u * (2.0f - u) * 0.5f;
-            weights[d][3] = t * t * t * (1.0f / 6.0f);
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                const int at = mirror((int)(c >> 32) - 1 + k, s.shape[d]) - s.low[d];
-                taps[d][k] = at < 0 ? 0 : at < s.size[d] ? at : s.size[d] - 1;
+            const float t = beyond(place[d]), u = 1.0f - t;
+            if (T == 2) {
+                weights[d][0] = u;
+                weights[d][1] = t;
+            } else {
+                weights[d][0] = u * u * u * (1.0f / 6.0f);
+                weights[d][1] = 2.0f / 3.0f - t * t * (2.0f - t) * 0.5f;
+                weights[d][T - 2] = 2.0f / 3.0f - u * u * (2.0f - u) * 0.5f;
+                weights[d][T - 1] = t * t * t * (1.0f / 6.0f);
             }
+#pragma unroll
+            for (int k = 0; k < T; k++) taps[d][k] = tap(s, d, (int)(place[d] >> 32) + k - (T / 2 - 1));
         }
         float total = 0.0f;
 #pragma unroll
-        for (int a = 0; a < 4; a++) {
+        for (int a = 0; a < T; a++) {
             float plane = 0.0f;
 #pragma unroll
-            for (int b = 0; b < 4; b++) {
-                const float* const line = coefficients + ((long long)taps[0][a] * s.size[1] + taps[1][b]) * s.size[2];
+            for (int b = 0; b < T; b++) {
+                const float* const line = field + ((long long)taps[0][a] * s.size[1] + taps[1][b]) * s.size[2];
                 float sum = 0.0f;
 #pragma unroll
-                for (int c = 0; c < 4; c++) sum += weights[2][c] * line[taps[2][c]];
+                for (int c = 0; c < T; c++) sum += weights[2][c] * line[taps[2][c]];
                 plane += weights[1][b] * sum;
             }
             total += weights[0][a] * plane;
         }
         y[i] = within || !s.filled ? total : s.fill;
     }
+}
+
+/// The view by cubic B-splines of coefficients. bend: displacements (z, y, x) of its points, `[3][nodes]`, or null.
+BUDGET(view_taps, 96, 0);
+extern "C" __global__ void __launch_bounds__(256)
+view_taps(const View s, const float* coefficients, const float* bend, float* y) {
+    interpolate<4>(s, coefficients, bend, y);
+}
+
+/// The view, linear between voxels.
+BUDGET(view_linear, 80, 0);
+extern "C" __global__ void __launch_bounds__(256) view_linear(const View s, const float* x, const float* bend, float* y) {
+    interpolate<2>(s, x, bend, y);
 }
 
 /// 64 random bits: number `counter` of `seed` (splitmix64).

@@ -199,10 +199,13 @@ pub fn forward(view: &View, region: &Buffer, out: &Buffer, slot: usize) -> Resul
         let crop = Crop { sign: sign.map(|v| v as i32), start: start.map(|v| v as i32) };
         return launch!("view_crop", over(voxels), 256, 0, sight, crop, from, at);
     }
+    let bend = view.elastic.as_ref().map(|of| bend(of, view.patch)).transpose()?;
+    let moved = bend.as_ref().map_or(NULL, |b| b.at());
+    if view.linear {
+        return launch!("view_linear", over(voxels), 256, 0, sight, from, moved, at);
+    }
     let coefficients = gpu::scratch::<f32>(region.len);
     gpu::copy(from, coefficients.at(), 4 * region.len)?;
     prefilter(coefficients.at(), view.size)?;
-    let bend = view.elastic.as_ref().map(|of| bend(of, view.patch)).transpose()?;
-    let moved = bend.as_ref().map_or(NULL, |b| b.at());
     launch!("view_taps", over(voxels), 256, 0, sight, coefficients.at(), moved, at)
 }

@@ -2,13 +2,13 @@
 //!
 //! Contract. A region holds the voxels `low .. low + size` of a volume of `shape`: all that the view of `affine` (edge
 //! coordinates of the view -> those of the volume) reads. Image `slot` of `out`, `[n][z][y][x]`, becomes what
-//! `vx_sample_view_wait` makes of the volume by cubic B-splines, and is changed as by `vx_intensity_wait`. The same numbers
-//! are drawn; results differ by rounding.
+//! `vx_sample_view_wait` makes of the volume, and is changed as by `vx_intensity_wait`. The same numbers are drawn; results
+//! differ by rounding.
 
 pub mod launch;
 
 use crate::abi::Result;
-use crate::sample::{self, Affine, intensity};
+use crate::sample::{self, Affine, Channel, intensity};
 use crate::tensor::{self, Tensor};
 use crate::volume::statistics::extremes;
 use crate::{gpu, queue};
@@ -22,6 +22,8 @@ pub struct View {
     pub affine: Affine,
     /// Beyond the outermost voxel centres.
     pub fill: f32,
+    /// Linear instead of by cubic B-splines.
+    pub linear: bool,
     pub elastic: Option<Elastic>,
 }
 
@@ -75,7 +77,7 @@ fn changes_of(numbers: &[f64]) -> Result<Vec<Change>> {
 
 impl View {
     /// `bounds`: size, low, shape and patch, z, y, x each.
-    fn new(bounds: &[u32], affine: &[f64], fill: f32, elastic: &[f64]) -> Result<View> {
+    fn new(bounds: &[u32], affine: &[f64], fill: f32, linear: bool, elastic: &[f64]) -> Result<View> {
         let (axes, rest) = bounds.as_chunks::<3>();
         let Ok(&[size, low, shape, patch]) = <&[[u32; 3]; 4]>::try_from(axes) else {
             return Err("view: 12 bounds are needed".into());
@@ -85,7 +87,8 @@ impl View {
         if !rest.is_empty() || !inside {
             return Err(format!("view: a region of {size:?} at {low:?} does not lie in a volume of {shape:?}"));
         }
-        Ok(View { size, low, shape, patch, affine: sample::affine_of(affine)?, fill, elastic: Elastic::new(elastic)? })
+        let (affine, elastic) = (sample::affine_of(affine)?, Elastic::new(elastic)?);
+        Ok(View { size, low, shape, patch, affine, fill, linear, elastic })
     }
     /// The view from its region, on the host.
     fn sample(&self, region: &[f32], out: &mut [f32]) {
@@ -110,14 +113,19 @@ fn image(out: u32, slot: u32, shape: [usize; 3]) -> Result<(Tensor, usize, usize
 }
 
 exports! {
-    /// A new tensor with the part of `volume` [vz][vy][vx] that a view of [pz][py][px] reads (elastic: sigma, alpha and seed,
-    /// or none); writes its size and where it begins (z, y, x each) into `bounds`, the least value of the volume into `least`.
+    /// A new tensor with the part of a channel of `volume` [vz][vy][vx][channels] that a view of [pz][py][px] reads (elastic:
+    /// sigma, alpha and seed, or none); writes its size and where it begins (z, y, x each) into `bounds`, the least value of
+    /// the volume into `least`.
     fn vx_view_region_wait(
-        volume: slice[f32], vz: u32, vy: u32, vx: u32, affine: slice[f64], elastic: slice[f64],
-        pz: u32, py: u32, px: u32, bounds: slice_mut[u32], least: slice_mut[f32]
+        volume: slice[f32], vz: u32, vy: u32, vx: u32, channel: u32, channels: u32, affine: slice[f64],
+        elastic: slice[f64], pz: u32, py: u32, px: u32, bounds: slice_mut[u32], least: slice_mut[f32]
     ) {
         let (shape, patch) = ([vz, vy, vx].map(|n| n as usize), [pz, py, px].map(|n| n as usize));
-        sample::check("view", volume.len(), shape)?;
+        let channel = Channel { index: channel as usize, of: channels as usize };
+        if channel.index >= channel.of || !volume.len().is_multiple_of(channel.of) {
+            return Err(format!("view: channel {} of {} of {} values", channel.index, channel.of, volume.len()));
+        }
+        sample::check("view", volume.len() / channel.of, shape)?;
         let elastic = Elastic::new(elastic)?;
         let (low, size) = sample::reads(&sample::affine_of(affine)?, elastic.map(|e| e.reach()), shape, patch);
         for (to, from) in bounds.iter_mut().zip(size.iter().chain(&low)) {
@@ -127,14 +135,15 @@ exports! {
             *least = extremes(volume).0;
         }
         let (region, handle) = tensor::make(size.iter().product());
-        sample::cut(volume, shape, low, size, region.values_mut());
+        sample::cut(volume, channel, shape, low, size, region.values_mut());
         Ok(handle)
     }
     /// Writes a view into image `slot` of `out` (enqueued). bounds: size and low of the region, shape of the volume, patch.
     fn vx_view(
-        out: u32, slot: u32, region: u32, bounds: slice[u32], affine: slice[f64], fill: f32, elastic: slice[f64]
+        out: u32, slot: u32, region: u32, bounds: slice[u32], affine: slice[f64], fill: f32, linear: bool,
+        elastic: slice[f64]
     ) {
-        let view = View::new(bounds, affine, fill, elastic)?;
+        let view = View::new(bounds, affine, fill, linear, elastic)?;
         let region = tensor::get(region, view.size.iter().product(), "region of a view")?;
         let (out, slot, size) = image(out, slot, view.patch)?;
         queue::enqueue(move || {
