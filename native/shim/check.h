@@ -49,6 +49,13 @@ inline const Mask MASKS[] = {
     {"all hidden but one", 1, {2, 3, 2}, [](int i) { return i == 7; }},
 };
 
+/// What `RowSums` needs for rows of c channels: blocks along z, and bytes of shared memory for one sum per channel.
+template <class E> unsigned row_width(int c) { return c % WIDE<E> ? 1 : WIDE<E>; }
+template <class E> unsigned row_groups(int c) { return (c / row_width<E>(c) + 255) / 256; }
+template <class E> unsigned row_bytes(int c) { return row_width<E>(c) * 1024; }
+/// Grid of kernels with `fold_slices`, for n sums.
+inline dim3 folding(int n) { return {(unsigned)(n * 32 + 255) / 256}; }
+
 inline std::mt19937 dice(1);
 
 /// Uniform in -1 .. 1.

@@ -302,6 +302,17 @@ inline float __shfl_xor_sync(unsigned mask, float v, int distance) {
 
 inline float float_of_bits(unsigned v) { return std::bit_cast<float>(v); }
 
+inline unsigned bits_of_float(float v) { return std::bit_cast<unsigned>(v); }
+
+inline void load16(unsigned (&words)[4], const void* from) {
+    if ((uintptr_t)from & 15) shim::die("16 bytes are read that lie on no boundary of 16");
+    std::memcpy(words, from, 16);
+}
+inline void store16(void* to, const unsigned (&words)[4]) {
+    if ((uintptr_t)to & 15) shim::die("16 bytes are written that lie on no boundary of 16");
+    std::memcpy(to, words, 16);
+}
+
 inline double exact_product(double a, double b) { return a * b; }
 
 inline bf16 to_bf16(float v) {

@@ -7,6 +7,17 @@
 
 __device__ __forceinline__ float float_of_bits(unsigned v) { return __uint_as_float(v); }
 
+__device__ __forceinline__ unsigned bits_of_float(float v) { return __float_as_uint(v); }
+
+/// 16 bytes on a boundary of 16, as one access.
+__device__ __forceinline__ void load16(unsigned (&words)[4], const void* from) {
+    const uint4 v = *reinterpret_cast<const uint4*>(from);
+    words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
+}
+__device__ __forceinline__ void store16(void* to, const unsigned (&words)[4]) {
+    *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
 /// a * b, rounded before anything is added to it, as on the CPU.
 __device__ __forceinline__ double exact_product(double a, double b) { return __dmul_rn(a, b); }
 

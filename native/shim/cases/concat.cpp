@@ -25,6 +25,6 @@ template <class E> static void run(int rows, int ca, int cb) {
 }
 
 int main() {
-    run<bf16>(1, 1, 1), run<float>(7, 33, 5), run<bf16>(130, 8, 16), run<float>(64, 1, 3);
+    run<bf16>(1, 1, 1), run<float>(7, 33, 5), run<bf16>(130, 8, 16), run<float>(64, 1, 3), run<float>(50, 12, 8), run<bf16>(40, 8, 5);
     return check::report("concat");
 }

@@ -55,21 +55,23 @@ static Pack packing(const Conv& g, const Access& access, int file_taps, bool tur
     return p;
 }
 
-static size_t halo_bytes(const Conv& g) { return (size_t)g.parts * product(g.halo) * CHANNELS * 2; }
+/// Bytes of the halo and of the tables of where it and the rows lie.
+static size_t staged_bytes(const Conv& g, int rows) { return (size_t)halo_voxels(g) * (CHANNELS * 2 + 4) + rows * 4; }
 
-/// Packs the weights and convolves; 64 output channels per block where they divide.
+/// Packs the weights and convolves, in tiles of `rows`; 64 output channels per block where they divide.
 template <class E>
-static void convolve(const Grid& grid, const Conv& g, const Pack& p, const std::vector<E>& x,
+static void convolve(const Grid& grid, const Conv& g, int rows, const Pack& p, const std::vector<E>& x,
                      const std::vector<float>& w, const float* bias, std::vector<E>& y, float* of_tiles = nullptr) {
     std::vector<bf16> packed = check::unfilled16((size_t)p.taps * p.in_padded * p.out_padded);
     RUN(conv3d_pack, dim3{((unsigned)packed.size() + 255) / 256}, 256, 0, p, w.data(), packed.data());
     const unsigned tiles = tile_count(g);
     const int* neighbours = grid.neighbours.data();
     const int wide = g.out_padded % 64 == 0 ? 64 : 32;
-    const size_t bytes = halo_bytes(g) + 2 * CHANNELS * wide * 2;
+    const size_t bytes = staged_bytes(g, rows) + 2 * CHANNELS * wide * 2;
+    const unsigned threads = rows * wide / 64;
     const dim3 blocks{tiles, (unsigned)(g.out_padded / wide)};
-    if (wide == 64) RUN_OF(E, conv3d_64, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data(), of_tiles);
-    else RUN_OF(E, conv3d_32, blocks, 128, bytes, g, x.data(), neighbours, packed.data(), bias, y.data(), of_tiles);
+    if (wide == 64) RUN_OF(E, conv3d_64, blocks, threads, bytes, g, x.data(), neighbours, packed.data(), bias, y.data(), of_tiles);
+    else RUN_OF(E, conv3d_32, blocks, threads, bytes, g, x.data(), neighbours, packed.data(), bias, y.data(), of_tiles);
 }
 
 template <class E>
@@ -78,7 +80,7 @@ static void weight_gradient(const Grid& grid, const Conv& g, const Pack& p, cons
     const unsigned splits = std::min(3, tile_count(g)), shares = g.taps == 1 ? 4 : 1;
     std::vector<float> partial = check::unfilled((size_t)splits * shares * g.taps * g.in_padded * g.out_padded);
     const dim3 blocks{splits, (unsigned)g.in_padded / 32, (unsigned)g.out_padded / 32};
-    const size_t bytes = halo_bytes(g) + GRAD_ROWS * 64;
+    const size_t bytes = staged_bytes(g, GRAD_ROWS) + GRAD_ROWS * 64;
     const int* neighbours = grid.neighbours.data();
     if (g.taps == 1) RUN_OF(E, conv3d_weight_1, blocks, 128, bytes, g, x.data(), neighbours, dy.data(), partial.data());
     else RUN_OF(E, conv3d_weight_27, blocks, 288, bytes, g, x.data(), neighbours, dy.data(), partial.data());
@@ -176,7 +178,8 @@ template <class E> static void run(const Case& c, const check::Mask& mask) {
     std::vector<double> want_sums(coarse_c);
     for (size_t i = 0; i < at_coarse.size(); i++) want_sums[i % coarse_c] += number(at_coarse[i]);
     // Mean and variance of each tile, where all tiles are full.
-    const Conv whole = geometry(grid, c.side, fine_c, coarse_c, down, ROWS, 1408);
+    const int rows = check::cases % 2 ? 256 : 128;  // of a tile: both take turns
+    const Conv whole = geometry(grid, c.side, fine_c, coarse_c, down, rows, 1408);
     bool even = !c.transposed && grid.blocks % whole.parts == 0;
     for (int d = 0; d < 3; d++) even = even && whole.side[d] % whole.tile[d] == 0;
     const int tiles = tile_count(whole), groups = even ? grid.blocks / whole.parts : 0;
@@ -185,15 +188,15 @@ template <class E> static void run(const Case& c, const check::Mask& mask) {
         [&] {
             const int slice = 29, slices = ((int)coarse + slice - 1) / slice;
             auto partial = check::unfilled((size_t)slices * coarse_c);
-            const dim3 slicing{(unsigned)slices, (unsigned)(coarse_c + 31) / 32};
-            RUN_OF(E, conv3d_bias, slicing, 256, 1024, at_coarse.data(), (long long)coarse, coarse_c, slice, partial.data());
-            RUN(conv3d_bias_fold, dim3{1}, 256, 0, partial.data(), slices, coarse_c, sums.data());
-            const Conv g = geometry(grid, c.side, fine_c, coarse_c, down, ROWS, 1408);
-            convolve(grid, g, packing(g, down, taps, false), at_fine, w, c.transposed ? nullptr : bias.data(), got_coarse,
+            const dim3 slicing{(unsigned)slices, 1, check::row_groups<E>(coarse_c)};
+            RUN_OF(E, conv3d_bias, slicing, 256, check::row_bytes<E>(coarse_c), at_coarse.data(), (long long)coarse, coarse_c, slice, partial.data());
+            RUN(conv3d_bias_fold, check::folding(coarse_c), 256, 0, partial.data(), slices, coarse_c, sums.data());
+            const Conv g = geometry(grid, c.side, fine_c, coarse_c, down, rows, 1408);
+            convolve(grid, g, rows, packing(g, down, taps, false), at_fine, w, c.transposed ? nullptr : bias.data(), got_coarse,
                      even ? of_tiles.data() : nullptr);
             for (const Access& access : up) {
-                const Conv g = geometry(grid, c.side, coarse_c, fine_c, access, ROWS, 1408);
-                convolve(grid, g, packing(g, access, taps, true), at_coarse, w, c.transposed ? bias.data() : nullptr, got_fine);
+                const Conv g = geometry(grid, c.side, coarse_c, fine_c, access, rows, 1408);
+                convolve(grid, g, rows, packing(g, access, taps, true), at_coarse, w, c.transposed ? bias.data() : nullptr, got_fine);
             }
             const Conv s = geometry(grid, c.side, fine_c, coarse_c, down, GRAD_ROWS, 896);
             weight_gradient(grid, s, packing(s, down, taps, false), at_fine, at_coarse, got_w);
@@ -240,7 +243,8 @@ static void run_normed(const Case& c, const check::Mask& mask) {
         made[i] = to_bf16((float)(v > 0 ? v : 0.01 * v));
     }
     const Access all = all_taps(3, c.stride, 1);
-    Conv g = geometry(grid, c.side, c.c_in, c.c_out, all, ROWS, 1408), s = geometry(grid, c.side, c.c_in, c.c_out, all, GRAD_ROWS, 896);
+    const int rows = check::cases % 2 ? 256 : 128;
+    Conv g = geometry(grid, c.side, c.c_in, c.c_out, all, rows, 1408), s = geometry(grid, c.side, c.c_in, c.c_out, all, GRAD_ROWS, 896);
     g.parts = s.parts = 1;  // tiles of one sample
     const Pack p = packing(g, all, 27, false);
     const int* neighbours = grid.neighbours.data();
@@ -250,16 +254,17 @@ static void run_normed(const Case& c, const check::Mask& mask) {
         std::vector<bf16> packed = check::unfilled16((size_t)27 * p.in_padded * p.out_padded);
         RUN(conv3d_pack, dim3{((unsigned)packed.size() + 255) / 256}, 256, 0, p, w.data(), packed.data());
         const int wide = g.out_padded % 64 == 0 ? 64 : 32, splits = std::min(3, tile_count(s));
-        const size_t bytes = halo_bytes(g) + 2 * CHANNELS * wide * 2;
+        const size_t bytes = staged_bytes(g, rows) + 2 * CHANNELS * wide * 2;
+        const unsigned threads = rows * wide / 64;
         const dim3 blocks{(unsigned)tile_count(g), (unsigned)(g.out_padded / wide)};
         const bf16* from = normed ? x.data() : made.data();
-        if (!normed && wide == 64) RUN(conv3d_64, blocks, 128, bytes, g, from, neighbours, packed.data(), nullptr, to.data(), nullptr);
-        else if (!normed) RUN(conv3d_32, blocks, 128, bytes, g, from, neighbours, packed.data(), nullptr, to.data(), nullptr);
-        else if (wide == 64) RUN(conv3d_64_normed, blocks, 128, bytes, g, from, norm, neighbours, packed.data(), nullptr, to.data(), nullptr);
-        else RUN(conv3d_32_normed, blocks, 128, bytes, g, from, norm, neighbours, packed.data(), nullptr, to.data(), nullptr);
+        if (!normed && wide == 64) RUN(conv3d_64, blocks, threads, bytes, g, from, neighbours, packed.data(), nullptr, to.data(), nullptr);
+        else if (!normed) RUN(conv3d_32, blocks, threads, bytes, g, from, neighbours, packed.data(), nullptr, to.data(), nullptr);
+        else if (wide == 64) RUN(conv3d_64_normed, blocks, threads, bytes, g, from, norm, neighbours, packed.data(), nullptr, to.data(), nullptr);
+        else RUN(conv3d_32_normed, blocks, threads, bytes, g, from, norm, neighbours, packed.data(), nullptr, to.data(), nullptr);
         auto partial = check::unfilled((size_t)splits * 27 * s.in_padded * s.out_padded);
         const dim3 cuts{(unsigned)splits, (unsigned)s.in_padded / 32, (unsigned)s.out_padded / 32};
-        const size_t held = halo_bytes(s) + GRAD_ROWS * 64;
+        const size_t held = staged_bytes(s, GRAD_ROWS) + GRAD_ROWS * 64;
         if (normed) RUN(conv3d_weight_27_normed, cuts, 288, held, s, from, norm, neighbours, dy.data(), partial.data());
         else RUN(conv3d_weight_27, cuts, 288, held, s, from, neighbours, dy.data(), partial.data());
         RUN(conv3d_weight_sum, dim3{((unsigned)to_w.size() + 255) / 256}, 256, 0, p, partial.data(), splits, to_w.data());

@@ -23,8 +23,8 @@ template <class E> static void run(const check::Mask& mask, int (&&side)[3], int
             RUN_OF(E, densify_scatter, dim3{2}, 256, 0, s, x.data(), token.data(), dense.data());
             RUN_OF(E, densify_scatter, dim3{1}, 256, 0, s, x.data(), nullptr, zeros.data());
             RUN_OF(E, densify_gather, dim3{3}, 256, 0, s, dy.data(), back.data());
-            RUN_OF(E, densify_token, (dim3{(unsigned)slices, (unsigned)(c + 31) / 32}), 256, 1024, s, dy.data(), slice, partial.data());
-            RUN(densify_token_fold, dim3{1}, 256, 0, partial.data(), slices, c, dtoken.data());
+            RUN_OF(E, densify_token, (dim3{(unsigned)slices, 1, check::row_groups<E>(c)}), 256, check::row_bytes<E>(c), s, dy.data(), slice, partial.data());
+            RUN(densify_token_fold, check::folding(c), 256, 0, partial.data(), slices, c, dtoken.data());
         },
         dense, zeros, back, dtoken);
     std::vector<double> want, want_zeros(dense_size), want_back(size), want_token(c);

@@ -14,18 +14,29 @@ template <class E> static void run(const check::Mask& mask, int (&&side)[3], int
     }
     const auto fine = check::noise_of<E>((size_t)grid.blocks * fine_size * c), coarse = check::noise_of<E>((size_t)grid.blocks * coarse_size * c);
     const auto weight = check::noise(27 * c), bias = check::noise(c);
-    const int slice = 19, slices = (grid.blocks * coarse_size + slice - 1) / slice;
+    const int lines = stride == 1 ? side[2] : 1;  // rows of what slices are made of
+    const int slice = 19, slices = (grid.blocks * coarse_size / lines + slice - 1) / slice;
     auto down = check::unfilled_of<E>(coarse.size()), up = check::unfilled_of<E>(fine.size());
     auto dweight = check::unfilled(27 * c);
     const int* neighbours = grid.neighbours.data();
     check::same_under_all_schedules(
         [&] {
             auto partial = check::unfilled((size_t)slices * 27 * c);
-            const dim3 all{(unsigned)slices, (unsigned)(c + 31) / 32, 27};
-            RUN_OF(E, depthwise_down, dim3{2}, 256, 0, s, fine.data(), neighbours, weight.data(), bias.data(), down.data());
-            RUN_OF(E, depthwise_up, dim3{3}, 256, 0, s, coarse.data(), neighbours, weight.data(), nullptr, up.data());
-            RUN_OF(E, depthwise_weight, all, 256, 1024, s, fine.data(), coarse.data(), neighbours, slice, partial.data());
-            RUN(depthwise_weight_fold, dim3{(unsigned)(27 * c + 255) / 256}, 256, 0, partial.data(), slices, c, dweight.data());
+            auto packed = check::unfilled(27 * c);
+            const float *by = packed.data(), *add = bias.data();
+            const dim3 all{(unsigned)slices, stride == 1 ? 3u : 27u, check::row_groups<E>(c)};
+            const unsigned bytes = check::row_bytes<E>(c);
+            RUN(depthwise_pack, dim3{(unsigned)(27 * c + 255) / 256}, 256, 0, weight.data(), c, packed.data());
+            if (stride == 1) {
+                RUN_OF(E, depthwise_along, dim3{2}, 256, 0, s, 0, fine.data(), neighbours, by, add, down.data());
+                RUN_OF(E, depthwise_along, dim3{3}, 256, 0, s, 1, coarse.data(), neighbours, by, nullptr, up.data());
+                RUN_OF(E, depthwise_weight_lines, all, 256, 3 * bytes, s, fine.data(), coarse.data(), neighbours, slice, partial.data());
+            } else {
+                RUN_OF(E, depthwise_down, dim3{2}, 256, 0, s, fine.data(), neighbours, by, add, down.data());
+                RUN_OF(E, depthwise_up, dim3{3}, 256, 0, s, coarse.data(), neighbours, by, nullptr, up.data());
+                RUN_OF(E, depthwise_weight, all, 256, bytes, s, fine.data(), coarse.data(), neighbours, slice, partial.data());
+            }
+            RUN(depthwise_weight_fold, check::folding(27 * c), 256, 0, partial.data(), slices, c, dweight.data());
         },
         down, up, dweight);
     std::vector<double> want_down(coarse.size()), want_up(fine.size()), want_w(27 * c);
@@ -61,6 +72,9 @@ int main() {
         run<bf16>(mask, {3, 2, 4}, 33, 1);
         run<bf16>(mask, {2, 4, 6}, 5, 2);
         run<float>(mask, {2, 2, 4}, 3, 2);
+        run<bf16>(mask, {2, 3, 9}, 24, 1);
+        run<float>(mask, {1, 2, 5}, 12, 1);
+        run<bf16>(mask, {2, 2, 2}, 16, 2);
     }
     run<bf16>(check::MASKS[0], {3, 5, 2}, 8, 2);  // a side that 2 does not divide: one block per sample
     return check::report("depthwise");

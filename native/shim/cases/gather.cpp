@@ -20,6 +20,6 @@ int main() {
     std::vector<int> gaps;
     for (int i = 0; i < 150; i++) gaps.push_back(i % 4 == 1 ? -1 : i * 7 % 97);
     run<bf16>(97, 5, gaps), run<float>(97, 33, gaps);
-    run<bf16>(1, 1, {-1}), run<float>(1, 1, {0});
+    run<bf16>(1, 1, {-1}), run<float>(1, 1, {0}), run<bf16>(97, 24, gaps), run<float>(97, 12, gaps);
     return check::report("gather");
 }

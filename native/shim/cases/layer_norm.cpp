@@ -14,12 +14,12 @@ template <class T> void run(int rows, int c) {
     check::same_under_all_schedules(
         [&] {
             auto partial = check::unfilled((size_t)slices * 2 * c);
-            const dim3 warps{(unsigned)(rows + 7) / 8}, all{(unsigned)slices, (unsigned)(c + 31) / 32};
+            const dim3 warps{(unsigned)(rows + 7) / 8}, all{(unsigned)slices, 1, check::row_groups<T>(c)};
             RUN_OF(T, layer_norm, warps, 256, 0, x.data(), gamma.data(), beta.data(), rows, c, eps, statistics.data(), y.data());
             RUN_OF(T, layer_norm_apply, dim3{2}, 256, 0, x.data(), statistics.data(), gamma.data(), beta.data(), rows, c, applied.data());
             RUN_OF(T, layer_norm_grad_input, warps, 256, 0, x.data(), statistics.data(), gamma.data(), dy.data(), rows, c, dx.data());
-            RUN_OF(T, layer_norm_grad_affine, all, 256, 2048, x.data(), statistics.data(), dy.data(), rows, c, slice, partial.data());
-            RUN(layer_norm_affine_fold, dim3{(unsigned)(2 * c + 255) / 256}, 256, 0, partial.data(), slices, c, affine.data());
+            RUN_OF(T, layer_norm_grad_affine, all, 256, 2 * check::row_bytes<T>(c), x.data(), statistics.data(), dy.data(), rows, c, slice, partial.data());
+            RUN(layer_norm_affine_fold, check::folding(2 * c), 256, 0, partial.data(), slices, c, affine.data());
         },
         y, dx, applied, statistics, affine);
     std::vector<double> want_y, want_dx, want_statistics, want_affine(2 * c);
@@ -52,6 +52,6 @@ template <class T> void run(int rows, int c) {
 int main() {
     run<float>(1, 5), run<bf16>(1, 5);
     run<float>(40, 33), run<bf16>(40, 33);
-    run<bf16>(9, 396);
+    run<bf16>(9, 396), run<float>(9, 396), run<bf16>(21, 864), run<bf16>(3, 2056), run<float>(5, 301);
     return check::report("layer_norm");
 }

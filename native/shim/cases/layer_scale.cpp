@@ -16,9 +16,9 @@ template <class T> void run(std::vector<int> rows, int c, int slice) {
         [&] {
             RUN_OF(T, layer_scale, dim3{2}, 256, 0, starts.data(), n, c, keep.data(), gamma.data(), x.data(), branch.data(), y.data());
             RUN_OF(T, layer_scale_grad_branch, dim3{1}, 256, 0, starts.data(), n, c, keep.data(), gamma.data(), dy.data(), dbranch.data());
-            const dim3 grid{(unsigned)slices, 1, (unsigned)(c + 31) / 32};
-            RUN_OF(T, layer_scale_grad_gamma, grid, 256, 1024, starts.data(), n, slice, c, keep.data(), dy.data(), branch.data(), partial.data());
-            RUN(layer_scale_fold, dim3{(unsigned)(c + 255) / 256}, 256, 0, partial.data(), slices, c, dgamma.data());
+            const dim3 grid{(unsigned)slices, 1, check::row_groups<T>(c)};
+            RUN_OF(T, layer_scale_grad_gamma, grid, 256, check::row_bytes<T>(c), starts.data(), n, slice, c, keep.data(), dy.data(), branch.data(), partial.data());
+            RUN(layer_scale_fold, check::folding(c), 256, 0, partial.data(), slices, c, dgamma.data());
         },
         y, dbranch, dgamma);
     std::vector<double> want, want_branch, want_gamma(c);
@@ -36,6 +36,6 @@ template <class T> void run(std::vector<int> rows, int c, int slice) {
 }
 
 int main() {
-    run<bf16>({3, 20}, 33, 8), run<float>({7}, 5, 16);
+    run<bf16>({3, 20}, 33, 8), run<float>({7}, 5, 16), run<bf16>({9, 30, 1}, 72, 11), run<float>({50}, 36, 16);
     return check::report("layer_scale");
 }

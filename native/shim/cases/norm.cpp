@@ -31,26 +31,27 @@ template <class E> static void run(std::vector<int> starts, int c, float slope) 
     check::same_under_all_schedules(
         [&] {
             auto partial = check::unfilled(2 * slices * lines);
-            const dim3 grid{slices, (unsigned)samples, (unsigned)(c + 31) / 32}, all{3, (unsigned)samples};
-            const dim3 fold{(unsigned)(2 * lines + 255) / 256};
-            RUN_OF(E, norm_mean, grid, 256, 2048, s, x.data(), partial.data());
+            const dim3 grid{slices, (unsigned)samples, check::row_groups<E>(c)}, all{3, (unsigned)samples};
+            const dim3 fold = check::folding(2 * lines), threes_grid{slices, (unsigned)samples, check::row_groups<float>(c)};
+            const unsigned one = check::row_bytes<E>(c), one_f32 = check::row_bytes<float>(c);
+            RUN_OF(E, norm_mean, grid, 256, one, s, x.data(), partial.data());
             RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 1, 1, 0.0f, statistics.data());
-            RUN_OF(E, norm_variance, grid, 256, 2048, s, x.data(), statistics.data(), partial.data());
+            RUN_OF(E, norm_variance, grid, 256, one, s, x.data(), statistics.data(), partial.data());
             RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 1, 2, (float)eps, statistics.data() + lines);
             if (even) {
                 const Norm t{samples, c, threes.data(), 37, 1.0f};
-                RUN(norm_mean_f32, grid, 256, 2048, t, of_means.data(), partial.data());
+                RUN(norm_mean_f32, threes_grid, 256, one_f32, t, of_means.data(), partial.data());
                 RUN(norm_fold, fold, 256, 0, t, partial.data(), (int)slices, 1, 1, 0.0f, joined.data());
-                RUN(norm_stretches, grid, 256, 2048, t, of_means.data(), of_variances.data(), joined.data(), partial.data());
+                RUN(norm_stretches, threes_grid, 256, one_f32, t, of_means.data(), of_variances.data(), joined.data(), partial.data());
                 RUN(norm_fold, fold, 256, 0, t, partial.data(), (int)slices, 1, 2, (float)eps, joined.data() + lines);
             }
             RUN_OF(E, norm_apply, all, 256, 0, s, x.data(), statistics.data(), gamma.data(), beta.data(), residual.data(), y.data());
             const float *a = gamma.data(), *b = beta.data();  // of a norm without residual
-            RUN_OF(E, norm_grad_sums, grid, 256, 2048, s, x.data(), dy.data(), statistics.data(), a, b, partial.data());
+            RUN_OF(E, norm_grad_sums, grid, 256, 2 * one, s, x.data(), dy.data(), statistics.data(), a, b, partial.data());
             RUN(norm_fold, fold, 256, 0, s, partial.data(), (int)slices, 2, 0, 0.0f, sums.data());
             RUN_OF(E, norm_grad_input, all, 256, 0, s, x.data(), dy.data(), statistics.data(), sums.data(), a, b, dx.data());
             for (int half : {0, 1}) {
-                RUN(norm_grad_affine, dim3{1}, 256, 0, sums.data(), half, samples, c, affine.data() + half * c);
+                RUN(norm_grad_affine, dim3{(unsigned)(c + 255) / 256}, 256, 0, sums.data(), half, samples, c, affine.data() + half * c);
             }
         },
         statistics, sums, y, dx, affine, joined);
@@ -92,7 +93,7 @@ template <class E> static void run(std::vector<int> starts, int c, float slope) 
 }
 
 template <class E> static void all() {
-    for (int c : {1, 5, 32, 40}) {
+    for (int c : {1, 5, 32, 40, 300, 2056}) {
         for (float slope : {1.0f, 0.01f}) {
             run<E>({0, 3}, c, slope);
             run<E>({0, 64, 64 + 125}, c, slope);

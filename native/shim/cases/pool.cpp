@@ -44,7 +44,7 @@ template <class E> static void spreads(std::vector<int> starts, int c) {
 }
 
 int main() {
-    halves<bf16>(1, {1, 1, 1}, 1), halves<float>(2, {1, 2, 3}, 5), halves<bf16>(3, {2, 1, 4}, 8);
-    spreads<bf16>({0, 1}, 3), spreads<float>({0, 4, 30}, 40), spreads<bf16>({0, 100, 300}, 5);
+    halves<bf16>(1, {1, 1, 1}, 1), halves<float>(2, {1, 2, 3}, 5), halves<bf16>(3, {2, 1, 4}, 8), halves<float>(1, {3, 2, 2}, 20);
+    spreads<bf16>({0, 1}, 3), spreads<float>({0, 4, 30}, 40), spreads<bf16>({0, 100, 300}, 5), spreads<bf16>({0, 7, 60}, 24);
     return check::report("pool");
 }

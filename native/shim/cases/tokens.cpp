@@ -75,5 +75,6 @@ template <class T> void run(const char* name, std::vector<std::array<int, 4>> bl
 int main() {
     run<bf16>("listed tokens", {{0, 0, 1, 2}, {0, 1, 0, 0}, {1, 0, 0, 1}}, 2, {1, 1, 1}, {2, 2, 3}, 2, 2, 2);
     run<float>("whole grids", {{0, 0, 0, 0}, {1, 0, 0, 0}}, 2, {2, 1, 3}, {2, 1, 3}, 3, 1, 1);
+    run<bf16>("eight channels at a time", {{0, 0, 1, 2}, {0, 1, 0, 0}, {1, 0, 0, 1}}, 2, {1, 2, 1}, {2, 4, 3}, 2, 1, 4);
     return check::report("tokens");
 }

@@ -235,6 +235,48 @@ pub fn typed(kernel: &'static str, dtype: Dtype) -> Cow<'static, str> {
     }
 }
 
+/// Values that a thread moves at once in rows of c channels (`wide_rows` of device.cuh).
+pub fn wide(c: usize, dtype: Dtype) -> usize {
+    let most = 16 / dtype.bytes();
+    if c.is_multiple_of(most) { most } else { 1 }
+}
+
+/// Sums over rows of c channels by kernels with `RowSums` of device.cuh: blocks add slices, `fold_slices` adds those up.
+pub struct Slices {
+    /// Rows of a slice.
+    pub rows: i32,
+    /// Slices.
+    pub count: usize,
+    /// Blocks along z for the channels of a row, and bytes of shared memory.
+    pub lines: usize,
+    pub shared: usize,
+}
+
+impl Slices {
+    /// For the rows of each of `samples`, `halves` sums per channel. How many is fixed, not up to the card, so that the bits
+    /// are, too.
+    pub fn new(rows: usize, c: usize, dtype: Dtype, halves: usize, samples: usize) -> Slices {
+        const BLOCKS: usize = 528;
+        let wide = wide(c, dtype);
+        let lines = (c / wide).div_ceil(256);
+        let slice = rows.div_ceil((BLOCKS / lines / samples).max(1)).max(32);
+        Slices {
+            rows: slice as i32,
+            count: rows.div_ceil(slice),
+            lines,
+            shared: halves * wide * 256 * size_of::<f32>(),
+        }
+    }
+    pub fn grid(&self) -> [usize; 3] {
+        [self.count, 1, self.lines]
+    }
+}
+
+/// Grid of kernels with `fold_slices`, for n sums.
+pub fn fold(n: usize) -> [usize; 3] {
+    one_each(32 * n)
+}
+
 /// Grid of 256 threads per block for kernels that step through `values` with any grid.
 pub fn over(values: usize) -> [usize; 3] {
     [values.div_ceil(256).min(132 * 16), 1, 1]

@@ -7,12 +7,18 @@ struct Columns {
     int count, width, first, to_width, to_first;
 };
 
-template <class E> __device__ inline void copy_columns(const Columns& s, const E* from, E* to) {
-    for (long long i = blockIdx.x * 256 + threadIdx.x; i < s.rows * s.count; i += gridDim.x * 256) {
-        const long long row = i / s.count;
-        const int column = i % s.count;
-        to[row * s.to_width + s.to_first + column] = from[row * s.width + s.first + column];
+template <int W, class E> __device__ inline void copy(const Columns& s, const E* from, E* to) {
+    const Stride<W> step(s.count);
+    for (long long row = step.row; row < s.rows; row += step.rows) {
+        float v[W];
+        load(from + row * s.width + s.first + step.channel, v);
+        store(to + row * s.to_width + s.to_first + step.channel, v);
     }
+}
+
+template <class E> __device__ inline void copy_columns(const Columns& s, const E* from, E* to) {
+    const bool even = (s.count | s.width | s.first | s.to_width | s.to_first) % WIDE<E> == 0;
+    wide_rows<E>(even ? WIDE<E> : 1, [&](auto w) { copy<w.value>(s, from, to); });
 }
 
 BUDGET(concat_columns, 40, 0);

@@ -2,8 +2,9 @@
 // rounded to bf16 when they are loaded.
 //
 // One kernel computes every member of the family; the host chooses the geometry. A tile is `parts` blocks times
-// `tile` voxels, at most ROWS (GRAD_ROWS) rows of the matrix product; what its taps read is loaded into shared memory once (the
-// halo), hidden neighbours as zeros, and serves all taps, each a constant offset into it.
+// `tile` voxels, at most as many as the block has rows of the matrix product (GRAD_ROWS); what its taps read is loaded into shared
+// memory once (the halo), hidden neighbours as zeros, and serves all taps, each a constant offset into it. Where the voxels of a
+// halo lie is found once per tile.
 //   forward              stride 1 or 2, all taps
 //   gradient of x        stride 1: forward with turned taps; stride 2: one launch per parity of the input voxel,
 //                        with the taps that reach it (spread 2)
@@ -12,7 +13,6 @@
 #include "device.cuh"
 
 constexpr int CHANNELS = 32;   // input channels that are staged at a time
-[[maybe_unused]] constexpr int ROWS = 128;  // rows of a tile of conv3d: 4 warps of 32
 constexpr int GRAD_ROWS = 64;  // rows of a tile of conv3d_weight
 
 struct Conv {
@@ -63,11 +63,11 @@ __device__ inline int halo_place(const Conv& g, int row) {
 }
 
 /// Voxel of the output that a row writes, or -1.
-__device__ inline long long output_voxel(const Conv& g, const Tile& tile, int row) {
+__device__ inline int output_voxel(const Conv& g, const Tile& tile, int row) {
     const Row r = row_of(g, row);
     const int block = tile.block + r.part;
     if (r.part >= g.parts || block >= g.blocks) return -1;
-    long long voxel = block;
+    int voxel = block;
     for (int d = 0; d < 3; d++) {
         const int o = tile.first[d] + r.at[d];
         if (o >= g.side[d]) return -1;
@@ -154,27 +154,34 @@ struct OnLoad {
     }
 };
 
-/// Loads 32 channels of all that a tile reads. neighbours: 27 block numbers per block, -1 for hidden.
-template <class From>
-__device__ inline void stage_halo(bf16* halo, const Conv& g, const Tile& tile, From& from, const int* neighbours, int channel) {
+__device__ inline int halo_voxels(const Conv& g) { return g.parts * g.halo[0] * g.halo[1] * g.halo[2]; }
+
+/// Rows of x that the halo of a tile is loaded from, -1 for hidden ones. neighbours: 27 block numbers per block, -1 for hidden.
+__device__ inline void find_halo(int* places, const Conv& g, const Tile& tile, const int* neighbours) {
     const int plane = g.halo[1] * g.halo[2], volume = g.halo[0] * plane;
-    from.begin(g, tile, channel);
-    for (int i = threadIdx.x; i < g.parts * volume * 4; i += blockDim.x) {
-        const int v = i >> 2, piece = i & 3, in = v % volume, block = tile.block + v / volume;
+    for (int v = threadIdx.x; v < g.parts * volume; v += blockDim.x) {
+        const int in = v % volume, block = tile.block + v / volume;
         const int h[3] = {in / plane, in / g.halo[2] % g.halo[1], in % g.halo[2]};
-        int neighbour = 0;
-        long long voxel = 0;
+        int neighbour = 0, voxel = 0, size = 1;
         bool ok = block < g.blocks;
         for (int d = 0; d < 3; d++) {
             const int side = g.side[d] * g.stride, p = tile.first[d] * g.stride - g.pad + h[d];
             neighbour = neighbour * 3 + (p < 0 ? 0 : p < side ? 1 : 2);
             voxel = voxel * side + (p < 0 ? p + side : p < side ? p : p - side);
+            size *= side;
             ok = ok && p <= side;
         }
         const int source = ok ? neighbours[block * 27 + neighbour] : -1;
-        const long long size = (long long)g.side[0] * g.side[1] * g.side[2] * g.stride * g.stride * g.stride;
-        const bool seen = source >= 0;
-        from.stage(g, halo + piece32(v, piece), seen ? source * size + voxel : 0, channel + piece * 8, seen);
+        places[v] = source < 0 ? -1 : source * size + voxel;
+    }
+}
+
+/// Loads 32 channels of a halo.
+template <class From> __device__ inline void stage_halo(bf16* halo, const Conv& g, const int* places, From& from, int channel) {
+    const int pieces = 4 * halo_voxels(g);
+    for (int i = threadIdx.x; i < pieces; i += blockDim.x) {
+        const int v = i >> 2, piece = i & 3, place = places[v];
+        from.stage(g, halo + piece32(v, piece), place < 0 ? 0 : place, channel + piece * 8, place >= 0);
     }
 }
 
@@ -189,10 +196,11 @@ __device__ inline void stage_weights(bf16* to, const Conv& g, const bf16* weight
 }
 
 /// Mean and variance of each of N channels over the rows of a tile, all of which are there: tiles `[2][tiles][c_out]`.
-template <int N>
-__device__ inline void describe(const Conv& g, float* shared, const float (&sums)[2][N / 8][4], const float* bias, float* tiles) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = blockIdx.y * N + threadIdx.x;
+template <int N, int M>
+__device__ inline void describe(const Conv& g, float* shared, const float (&sums)[M][N / 8][4], const float* bias, float* tiles) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     const int rows = g.parts * g.tile[0] * g.tile[1] * g.tile[2];
+    float* const means = shared + warps * N;
     for (int pass = 0; pass < 2; pass++) {  // the variance is no difference of squares
         __syncthreads();
 #pragma unroll
@@ -200,23 +208,25 @@ __device__ inline void describe(const Conv& g, float* shared, const float (&sums
 #pragma unroll
             for (int j = 0; j < 2; j++) {
                 const int column = n * 8 + (lane & 3) * 2 + j;
-                const float mean = pass ? shared[4 * N + column] : 0.0f;
+                const float mean = pass ? means[column] : 0.0f;
                 float sum = 0.0f;
 #pragma unroll
-                for (int m = 0; m < 2; m++)
+                for (int m = 0; m < M; m++)
 #pragma unroll
                     for (int h = 0; h < 2; h++) {
                         const float off = sums[m][n][2 * h + j] - mean;
-                        if (warp * 32 + m * 16 + h * 8 + (lane >> 2) < rows) sum += pass ? off * off : off;
+                        if ((warp * M + m) * 16 + h * 8 + (lane >> 2) < rows) sum += pass ? off * off : off;
                     }
                 for (int o = 4; o < 32; o <<= 1) sum += __shfl_xor_sync(0xffffffffu, sum, o);
                 if (lane < 4) shared[warp * N + column] = sum;
             }
         __syncthreads();
         if (threadIdx.x < N) {
-            const float* const own = shared + threadIdx.x;
-            const float mean = (own[0] + own[N] + own[2 * N] + own[3 * N]) / (float)rows;
-            if (pass == 0) shared[4 * N + threadIdx.x] = mean;
+            const int channel = blockIdx.y * N + threadIdx.x;
+            float mean = 0.0f;
+            for (int w = 0; w < warps; w++) mean += shared[w * N + threadIdx.x];
+            mean /= (float)rows;
+            if (pass == 0) means[threadIdx.x] = mean;
             if (channel < g.c_out) {
                 const long long to = (long long)(pass * gridDim.x + blockIdx.x) * g.c_out + channel;
                 tiles[to] = mean + (pass == 0 && bias ? bias[channel] : 0.0f);
@@ -225,21 +235,25 @@ __device__ inline void describe(const Conv& g, float* shared, const float (&sums
     }
 }
 
-/// y = conv(x) + bias of one tile and N output channels. 4 warps, each 32 rows x N channels. tiles: as of `describe`, or
-/// null.
-template <int N, class From, class E>
+/// y = conv(x) + bias of one tile and N output channels, by warps of 16 M rows x N channels. tiles: as of `describe`, or null.
+template <int N, int M, class From, class E>
 __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, const bf16* weights, const float* bias, E* y,
                               float* tiles) {
     SHARED(bf16, halo);
-    bf16* const staged = halo + g.parts * g.halo[0] * g.halo[1] * g.halo[2] * CHANNELS;
+    bf16* const staged = halo + halo_voxels(g) * CHANNELS;
+    int* const places = reinterpret_cast<int*>(staged + 2 * CHANNELS * N);
+    int* const outputs = places + halo_voxels(g);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.y * N;
     const Tile tile = tile_at(g, blockIdx.x);
-    int place[2];
+    find_halo(places, g, tile, neighbours);
+    for (int row = threadIdx.x; row < (int)blockDim.x / 2 * M; row += blockDim.x) outputs[row] = output_voxel(g, tile, row);
+    __syncthreads();
+    int place[M];
 #pragma unroll
-    for (int m = 0; m < 2; m++) place[m] = halo_place(g, warp * 32 + m * 16 + (lane & 15));
-    float sums[2][N / 8][4];
+    for (int m = 0; m < M; m++) place[m] = halo_place(g, (warp * M + m) * 16 + (lane & 15));
+    float sums[M][N / 8][4];
 #pragma unroll
-    for (int m = 0; m < 2; m++)
+    for (int m = 0; m < M; m++)
 #pragma unroll
         for (int n = 0; n < N / 8; n++)
 #pragma unroll
@@ -247,7 +261,8 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
 
     for (int channel = 0; channel < g.in_padded; channel += CHANNELS) {
         if (channel) __syncthreads();  // the last tap of the channels before is read
-        stage_halo(halo, g, tile, from, neighbours, channel);
+        from.begin(g, tile, channel);
+        stage_halo(halo, g, places, from, channel);
         stage_weights<N>(staged, g, weights, 0, channel, first);
         for (int tap = 0; tap < g.taps; tap++) {
             copies_wait();
@@ -258,9 +273,9 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
             }
 #pragma unroll
             for (int k = 0; k < CHANNELS / 16; k++) {
-                unsigned a[2][4];
+                unsigned a[M][4];
 #pragma unroll
-                for (int m = 0; m < 2; m++) {
+                for (int m = 0; m < M; m++) {
                     load_matrices(a[m], halo + piece32(place[m] + g.offset[tap], 2 * k + (lane >> 4)));
                 }
 #pragma unroll
@@ -268,7 +283,7 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
                     unsigned b[4];
                     load_transposed(b, now + piece_of<N>(16 * k + (lane & 15), 2 * n + (lane >> 4)));
 #pragma unroll
-                    for (int m = 0; m < 2; m++) {
+                    for (int m = 0; m < M; m++) {
                         mma(sums[m][2 * n], a[m], b[0], b[1]);
                         mma(sums[m][2 * n + 1], a[m], b[2], b[3]);
                     }
@@ -276,18 +291,18 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
             }
         }
     }
-    if (tiles) describe<N>(g, reinterpret_cast<float*>(halo), sums, bias, tiles);
+    if (tiles) describe<N, M>(g, reinterpret_cast<float*>(halo), sums, bias, tiles);
 #pragma unroll
-    for (int m = 0; m < 2; m++)
+    for (int m = 0; m < M; m++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const long long voxel = output_voxel(g, tile, warp * 32 + m * 16 + h * 8 + (lane >> 2));
+            const int voxel = outputs[(warp * M + m) * 16 + h * 8 + (lane >> 2)];
             if (voxel < 0) continue;
 #pragma unroll
             for (int n = 0; n < N / 8; n++) {
                 const int c = first + n * 8 + (lane & 3) * 2;
                 if (c >= g.c_out) continue;
-                E* const to = y + voxel * g.c_out + c;
+                E* const to = y + (long long)voxel * g.c_out + c;
                 const float low = sums[m][n][2 * h] + (bias ? bias[c] : 0.0f);
                 if (c + 1 == g.c_out) {
                     store(to, low);
@@ -304,49 +319,50 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
         }
 }
 
-/// Grid (tiles, out_padded / 32), 128 threads; shared memory: the halo and two taps of weights.
-BUDGET(conv3d_32, 104, 98304);
+/// Grid (tiles, out_padded / 32), a warp for each 64 rows, at most 4; shared memory: the halo, two taps of weights, and where
+/// voxels lie.
+BUDGET(conv3d_32, 160, 106496);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
           float* tiles) {
-    conv3d<32>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
+    conv3d<32, 4>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
 }
 
-BUDGET(conv3d_32_f32, 104, 98304);
+BUDGET(conv3d_32_f32, 160, 106496);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
               float* tiles) {
-    conv3d<32>(g, Stored<float>{x}, neighbours, weights, bias, y, tiles);
+    conv3d<32, 4>(g, Stored<float>{x}, neighbours, weights, bias, y, tiles);
 }
 
-/// Grid (tiles, out_padded / 64), 128 threads.
-BUDGET(conv3d_64, 136, 106496);
-extern "C" __global__ void __launch_bounds__(128)
+/// Grid (tiles, out_padded / 64), a warp for each 32 rows, at most 8.
+BUDGET(conv3d_64, 144, 106496);
+extern "C" __global__ void __launch_bounds__(256)
 conv3d_64(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
           float* tiles) {
-    conv3d<64>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
+    conv3d<64, 2>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
 }
 
-BUDGET(conv3d_64_f32, 136, 106496);
-extern "C" __global__ void __launch_bounds__(128)
+BUDGET(conv3d_64_f32, 144, 106496);
+extern "C" __global__ void __launch_bounds__(256)
 conv3d_64_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
               float* tiles) {
-    conv3d<64>(g, Stored<float>{x}, neighbours, weights, bias, y, tiles);
+    conv3d<64, 2>(g, Stored<float>{x}, neighbours, weights, bias, y, tiles);
 }
 
 /// The same of what a norm makes of x.
-BUDGET(conv3d_32_normed, 104, 98304);
+BUDGET(conv3d_32_normed, 160, 106496);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* weights, const float* bias,
                  bf16* y, float* tiles) {
-    conv3d<32>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, weights, bias, y, tiles);
+    conv3d<32, 4>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, weights, bias, y, tiles);
 }
 
-BUDGET(conv3d_64_normed, 136, 106496);
-extern "C" __global__ void __launch_bounds__(128)
+BUDGET(conv3d_64_normed, 144, 106496);
+extern "C" __global__ void __launch_bounds__(256)
 conv3d_64_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* weights, const float* bias,
                  bf16* y, float* tiles) {
-    conv3d<64>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, weights, bias, y, tiles);
+    conv3d<64, 2>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, weights, bias, y, tiles);
 }
 
 /// Weights as conv3d reads them: `[tap][in_padded][out_padded]` bf16, zeros beyond the channels. `source` names the tap
@@ -372,7 +388,9 @@ extern "C" __global__ void __launch_bounds__(256) conv3d_pack(const Pack p, cons
 template <int TAPS, int GROUPS, int SHARES, class From, class E>
 __device__ inline void conv3d_weight(const Conv& g, From x, const int* neighbours, const E* dy, float* partial) {
     SHARED(bf16, halo);
-    bf16* const rows = halo + g.parts * g.halo[0] * g.halo[1] * g.halo[2] * CHANNELS;
+    bf16* const rows = halo + halo_voxels(g) * CHANNELS;
+    int* const places = reinterpret_cast<int*>(rows + GRAD_ROWS * CHANNELS);
+    int* const outputs = places + halo_voxels(g);
     constexpr int STRETCHES = GRAD_ROWS / 16 / SHARES;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = warp % GROUPS, share = warp / GROUPS;
     const int from = blockIdx.y * 32, to = blockIdx.z * 32;
@@ -391,12 +409,14 @@ __device__ inline void conv3d_weight(const Conv& g, From x, const int* neighbour
     for (int index = blockIdx.x; index < count; index += gridDim.x) {
         const Tile tile = tile_at(g, index);
         __syncthreads();  // the tile before is read
-        stage_halo(halo, g, tile, x, neighbours, from);
+        find_halo(places, g, tile, neighbours);
+        for (int row = threadIdx.x; row < GRAD_ROWS; row += blockDim.x) outputs[row] = output_voxel(g, tile, row);
+        __syncthreads();
+        x.begin(g, tile, from);
+        stage_halo(halo, g, places, x, from);
         for (int i = threadIdx.x; i < GRAD_ROWS * 4; i += blockDim.x) {
-            const int row = i >> 2, piece = i & 3;
-            const long long voxel = output_voxel(g, tile, row);
-            const bool seen = voxel >= 0;
-            stage_piece(rows + piece32(row, piece), dy, seen ? voxel : 0, to + piece * 8, g.c_out, seen);
+            const int row = i >> 2, piece = i & 3, voxel = outputs[row];
+            stage_piece(rows + piece32(row, piece), dy, voxel < 0 ? 0 : voxel, to + piece * 8, g.c_out, voxel >= 0);
         }
         copies_wait();
         __syncthreads();
@@ -482,43 +502,37 @@ conv3d_weight_sum(const Pack p, const float* partial, int splits, float* dw) {
     dw[(long long)line * p.file_taps + p.source[tap]] = sum;
 }
 
-/// Sums over slices of rows of `[rows][c]`: grid (slices, c / 32), 256 threads, partial `[slices][c]`.
-template <class E>
+/// Sums over slices of rows of `[rows][c]`: grid (slices, 1, 1 for each 256 groups of channels), 256 threads, partial
+/// `[slices][c]`.
+template <int W, class E>
 __device__ inline void sum_rows(const E* x, long long rows, int c, int slice, float* partial) {
-    SHARED(float, sums);  // [8 warps][32]
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = blockIdx.y * 32 + lane;
+    const RowSums<W> at(c);
     const long long first = (long long)blockIdx.x * slice, last = first + slice < rows ? first + slice : rows;
-    float sum = 0.0f;
-    if (channel < c) {
-        for (long long row = first + warp; row < last; row += 8) sum += number(x[row * c + channel]);
+    float own[1][W] = {};
+    for (long long row = first + at.row; at.active() && row < last; row += at.rows) {
+        float v[W];
+        load(x + row * c + at.channel(), v);
+#pragma unroll
+        for (int k = 0; k < W; k++) own[0][k] += v[k];
     }
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    if (warp || channel >= c) return;
-    float total = 0.0f;
-    for (int w = 0; w < 8; w++) total += sums[w * 32 + lane];
-    partial[(long long)blockIdx.x * c + channel] = total;
+    at.add(own, [&](int, int channel, float sum) { partial[(long long)blockIdx.x * c + channel] = sum; });
 }
 
-BUDGET(conv3d_bias, 40, 1024);
+BUDGET(conv3d_bias, 48, 8192);
 extern "C" __global__ void __launch_bounds__(256)
 conv3d_bias(const bf16* x, long long rows, int c, int slice, float* partial) {
-    sum_rows(x, rows, c, slice, partial);
+    wide_rows<bf16>(c, [&](auto w) { sum_rows<w.value>(x, rows, c, slice, partial); });
 }
 
-BUDGET(conv3d_bias_f32, 40, 1024);
+BUDGET(conv3d_bias_f32, 48, 4096);
 extern "C" __global__ void __launch_bounds__(256)
 conv3d_bias_f32(const float* x, long long rows, int c, int slice, float* partial) {
-    sum_rows(x, rows, c, slice, partial);
+    wide_rows<float>(c, [&](auto w) { sum_rows<w.value>(x, rows, c, slice, partial); });
 }
 
-/// The slices in order: one thread per channel.
+/// The slices in order.
 BUDGET(conv3d_bias_fold, 40, 0);
 extern "C" __global__ void __launch_bounds__(256)
 conv3d_bias_fold(const float* partial, int slices, int c, float* db) {
-    const int channel = blockIdx.x * 256 + threadIdx.x;
-    if (channel >= c) return;
-    float sum = 0.0f;
-    for (int k = 0; k < slices; k++) sum += partial[(long long)k * c + channel];
-    db[channel] = sum;
+    fold_slices(partial, slices, c, db);
 }

@@ -2,15 +2,17 @@
 
 use super::{Shape, Up};
 use crate::abi::Result;
-use crate::gpu::{self, At, NULL, Piece, Value, one_each, typed};
+use crate::gpu::{self, At, NULL, Piece, Slices, Value, one_each, typed};
 use crate::grid::Grid;
 use crate::launch;
 use crate::ops::norm::later::Normed;
 use crate::ops::{conv3d_stacked, conv3d_weight, conv3d_wide};
 use crate::tensor::{Buffer, Stretches};
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
 
-/// Rows of a tile, and voxels that its halo may have: of the convolution, of the weight gradient.
-const TILE: (usize, usize) = (128, 1408);
+/// Rows of a tile, and voxels that its halo may have: of the convolution, large or small, and of the weight gradient.
+const TILES: [(usize, usize); 2] = [(256, 1408), (128, 1408)];
 const GRAD_TILE: (usize, usize) = (64, 896);
 /// Blocks that fill a card, about; fixed, so that the bits do not depend on the card.
 const BLOCKS: usize = 528;
@@ -101,6 +103,41 @@ impl Access {
     }
 }
 
+/// Sides of tiles of at most `rows` voxels and `limit` with their halo, and how many blocks one holds where it holds whole ones:
+/// those that take the least to multiply (all rows, used or not) and to load.
+fn cut(
+    blocks: usize,
+    side: [usize; 3],
+    (stride, reach): (usize, usize),
+    (rows, limit): (usize, usize),
+) -> ([usize; 3], usize) {
+    type Known = HashMap<([usize; 6], [usize; 2]), ([usize; 3], usize)>;
+    static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+    let [sz, sy, sx] = side;
+    let halo = |tile: [usize; 3]| tile.iter().map(|t| (t - 1) * stride + reach).product::<usize>();
+    let search = || {
+        let spans = side.map(|s| {
+            let mut list: Vec<usize> = (1..=s).map(|parts| s.div_ceil(parts)).filter(|&t| t <= rows).collect();
+            list.dedup();
+            list
+        });
+        let mut best = (usize::MAX, ([1; 3], 1));
+        for &z in &spans[0] {
+            for &y in spans[1].iter().filter(|&&y| z * y <= rows) {
+                for &x in spans[2].iter().filter(|&&x| z * y * x <= rows && halo([z, y, x]) <= limit) {
+                    let most =
+                        if [z, y, x] == side { blocks.min(rows / (z * y * x)).min(limit / halo(side)) } else { 1 };
+                    let tiles = blocks.div_ceil(most) * sz.div_ceil(z) * sy.div_ceil(y) * sx.div_ceil(x);
+                    // A voxel of the halo takes about a quarter of what a row does.
+                    best = best.min((tiles * (4 * rows + most * halo([z, y, x])), ([z, y, x], most)));
+                }
+            }
+        }
+        best.1
+    };
+    *KNOWN.lock().unwrap().entry(([blocks, sz, sy, sx, stride, reach], [rows, limit])).or_insert_with(search)
+}
+
 fn padded(channels: usize) -> usize {
     channels.next_multiple_of(32)
 }
@@ -109,12 +146,29 @@ fn padded(channels: usize) -> usize {
 struct Plan {
     conv: Conv,
     pack: Pack,
+    /// Rows of the product that a tile has room for.
+    rows: usize,
     tiles: usize,
-    halo_bytes: usize,
+    /// Bytes of the halo and of the tables of where it and the rows lie.
+    staged: usize,
 }
 
 impl Plan {
-    /// Tiles as large as `rows` and a halo of `limit` voxels allow, several blocks per tile where blocks are small.
+    /// Of a convolution. Large tiles read fewer weights per row; blocks of few voxels do not fill them, and few of them do not fill
+    /// a card.
+    fn tiled(
+        blocks: usize,
+        side: [usize; 3],
+        channels: [usize; 2],
+        access: &Access,
+        [file_taps, turned]: [usize; 2],
+    ) -> Plan {
+        let [large, small] = TILES.map(|tile| Plan::new(blocks, side, channels, access, [file_taps, turned], tile));
+        let fills = large.tiles * (large.conv.out_padded as usize).div_ceil(64) >= BLOCKS / 2;
+        if fills && 4 * large.tiles <= 3 * small.tiles { large } else { small }
+    }
+
+    /// For tiles of so many rows and a halo of at most so many voxels.
     fn new(
         blocks: usize,
         side: [usize; 3],
@@ -123,21 +177,7 @@ impl Plan {
         [file_taps, turned]: [usize; 2],
         (rows, limit): (usize, usize),
     ) -> Plan {
-        let mut tile = [1; 3];
-        let volume = |tile: [usize; 3]| tile.iter().map(|t| (t - 1) * access.stride + access.reach).product::<usize>();
-        let mut grown = true;
-        while grown {
-            grown = false;
-            for d in [2, 1, 0] {
-                let mut larger = tile;
-                larger[d] = (2 * tile[d]).min(side[d]);
-                if larger[d] > tile[d] && larger.iter().product::<usize>() <= rows && volume(larger) <= limit {
-                    (tile, grown) = (larger, true);
-                }
-            }
-        }
-        let in_tile: usize = tile.iter().product();
-        let parts = if tile == side { blocks.min(rows / in_tile).min(limit / volume(tile)).max(1) } else { 1 };
+        let (tile, parts) = cut(blocks, side, (access.stride, access.reach), (rows, limit));
         let halo = tile.map(|t| (t - 1) * access.stride + access.reach);
         let ints = |v: [usize; 3]| v.map(|v| v as i32);
         let mut conv = Conv {
@@ -172,7 +212,8 @@ impl Plan {
             pack.source[i] = *source as i32;
         }
         let tiles = blocks.div_ceil(parts) * (0..3).map(|d| side[d].div_ceil(tile[d])).product::<usize>();
-        Plan { conv, pack, tiles, halo_bytes: parts * halo.iter().product::<usize>() * STAGED }
+        let staged = parts * halo.iter().product::<usize>() * (STAGED + size_of::<i32>()) + rows * size_of::<i32>();
+        Plan { conv, pack, rows, tiles, staged }
     }
 
     fn packed_len(&self) -> usize {
@@ -213,13 +254,15 @@ impl Plan {
         let wide = if self.conv.out_padded % 64 == 0 { 64 } else { 32 };
         let kernel = if wide == 64 { "conv3d_64" } else { "conv3d_32" };
         let (tiling, packed) = ([self.tiles, self.conv.out_padded as usize / wide, 1], packed.at());
-        let (shared, to) = (self.halo_bytes + 2 * STAGED * wide, y.device_mut());
+        let (threads, shared, to) = ((self.rows * wide / 64) as u32, self.staged + 2 * STAGED * wide, y.device_mut());
         if let Some((from, normed, _starts)) = self.normed(grid, x) {
             let kernel = format!("{kernel}_normed");
-            return launch!(kernel, tiling, 128, shared, self.conv, from, normed, neighbours, packed, bias, to, tiles);
+            return launch!(
+                kernel, tiling, threads, shared, self.conv, from, normed, neighbours, packed, bias, to, tiles
+            );
         }
         let (kernel, from) = (typed(kernel, x.dtype), x.device());
-        launch!(kernel, tiling, 128, shared, self.conv, from, neighbours, packed, bias, to, tiles)
+        launch!(kernel, tiling, threads, shared, self.conv, from, neighbours, packed, bias, to, tiles)
     }
 
     /// dw from what the forward pass read and the gradient of what it wrote.
@@ -229,7 +272,7 @@ impl Plan {
         let (kernel, threads, shares) =
             if self.conv.taps == 1 { ("conv3d_weight_1", 128, 4) } else { ("conv3d_weight_27", 288, 1) };
         let partial = gpu::scratch::<f32>(splits * shares * self.packed_len());
-        let shared = self.halo_bytes + GRAD_TILE.0 * STAGED;
+        let shared = self.staged + GRAD_TILE.0 * STAGED;
         let (tiling, dy, to) = ([splits, c_in, c_out], dy.device(), partial.at());
         match self.normed(grid.filter(|_| self.conv.taps > 1), x) {
             Some((from, normed, _starts)) => {
@@ -260,7 +303,7 @@ pub fn forward(s: &Shape, grid: &Grid, x: &Buffer, w: &Buffer, bias: Option<&Buf
         return conv3d_wide::convolve(s, grid, channels, false, x, w, bias, y);
     }
     let access = Access::all(s.kernel, s.stride, s.kernel / 2);
-    let plan = Plan::new(grid.blocks.len(), s.side, channels, &access, [s.taps(), 0], TILE);
+    let plan = Plan::tiled(grid.blocks.len(), s.side, channels, &access, [s.taps(), 0]);
     let even = plan.even(grid);
     let tiles = even.map(|_| gpu::scratch::<f32>(2 * plan.tiles * s.c_out));
     let at = tiles.as_ref().map_or(NULL, |t| t.at());
@@ -282,7 +325,7 @@ pub fn grad_input(s: &Shape, grid: &Grid, dy: &Buffer, w: &Buffer, dx: &Buffer) 
     }
     let accesses = if s.stride == 1 { vec![Access::turned(s.kernel)] } else { (0..8).map(Access::reaching).collect() };
     accesses.iter().try_for_each(|access| {
-        let plan = Plan::new(grid.blocks.len(), s.side, channels, access, [s.taps(), 1], TILE);
+        let plan = Plan::tiled(grid.blocks.len(), s.side, channels, access, [s.taps(), 1]);
         plan.convolve(None, dy, grid.neighbours_on_card(), w.device(), NULL, dx, NULL)
     })
 }
@@ -317,14 +360,14 @@ fn alone(blocks: usize) -> Piece {
 pub fn up_forward(s: &Up, x: &Buffer, w: &Buffer, bias: &Buffer, y: &Buffer) -> Result<()> {
     let neighbours = alone(s.blocks);
     (0..8).map(Access::spreading).try_for_each(|access| {
-        let plan = Plan::new(s.blocks, s.side, [s.c_in, s.c_out], &access, [8, 1], TILE);
+        let plan = Plan::tiled(s.blocks, s.side, [s.c_in, s.c_out], &access, [8, 1]);
         plan.convolve(None, x, neighbours.at(), w.device(), bias.device(), y, NULL)
     })
 }
 
 /// As `cpu::up_grad_input`: a convolution with 2x2x2 taps and stride 2.
 pub fn up_grad_input(s: &Up, dy: &Buffer, w: &Buffer, dx: &Buffer) -> Result<()> {
-    let plan = Plan::new(s.blocks, s.side, [s.c_out, s.c_in], &Access::all(2, 2, 0), [8, 0], TILE);
+    let plan = Plan::tiled(s.blocks, s.side, [s.c_out, s.c_in], &Access::all(2, 2, 0), [8, 0]);
     plan.convolve(None, dy, alone(s.blocks).at(), w.device(), NULL, dx, NULL)
 }
 
@@ -336,11 +379,40 @@ pub fn up_grad_weight(s: &Up, x: &Buffer, dy: &Buffer, dw: &Buffer) -> Result<()
 
 /// Sum over the rows of `[rows][c]`.
 pub fn sum_rows(x: &Buffer, rows: usize, c: usize, sums: &Buffer) -> Result<()> {
-    let lines = c.div_ceil(32);
-    let slice = rows.div_ceil((BLOCKS / lines).max(1)).max(64);
-    let slices = rows.div_ceil(slice);
-    let partial = gpu::scratch::<f32>(slices * c);
-    let (kernel, grid) = (typed("conv3d_bias", x.dtype), [slices, lines, 1]);
-    launch!(kernel, grid, 256, 1024, x.device(), rows as i64, c as i32, slice as i32, partial.at())?;
-    launch!("conv3d_bias_fold", one_each(c), 256, 0, partial.at(), slices as i32, c as i32, sums.device_mut())
+    let slices = Slices::new(rows, c, x.dtype, 1, 1);
+    let (partial, kernel) = (gpu::scratch::<f32>(slices.count * c), typed("conv3d_bias", x.dtype));
+    let (n, width, count) = (rows as i64, c as i32, slices.count as i32);
+    launch!(kernel, slices.grid(), 256, slices.shared, x.device(), n, width, slices.rows, partial.at())?;
+    launch!("conv3d_bias_fold", gpu::fold(c), 256, 0, partial.at(), count, width, sums.device_mut())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_and_waste_little() {
+        let (large, small) = (TILES[0], TILES[1]);
+        for (blocks, side, access, of, least) in [
+            (6, [160; 3], (1, 3), large, 1.0),
+            (6, [20; 3], (1, 3), large, 0.97),
+            (6, [10; 3], (1, 3), large, 0.97),
+            (300, [5; 3], (1, 3), large, 0.97),
+            (2000, [32; 3], (1, 3), large, 1.0),
+            (2000, [4; 3], (1, 3), large, 1.0),
+            (2000, [2; 3], (1, 3), small, 1.0),
+            (2000, [16; 3], (2, 3), small, 1.0),
+            (6, [96; 3], (1, 1), large, 1.0),
+            (1, [7, 1, 130], (1, 3), small, 0.88),
+            (6, [10; 3], (1, 3), GRAD_TILE, 0.78),
+        ] {
+            let (tile, parts) = cut(blocks, side, access, of);
+            let count = |v: [usize; 3]| v.iter().product::<usize>();
+            let halo = count(tile.map(|t| (t - 1) * access.0 + access.1)) * parts;
+            assert!(count(tile) * parts <= of.0 && halo <= of.1, "{side:?}: {tile:?} x {parts}");
+            let tiles = blocks.div_ceil(parts) * (0..3).map(|d| side[d].div_ceil(tile[d])).product::<usize>();
+            let used = (blocks * count(side)) as f64 / (tiles * of.0) as f64;
+            assert!(used >= least, "{side:?}: {tile:?} x {parts} uses {used}");
+        }
+    }
 }

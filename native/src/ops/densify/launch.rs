@@ -2,12 +2,9 @@
 
 use super::Shape;
 use crate::abi::Result;
-use crate::gpu::{self, At, NULL, Piece, Value, one_each, over, typed};
+use crate::gpu::{self, At, NULL, Piece, Slices, Value, over, typed};
 use crate::launch;
 use crate::tensor::{Buffer, Tensor};
-
-/// Slices of the token's gradient, about; fixed, so that the bits do not depend on the card.
-const SLICES: usize = 528;
 
 /// `Volumes` of kernel.cu.
 #[repr(C)]
@@ -45,11 +42,9 @@ pub fn gather(s: &Shape, x: &Buffer, y: &Buffer) -> Result<()> {
 /// Sum over the voxels not listed.
 pub fn hidden_sum(s: &Shape, dy: &Buffer, out: &Buffer) -> Result<()> {
     let (shape, _cells) = volumes(s);
-    let (voxels, c, lines) = (dy.len / s.c, s.c as i32, s.c.div_ceil(32));
-    let slice = voxels.div_ceil((SLICES / lines).max(1)).max(64);
-    let slices = voxels.div_ceil(slice);
-    let partial = gpu::scratch::<f32>(slices * s.c);
-    let (kernel, grid) = (typed("densify_token", dy.dtype), [slices, lines, 1]);
-    launch!(kernel, grid, 256, 1024, shape, dy.device(), slice as i32, partial.at())?;
-    launch!("densify_token_fold", one_each(s.c), 256, 0, partial.at(), slices as i32, c, out.device_mut())
+    let (c, slices) = (s.c as i32, Slices::new(dy.len / s.c, s.c, dy.dtype, 1, 1));
+    let (partial, kernel) = (gpu::scratch::<f32>(slices.count * s.c), typed("densify_token", dy.dtype));
+    launch!(kernel, slices.grid(), 256, slices.shared, shape, dy.device(), slices.rows, partial.at())?;
+    let count = slices.count as i32;
+    launch!("densify_token_fold", gpu::fold(s.c), 256, 0, partial.at(), count, c, out.device_mut())
 }

@@ -2,13 +2,10 @@
 
 use super::Shape;
 use crate::abi::Result;
-use crate::gpu::{self, NULL, Value, one_each, over, typed};
+use crate::gpu::{self, NULL, Slices, Value, one_each, over, typed};
 use crate::grid::Grid;
 use crate::launch;
 use crate::tensor::Buffer;
-
-/// Slices of the weight gradient, about; fixed, so that the bits do not depend on the card.
-const SLICES: usize = 528;
 
 /// `Depthwise` of kernel.cu.
 #[repr(C)]
@@ -37,21 +34,28 @@ pub fn apply(
     bias: Option<&Buffer>,
     y: &Buffer,
 ) -> Result<()> {
-    let (kernel, bias) =
-        (typed(if up { "depthwise_up" } else { "depthwise_down" }, x.dtype), bias.map_or(NULL, |b| b.device()));
-    let (x, neighbours, weight, to) = (x.device(), grid.neighbours_on_card(), weight.device(), y.device_mut());
-    launch!(kernel, over(y.len), 256, 0, shape(s, grid), x, neighbours, weight, bias, to)
+    let (packed, c, bias) = (gpu::scratch::<f32>(27 * s.c), s.c as i32, bias.map_or(NULL, |b| b.device()));
+    launch!("depthwise_pack", one_each(27 * s.c), 256, 0, weight.device(), c, packed.at())?;
+    let (from, near, weight, to) = (x.device(), grid.neighbours_on_card(), packed.at(), y.device_mut());
+    if s.stride == 1 {
+        let (kernel, turned) = (typed("depthwise_along", x.dtype), up as i32);
+        return launch!(kernel, over(y.len), 256, 0, shape(s, grid), turned, from, near, weight, bias, to);
+    }
+    let kernel = typed(if up { "depthwise_up" } else { "depthwise_down" }, x.dtype);
+    launch!(kernel, over(y.len), 256, 0, shape(s, grid), from, near, weight, bias, to)
 }
 
-/// Gradient of the weight.
+/// Gradient of the weight: by lines along x with stride 1, else by voxels and one tap at a time.
 pub fn grad_weight(s: &Shape, grid: &Grid, fine: &Buffer, coarse: &Buffer, dw: &Buffer) -> Result<()> {
-    let (rows, lines, fine_type) = (coarse.len / s.c, s.c.div_ceil(32), fine.dtype);
-    let slice = rows.div_ceil((SLICES / lines).max(1)).max(64);
-    let slices = rows.div_ceil(slice);
-    let partial = gpu::scratch::<f32>(slices * 27 * s.c);
-    let (blocks, fine, coarse, near) = ([slices, lines, 27], fine.device(), coarse.device(), grid.neighbours_on_card());
-    let (shape, slice, kernel) = (shape(s, grid), slice as i32, typed("depthwise_weight", fine_type));
-    launch!(kernel, blocks, 256, 1024, shape, fine, coarse, near, slice, partial.at())?;
-    let (slices, c) = (slices as i32, s.c as i32);
-    launch!("depthwise_weight_fold", one_each(27 * s.c), 256, 0, partial.at(), slices, c, dw.device_mut())
+    let (name, taps, length) = match s.stride {
+        1 => ("depthwise_weight_lines", 3, s.side[2]),
+        _ => ("depthwise_weight", 27, 1),
+    };
+    let slices = Slices::new(coarse.len / s.c / length, s.c, fine.dtype, if s.stride == 1 { 3 } else { 1 }, 1);
+    let partial = gpu::scratch::<f32>(slices.count * 27 * s.c);
+    let (kernel, blocks) = (typed(name, fine.dtype), [slices.count, taps, slices.lines]);
+    let (from, dy, near) = (fine.device(), coarse.device(), grid.neighbours_on_card());
+    launch!(kernel, blocks, 256, slices.shared, shape(s, grid), from, dy, near, slices.rows, partial.at())?;
+    let (count, c) = (slices.count as i32, s.c as i32);
+    launch!("depthwise_weight_fold", gpu::fold(27 * s.c), 256, 0, partial.at(), count, c, dw.device_mut())
 }

@@ -3,17 +3,31 @@
 
 /// y = factor * u + add * v, each rounded once; v may be null.
 template <class E> __device__ inline void combined(float factor, const E* u, float add, const E* v, long long n, E* y) {
-    for (long long i = blockIdx.x * 256 + threadIdx.x; i < n; i += gridDim.x * 256) {
-        store(y + i, v ? factor * number(u[i]) + add * number(v[i]) : factor * number(u[i]));
-    }
+    each_wide<E>(n, [&](long long i, auto w) {
+        float a[w.value], b[w.value];
+        load(u + i, a);
+        if (v) load(v + i, b);
+#pragma unroll
+        for (int k = 0; k < w.value; k++) a[k] = v ? factor * a[k] + add * b[k] : factor * a[k];
+        store(y + i, a);
+    });
 }
 
 template <class A, class B> __device__ inline void converted(const A* from, long long n, B* to) {
-    for (long long i = blockIdx.x * 256 + threadIdx.x; i < n; i += gridDim.x * 256) store(to + i, number(from[i]));
+    each_wide<bf16>(n, [&](long long i, auto w) {
+        float v[w.value];
+        load(from + i, v);
+        store(to + i, v);
+    });
 }
 
 template <class E> __device__ inline void filled(float value, long long n, E* to) {
-    for (long long i = blockIdx.x * 256 + threadIdx.x; i < n; i += gridDim.x * 256) store(to + i, value);
+    each_wide<E>(n, [&](long long i, auto w) {
+        float v[w.value];
+#pragma unroll
+        for (float& each : v) each = value;
+        store(to + i, v);
+    });
 }
 
 BUDGET(combine, 40, 0);

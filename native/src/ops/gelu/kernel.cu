@@ -5,37 +5,45 @@
 __device__ inline float normal_share(float v) { return 0.5f * erfcf(-v * 0.70710678f); }
 
 template <class E> __device__ inline void softened(const E* x, long long len, E* y) {
-    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < len; i += gridDim.x * 256LL) {
-        store(y + i, number(x[i]) * normal_share(number(x[i])));
-    }
+    each_wide<E>(len, [&](long long i, auto w) {
+        float v[w.value];
+        load(x + i, v);
+#pragma unroll
+        for (float& value : v) value *= normal_share(value);
+        store(y + i, v);
+    });
 }
 
 template <class E> __device__ inline void softened_back(const E* x, const E* dy, long long len, E* dx) {
-    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < len; i += gridDim.x * 256LL) {
-        const float v = number(x[i]), density = 0.3989423f * expf(-0.5f * v * v);
-        store(dx + i, number(dy[i]) * (normal_share(v) + v * density));
-    }
+    each_wide<E>(len, [&](long long i, auto w) {
+        float v[w.value], d[w.value];
+        load(x + i, v);
+        load(dy + i, d);
+#pragma unroll
+        for (int k = 0; k < w.value; k++) d[k] *= normal_share(v[k]) + v[k] * 0.3989423f * expf(-0.5f * v[k] * v[k]);
+        store(dx + i, d);
+    });
 }
 
-BUDGET(gelu, 40, 0);
+BUDGET(gelu, 48, 0);
 extern "C" __global__ void __launch_bounds__(256)
 gelu(const bf16* x, long long len, bf16* y) {
     softened(x, len, y);
 }
 
-BUDGET(gelu_f32, 40, 0);
+BUDGET(gelu_f32, 48, 0);
 extern "C" __global__ void __launch_bounds__(256)
 gelu_f32(const float* x, long long len, float* y) {
     softened(x, len, y);
 }
 
-BUDGET(gelu_grad, 40, 0);
+BUDGET(gelu_grad, 64, 0);
 extern "C" __global__ void __launch_bounds__(256)
 gelu_grad(const bf16* x, const bf16* dy, long long len, bf16* dx) {
     softened_back(x, dy, len, dx);
 }
 
-BUDGET(gelu_grad_f32, 40, 0);
+BUDGET(gelu_grad_f32, 64, 0);
 extern "C" __global__ void __launch_bounds__(256)
 gelu_grad_f32(const float* x, const float* dy, long long len, float* dx) {
     softened_back(x, dy, len, dx);

@@ -1,12 +1,9 @@
 //! The kernels of `kernel.cu` as the contract asks for them.
 
 use crate::abi::Result;
-use crate::gpu::{self, NULL, one_each, over, typed};
+use crate::gpu::{self, NULL, Slices, over, typed};
 use crate::launch;
 use crate::tensor::Buffer;
-
-/// Slices of the sums over rows, about; fixed, so that the bits do not depend on the card.
-const SLICES: usize = 528;
 
 fn warps(rows: usize) -> [usize; 3] {
     [rows.div_ceil(8), 1, 1]
@@ -27,15 +24,13 @@ pub fn forward(c: usize, x: &Buffer, statistics: &Buffer, gamma: &Buffer, beta: 
 
 /// Gradients of beta and gamma.
 pub fn grad_affine(c: usize, x: &Buffer, statistics: &Buffer, dy: &Buffer, out: &Buffer) -> Result<()> {
-    let (rows, lines) = (x.len / c, c.div_ceil(32));
-    let slice = rows.div_ceil((SLICES / lines).max(1)).max(32);
-    let slices = rows.div_ceil(slice);
-    let partial = gpu::scratch::<f32>(2 * slices * c);
-    let (kernel, grid) = (typed("layer_norm_grad_affine", x.dtype), [slices, lines, 1]);
-    let (x, statistics, dy) = (x.device(), statistics.device(), dy.device());
-    launch!(kernel, grid, 256, 2048, x, statistics, dy, rows as i32, c as i32, slice as i32, partial.at())?;
-    let (slices, width) = (slices as i32, c as i32);
-    launch!("layer_norm_affine_fold", one_each(2 * c), 256, 0, partial.at(), slices, width, out.device_mut())
+    let rows = x.len / c;
+    let slices = Slices::new(rows, c, x.dtype, 2, 1);
+    let (partial, kernel) = (gpu::scratch::<f32>(2 * slices.count * c), typed("layer_norm_grad_affine", x.dtype));
+    let (x, statistics, dy, n, width) = (x.device(), statistics.device(), dy.device(), rows as i32, c as i32);
+    let (grid, shared, count) = (slices.grid(), slices.shared, slices.count as i32);
+    launch!(kernel, grid, 256, shared, x, statistics, dy, n, width, slices.rows, partial.at())?;
+    launch!("layer_norm_affine_fold", gpu::fold(2 * c), 256, 0, partial.at(), count, width, out.device_mut())
 }
 
 /// Gradient of x.

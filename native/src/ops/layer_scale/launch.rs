@@ -1,12 +1,9 @@
 //! The kernels of `kernel.cu` as the contract asks for them.
 
 use crate::abi::Result;
-use crate::gpu::{self, Piece, one_each, over, typed};
+use crate::gpu::{self, Piece, Slices, over, typed};
 use crate::launch;
 use crate::tensor::Buffer;
-
-/// Slices of the sums over rows, about; fixed, so that the bits do not depend on the card.
-const SLICES: usize = 528;
 
 /// First row of each sample, and the factors of the samples.
 fn tables(starts: &[usize], keep: &[f32]) -> (Piece, Piece) {
@@ -32,11 +29,11 @@ pub fn grad_branch(starts: &[usize], keep: &[f32], gamma: &Buffer, dy: &Buffer, 
 /// Gradient of gamma.
 pub fn grad_gamma(starts: &[usize], keep: &[f32], dy: &Buffer, branch: &Buffer, dgamma: &Buffer) -> Result<()> {
     let (rows, c) = (starts[keep.len()], dgamma.len);
-    let slice = rows.div_ceil((SLICES / c.div_ceil(32)).max(1)).max(32);
-    let slices = rows.div_ceil(slice);
-    let ((starts, factors), partial) = (tables(starts, keep), gpu::scratch::<f32>(slices * c));
-    let (kernel, grid) = (typed("layer_scale_grad_gamma", dy.dtype), [slices, 1, c.div_ceil(32)]);
-    let (n, slice, width, dy, branch) = (keep.len() as i32, slice as i32, c as i32, dy.device(), branch.device());
-    launch!(kernel, grid, 256, 1024, starts.at(), n, slice, width, factors.at(), dy, branch, partial.at())?;
-    launch!("layer_scale_fold", one_each(c), 256, 0, partial.at(), slices as i32, width, dgamma.device_mut())
+    let slices = Slices::new(rows, c, dy.dtype, 1, 1);
+    let ((starts, factors), partial) = (tables(starts, keep), gpu::scratch::<f32>(slices.count * c));
+    let (kernel, grid, shared) = (typed("layer_scale_grad_gamma", dy.dtype), slices.grid(), slices.shared);
+    let (n, width, dy, branch) = (keep.len() as i32, c as i32, dy.device(), branch.device());
+    launch!(kernel, grid, 256, shared, starts.at(), n, slices.rows, width, factors.at(), dy, branch, partial.at())?;
+    let count = slices.count as i32;
+    launch!("layer_scale_fold", gpu::fold(c), 256, 0, partial.at(), count, width, dgamma.device_mut())
 }

@@ -2,14 +2,10 @@
 
 use super::Shape;
 use crate::abi::Result;
-use crate::gpu::{self, At, NULL, Piece, Value, one_each, over, typed};
+use crate::element::Dtype;
+use crate::gpu::{self, At, NULL, Piece, Slices, Value, one_each, over, typed};
 use crate::launch;
 use crate::tensor::{Buffer, Stretches, Tensor};
-
-/// Bytes of shared memory of a block that sums.
-const SUMS: usize = 2048;
-/// Blocks that fill a card, about; fixed, so that the bits do not depend on the card.
-const BLOCKS: usize = 528;
 
 /// `Norm` of kernel.cu.
 #[repr(C)]
@@ -27,36 +23,37 @@ impl Value for Norm {}
 struct Rows {
     norm: Norm,
     _starts: Piece,
-    slices: usize,
+    slices: Slices,
     longest: usize,
 }
 
 impl Rows {
-    fn new(s: &Shape, slope: f32) -> Rows {
+    /// For x of a type, and `halves` sums of each sample and channel.
+    fn new(s: &Shape, dtype: Dtype, halves: usize, slope: f32) -> Rows {
         let starts = gpu::upload(&s.starts.iter().map(|&v| v as i32).collect::<Vec<_>>());
         let longest = s.starts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
-        let slice = longest.div_ceil((BLOCKS / (s.samples() * s.c.div_ceil(32))).max(1)).max(64);
-        let (samples, c, slice) = (s.samples() as i32, s.c as i32, slice as i32);
-        let norm = Norm { samples, c, starts: starts.at(), slice, slope };
-        Rows { norm, _starts: starts, slices: longest.div_ceil(slice as usize), longest }
+        let slices = Slices::new(longest, s.c, dtype, halves, s.samples());
+        let norm = Norm { samples: s.samples() as i32, c: s.c as i32, starts: starts.at(), slice: slices.rows, slope };
+        Rows { norm, _starts: starts, slices, longest }
     }
     /// Grid of the sums.
     fn sliced(&self) -> [usize; 3] {
-        [self.slices, self.norm.samples as usize, (self.norm.c as usize).div_ceil(32)]
+        [self.slices.count, self.norm.samples as usize, self.slices.lines]
     }
     /// Grid that steps through the values of each sample.
     fn each(&self) -> [usize; 3] {
-        [(self.longest * self.norm.c as usize).div_ceil(256).min(2048), self.norm.samples as usize, 1]
+        let (values, samples) = (self.longest * self.norm.c as usize, self.norm.samples as usize);
+        [values.div_ceil(256).min(over(usize::MAX)[0].div_ceil(samples).max(16)), samples, 1]
     }
     fn lines(&self) -> usize {
         (self.norm.samples * self.norm.c) as usize
     }
     fn partial(&self) -> Piece {
-        gpu::scratch::<f32>(2 * self.slices * self.lines())
+        gpu::scratch::<f32>(2 * self.slices.count * self.lines())
     }
     /// Adds the slices; `what` as in norm_fold: 0 sums, 1 mean, 2 reciprocal deviation.
     fn fold(&self, partial: &Piece, halves: usize, what: i32, eps: f32, out: At) -> Result<()> {
-        let (grid, slices) = (one_each(halves * self.lines()), self.slices as i32);
+        let (grid, slices) = (gpu::fold(halves * self.lines()), self.slices.count as i32);
         launch!("norm_fold", grid, 256, 0, self.norm, partial.at(), slices, halves as i32, what, eps, out)
     }
 }
@@ -69,12 +66,13 @@ fn place(tensor: &Option<Tensor>) -> At {
 fn joined(s: &Shape, stretches: &Stretches, eps: f32, out: &Buffer) -> Result<()> {
     let starts: Vec<usize> = s.starts.iter().map(|v| v / stretches.rows).collect();
     let count = starts[starts.len() - 1];
-    let rows = Rows::new(&Shape { starts, c: s.c }, 1.0);
+    let rows = Rows::new(&Shape { starts, c: s.c }, Dtype::F32, 1, 1.0);
     let (partial, mean, means) = (rows.partial(), out.device_mut(), stretches.values.at());
     let [deviation, variances] = [(mean, rows.lines()), (means, count * s.c)].map(|(at, n)| At(at.0 + 4 * n as u64));
-    launch!("norm_mean_f32", rows.sliced(), 256, SUMS, rows.norm, means, partial.at())?;
+    let (grid, shared) = (rows.sliced(), rows.slices.shared);
+    launch!("norm_mean_f32", grid, 256, shared, rows.norm, means, partial.at())?;
     rows.fold(&partial, 1, 1, 0.0, mean)?;
-    launch!("norm_stretches", rows.sliced(), 256, SUMS, rows.norm, means, variances, mean, partial.at())?;
+    launch!("norm_stretches", grid, 256, shared, rows.norm, means, variances, mean, partial.at())?;
     rows.fold(&partial, 1, 2, eps, deviation)
 }
 
@@ -84,19 +82,20 @@ pub fn statistics(s: &Shape, x: &Buffer, eps: f32, out: &Buffer) -> Result<()> {
     if let Some(stretches) = x.take_stretches().filter(even) {
         return joined(s, &stretches, eps, out);
     }
-    let rows = Rows::new(s, 1.0);
+    let rows = Rows::new(s, x.dtype, 1, 1.0);
     let (partial, mean) = (rows.partial(), out.device_mut());
     let deviation = At(mean.0 + 4 * rows.lines() as u64);
     means(s, x, mean)?;
-    launch!(typed("norm_variance", x.dtype), rows.sliced(), 256, SUMS, rows.norm, x.device(), mean, partial.at())?;
+    let (grid, shared) = (rows.sliced(), rows.slices.shared);
+    launch!(typed("norm_variance", x.dtype), grid, 256, shared, rows.norm, x.device(), mean, partial.at())?;
     rows.fold(&partial, 1, 2, eps, deviation)
 }
 
 /// Mean of each sample and channel.
 pub fn means(s: &Shape, x: &Buffer, out: At) -> Result<()> {
-    let rows = Rows::new(s, 1.0);
-    let partial = rows.partial();
-    launch!(typed("norm_mean", x.dtype), rows.sliced(), 256, SUMS, rows.norm, x.device(), partial.at())?;
+    let rows = Rows::new(s, x.dtype, 1, 1.0);
+    let (partial, shared) = (rows.partial(), rows.slices.shared);
+    launch!(typed("norm_mean", x.dtype), rows.sliced(), 256, shared, rows.norm, x.device(), partial.at())?;
     rows.fold(&partial, 1, 1, 0.0, out)
 }
 
@@ -109,7 +108,7 @@ pub fn apply(
     slope: f32,
     to: At,
 ) -> Result<()> {
-    let rows = Rows::new(s, slope);
+    let rows = Rows::new(s, x.dtype, 1, slope);
     let (gamma, beta, residual) = (place(gamma), place(beta), place(residual));
     let (kernel, statistics) = (typed("norm_apply", x.dtype), statistics.device());
     launch!(kernel, rows.each(), 256, 0, rows.norm, x.device(), statistics, gamma, beta, residual, to)
@@ -124,10 +123,10 @@ pub fn grad_sums(
     slope: f32,
     out: &Buffer,
 ) -> Result<()> {
-    let (rows, kernel) = (Rows::new(s, slope), typed("norm_grad_sums", x.dtype));
-    let partial = rows.partial();
+    let (rows, kernel) = (Rows::new(s, x.dtype, 2, slope), typed("norm_grad_sums", x.dtype));
+    let (partial, grid, shared) = (rows.partial(), rows.sliced(), rows.slices.shared);
     let (x, dy, statistics, gamma, beta) = (x.device(), dy.device(), statistics.device(), place(gamma), place(beta));
-    launch!(kernel, rows.sliced(), 256, SUMS, rows.norm, x, dy, statistics, gamma, beta, partial.at())?;
+    launch!(kernel, grid, 256, shared, rows.norm, x, dy, statistics, gamma, beta, partial.at())?;
     rows.fold(&partial, 2, 0, 0.0, out.device_mut())
 }
 
@@ -155,7 +154,7 @@ pub fn grad_input(
     slope: f32,
     dx: &Buffer,
 ) -> Result<()> {
-    let (rows, kernel, dx) = (Rows::new(s, slope), typed("norm_grad_input", x.dtype), dx.device_mut());
+    let (rows, kernel, dx) = (Rows::new(s, x.dtype, 1, slope), typed("norm_grad_input", x.dtype), dx.device_mut());
     let (x, dy, statistics, sums) = (x.device(), dy.device(), statistics.device(), sums.device());
     launch!(kernel, rows.each(), 256, 0, rows.norm, x, dy, statistics, sums, place(gamma), place(beta), dx)
 }

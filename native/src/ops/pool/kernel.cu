@@ -6,75 +6,85 @@ struct Halving {
     int blocks, side[3], c;
 };
 
-/// Value of the fine tensor at (2z, 2y, 2x) + offset of coarse value i.
-__device__ inline long long fine_of(const Halving& s, long long i, int dz, int dy, int dx) {
-    const int channel = i % s.c;
-    i /= s.c;
-    const int x = i % s.side[2], y = i / s.side[2] % s.side[1];
-    const long long plane = i / s.side[2] / s.side[1];  // block * z
-    return (((2 * plane + dz) * 2 * s.side[1] + 2 * y + dy) * 2 * s.side[2] + 2 * x + dx) * s.c + channel;
+/// Voxel of the fine tensor at (2z, 2y, 2x) + offset of a coarse voxel; offset: its bits are z, y, x.
+__device__ inline long long fine_of(const Halving& s, int voxel, int offset) {
+    const int x = voxel % s.side[2], line = voxel / s.side[2], y = line % s.side[1];
+    const long long plane = line / s.side[1];  // block * z
+    return ((2 * plane + (offset >> 2)) * 2 * s.side[1] + 2 * y + (offset >> 1 & 1)) * 2 * s.side[2] + 2 * x + (offset & 1);
 }
 
-__device__ inline long long coarse_count(const Halving& s) {
-    return (long long)s.blocks * s.side[0] * s.side[1] * s.side[2] * s.c;
-}
+__device__ inline int coarse_count(const Halving& s) { return s.blocks * s.side[0] * s.side[1] * s.side[2]; }
 
-template <class E> __device__ inline void average(const Halving& s, const E* x, E* y) {
-    for (long long i = blockIdx.x * 256 + threadIdx.x; i < coarse_count(s); i += gridDim.x * 256) {
-        float row[4];
-        for (int k = 0; k < 4; k++) {
-            row[k] = number(x[fine_of(s, i, k >> 1, k & 1, 0)]) + number(x[fine_of(s, i, k >> 1, k & 1, 1)]);
+template <int W, class E> __device__ inline void average(const Halving& s, const E* x, E* y) {
+    const Stride<W> step(s.c);
+    for (long long voxel = step.row; voxel < coarse_count(s); voxel += step.rows) {
+        float sum[W] = {};
+#pragma unroll
+        for (int k = 0; k < 8; k += 2) {
+            float left[W], right[W];
+            load(x + fine_of(s, (int)voxel, k) * s.c + step.channel, left);
+            load(x + fine_of(s, (int)voxel, k + 1) * s.c + step.channel, right);
+#pragma unroll
+            for (int i = 0; i < W; i++) sum[i] += left[i] + right[i];
         }
-        store(y + i, 0.125f * ((row[0] + row[1]) + (row[2] + row[3])));
+#pragma unroll
+        for (float& v : sum) v *= 0.125f;
+        store(y + voxel * s.c + step.channel, sum);
     }
 }
 
-template <class E> __device__ inline void average_grad(const Halving& s, const E* dy, E* dx) {
-    for (long long i = blockIdx.x * 256 + threadIdx.x; i < coarse_count(s); i += gridDim.x * 256) {
-        const float share = 0.125f * number(dy[i]);
-        for (int k = 0; k < 8; k++) store(dx + fine_of(s, i, k >> 2, k >> 1 & 1, k & 1), share);
+template <int W, class E> __device__ inline void average_grad(const Halving& s, const E* dy, E* dx) {
+    const Stride<W> step(s.c);
+    for (long long voxel = step.row; voxel < coarse_count(s); voxel += step.rows) {
+        float share[W];
+        load(dy + voxel * s.c + step.channel, share);
+#pragma unroll
+        for (float& v : share) v *= 0.125f;
+        for (int k = 0; k < 8; k++) store(dx + fine_of(s, (int)voxel, k) * s.c + step.channel, share);
     }
 }
 
 /// The mean of each 2x2x2 cube.
-BUDGET(pool_average, 48, 0);
+BUDGET(pool_average, 80, 0);
 extern "C" __global__ void __launch_bounds__(256) pool_average(const Halving s, const bf16* x, bf16* y) {
-    average(s, x, y);
+    wide_rows<bf16>(s.c, [&](auto w) { average<w.value>(s, x, y); });
 }
 
-BUDGET(pool_average_f32, 48, 0);
+BUDGET(pool_average_f32, 64, 0);
 extern "C" __global__ void __launch_bounds__(256) pool_average_f32(const Halving s, const float* x, float* y) {
-    average(s, x, y);
+    wide_rows<float>(s.c, [&](auto w) { average<w.value>(s, x, y); });
 }
 
 /// An eighth of dy at each of the eight voxels.
 BUDGET(pool_average_grad, 48, 0);
 extern "C" __global__ void __launch_bounds__(256) pool_average_grad(const Halving s, const bf16* dy, bf16* dx) {
-    average_grad(s, dy, dx);
+    wide_rows<bf16>(s.c, [&](auto w) { average_grad<w.value>(s, dy, dx); });
 }
 
 BUDGET(pool_average_grad_f32, 48, 0);
 extern "C" __global__ void __launch_bounds__(256) pool_average_grad_f32(const Halving s, const float* dy, float* dx) {
-    average_grad(s, dy, dx);
+    wide_rows<float>(s.c, [&](auto w) { average_grad<w.value>(s, dy, dx); });
 }
 
 /// dy of a sample, divided by its rows, at each of them: grid (any, samples). starts: first row of each sample, and the
 /// number of rows.
-template <class E> __device__ inline void spread(const float* dy, const int* starts, int c, E* dx) {
-    const int n = blockIdx.y;
-    const float share = 1.0f / (float)(starts[n + 1] - starts[n]);
-    const long long first = (long long)starts[n] * c, end = (long long)starts[n + 1] * c;
-    for (long long i = first + blockIdx.x * 256 + threadIdx.x; i < end; i += gridDim.x * 256) {
-        store(dx + i, share * dy[n * c + i % c]);
+template <int W, class E> __device__ inline void spread(const float* dy, const int* starts, int c, E* dx) {
+    const Stride<W> step(c);
+    const float share = 1.0f / (float)(starts[blockIdx.y + 1] - starts[blockIdx.y]);
+    float v[W];
+#pragma unroll
+    for (int k = 0; k < W; k++) v[k] = share * dy[blockIdx.y * c + step.channel + k];
+    for (long long row = starts[blockIdx.y] + step.row; row < starts[blockIdx.y + 1]; row += step.rows) {
+        store(dx + row * c + step.channel, v);
     }
 }
 
 BUDGET(pool_spread, 40, 0);
 extern "C" __global__ void __launch_bounds__(256) pool_spread(const float* dy, const int* starts, int c, bf16* dx) {
-    spread(dy, starts, c, dx);
+    wide_rows<bf16>(c, [&](auto w) { spread<w.value>(dy, starts, c, dx); });
 }
 
 BUDGET(pool_spread_f32, 40, 0);
 extern "C" __global__ void __launch_bounds__(256) pool_spread_f32(const float* dy, const int* starts, int c, float* dx) {
-    spread(dy, starts, c, dx);
+    wide_rows<float>(c, [&](auto w) { spread<w.value>(dy, starts, c, dx); });
 }

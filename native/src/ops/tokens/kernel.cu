@@ -50,11 +50,17 @@ __device__ inline void paste(const Tokens& s, const int* blocks, int token, int 
     }
 }
 
-template <class E>
+template <int W, class E>
 __device__ inline void placed(const Tokens& s, const int* blocks, int c, const E* x, const float* table, E* y) {
-    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < (long long)s.rows * c; i += gridDim.x * 256LL) {
-        const int cell = cell_of(s, place_of(s, blocks, (int)(i / c)));
-        store(y + i, number(x[i]) + table[(long long)cell * c + i % c]);
+    const Stride<W> step(c);
+    for (long long row = step.row; row < s.rows; row += step.rows) {
+        const int cell = cell_of(s, place_of(s, blocks, (int)row));
+        float v[W], at[W];
+        load(x + row * c + step.channel, v);
+        load(table + (long long)cell * c + step.channel, at);
+#pragma unroll
+        for (int k = 0; k < W; k++) v[k] += at[k];
+        store(y + row * c + step.channel, v);
     }
 }
 
@@ -72,22 +78,37 @@ __device__ inline void placed_back(const Tokens& s, const int* rows_of, int c, c
     }
 }
 
+/// W, an even number of channels, at a time.
+template <int W, class E>
+__device__ inline void turned_by(const Tokens& s, const int* blocks, const float* turns, int pairs, int heads, float sign,
+                              const E* x, E* y) {
+    const Stride<W> step(heads * 6 * pairs);
+    for (long long row = step.row; row < s.rows; row += step.rows) {
+        const Place p = place_of(s, blocks, (int)row);
+        const long long at = row * heads * 6 * pairs + step.channel;
+        float v[W];
+        load(x + at, v);
+#pragma unroll
+        for (int k = 0; k < W; k += 2) {
+            const int pair = (step.channel + k) / 2, axis = pair / pairs % 3;
+            const int position = axis == 0   ? p.at[0]
+                                 : axis == 1 ? s.dims[0] + p.at[1]
+                                             : s.dims[0] + s.dims[1] + p.at[2];
+            const float* const turn = turns + 2 * (position * pairs + pair % pairs);
+            const float u = v[k], sine = sign * turn[1];
+            v[k] = u * turn[0] - v[k + 1] * sine;
+            v[k + 1] = v[k + 1] * turn[0] + u * sine;
+        }
+        store(y + at, v);
+    }
+}
+
 /// turns: cosine and sine `[axis][position][pair][2]`, pairs per axis; sign -1 turns back.
 template <class E>
 __device__ inline void turned(const Tokens& s, const int* blocks, const float* turns, int pairs, int heads, float sign,
                               const E* x, E* y) {
-    const int half = heads * 3 * pairs;
-    for (long long i = blockIdx.x * 256LL + threadIdx.x; i < (long long)s.rows * half; i += gridDim.x * 256LL) {
-        const Place p = place_of(s, blocks, (int)(i / half));
-        const int axis = (int)(i % half) / pairs % 3, pair = (int)(i % pairs);
-        const int position = axis == 0   ? p.at[0]
-                             : axis == 1 ? s.dims[0] + p.at[1]
-                                         : s.dims[0] + s.dims[1] + p.at[2];
-        const float* const turn = turns + 2 * (position * pairs + pair);
-        const float u = number(x[2 * i]), v = number(x[2 * i + 1]), sine = sign * turn[1];
-        store(y + 2 * i, u * turn[0] - v * sine);
-        store(y + 2 * i + 1, v * turn[0] + u * sine);
-    }
+    if (heads * 6 * pairs % WIDE<E> == 0) turned_by<WIDE<E>>(s, blocks, turns, pairs, heads, sign, x, y);
+    else turned_by<2>(s, blocks, turns, pairs, heads, sign, x, y);
 }
 
 BUDGET(patchify, 48, 0);
@@ -117,13 +138,13 @@ patchify_grad_f32(const Tokens s, const int* blocks, int token, int c, const flo
 BUDGET(positions, 48, 0);
 extern "C" __global__ void __launch_bounds__(256)
 positions(const Tokens s, const int* blocks, int c, const bf16* x, const float* table, bf16* y) {
-    placed(s, blocks, c, x, table, y);
+    wide_rows<bf16>(c, [&](auto w) { placed<w.value>(s, blocks, c, x, table, y); });
 }
 
 BUDGET(positions_f32, 48, 0);
 extern "C" __global__ void __launch_bounds__(256)
 positions_f32(const Tokens s, const int* blocks, int c, const float* x, const float* table, float* y) {
-    placed(s, blocks, c, x, table, y);
+    wide_rows<float>(c, [&](auto w) { placed<w.value>(s, blocks, c, x, table, y); });
 }
 
 BUDGET(positions_grad, 48, 0);
@@ -138,13 +159,13 @@ positions_grad_f32(const Tokens s, const int* rows_of, int c, const float* dy, f
     placed_back(s, rows_of, c, dy, dtable);
 }
 
-BUDGET(rope, 48, 0);
+BUDGET(rope, 64, 0);
 extern "C" __global__ void __launch_bounds__(256)
 rope(const Tokens s, const int* blocks, const float* turns, int pairs, int heads, float sign, const bf16* x, bf16* y) {
     turned(s, blocks, turns, pairs, heads, sign, x, y);
 }
 
-BUDGET(rope_f32, 48, 0);
+BUDGET(rope_f32, 64, 0);
 extern "C" __global__ void __launch_bounds__(256)
 rope_f32(const Tokens s, const int* blocks, const float* turns, int pairs, int heads, float sign, const float* x, float* y) {
     turned(s, blocks, turns, pairs, heads, sign, x, y);
