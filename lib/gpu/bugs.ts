@@ -13,8 +13,8 @@ export const BUGS: readonly Bug[] = [
   {
     name: "missing barrier before use",
     op: "conv3d",
-    find: "copies_wait();\n            __syncthreads();",
-    replace: "copies_wait();",
+    find: "copies_wait_but_one();\n            __syncthreads();",
+    replace: "copies_wait_but_one();",
   },
   {
     name: "race: staged channels overwritten while other warps read them",

@@ -246,7 +246,7 @@ void launch(const char* name, int budget, dim3 grid, unsigned threads, size_t sh
     if (threads % 32) die("blocks of whole warps are needed");
     if (shared_bytes > (size_t)budget) die("the launch asks for more shared memory than the budget of the kernel");
     static std::vector<char> stacks;
-    if (stacks.size() < threads * STACK) stacks.resize(threads * STACK);
+    if (stacks.size() < threads * STACK) stacks = std::vector<char>(threads * STACK);
     auto free_shared = [](unsigned char* p) { ::operator delete[](p, std::align_val_t(128)); };
     std::unique_ptr<unsigned char[], decltype(free_shared)> memory(new (std::align_val_t(128)) unsigned char[shared_bytes]);
     shared = memory.get();

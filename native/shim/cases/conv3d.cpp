@@ -67,7 +67,7 @@ static void convolve(const Grid& grid, const Conv& g, int rows, const Pack& p, c
     const unsigned tiles = tile_count(g);
     const int* neighbours = grid.neighbours.data();
     const int wide = g.out_padded % 64 == 0 ? 64 : 32;
-    const size_t bytes = staged_bytes(g, rows) + 2 * CHANNELS * wide * 2;
+    const size_t bytes = staged_bytes(g, rows) + AHEAD * CHANNELS * wide * 2;
     const unsigned threads = rows * wide / 64;
     const dim3 blocks{tiles, (unsigned)(g.out_padded / wide)};
     if (wide == 64) RUN_OF(E, conv3d_64, blocks, threads, bytes, g, x.data(), neighbours, packed.data(), bias, y.data(), of_tiles);
@@ -84,7 +84,7 @@ static void weight_gradient(const Grid& grid, const Conv& g, const Pack& p, cons
     const int* neighbours = grid.neighbours.data();
     if (g.taps == 1) RUN_OF(E, conv3d_weight_1, blocks, 128, bytes, g, x.data(), neighbours, dy.data(), partial.data());
     else RUN_OF(E, conv3d_weight_27, blocks, 288, bytes, g, x.data(), neighbours, dy.data(), partial.data());
-    RUN(conv3d_weight_sum, dim3{((unsigned)dw.size() + 255) / 256}, 256, 0, p, partial.data(), (int)(splits * shares), dw.data());
+    RUN(conv3d_weight_sum, dim3{((unsigned)dw.size() + 31) / 32}, 256, 1024, p, partial.data(), (int)(splits * shares), dw.data());
 }
 
 /// Taps of a kernel as the forward pass reads them.
@@ -254,7 +254,7 @@ static void run_normed(const Case& c, const check::Mask& mask) {
         std::vector<bf16> packed = check::unfilled16((size_t)27 * p.in_padded * p.out_padded);
         RUN(conv3d_pack, dim3{((unsigned)packed.size() + 255) / 256}, 256, 0, p, w.data(), packed.data());
         const int wide = g.out_padded % 64 == 0 ? 64 : 32, splits = std::min(3, tile_count(s));
-        const size_t bytes = staged_bytes(g, rows) + 2 * CHANNELS * wide * 2;
+        const size_t bytes = staged_bytes(g, rows) + AHEAD * CHANNELS * wide * 2;
         const unsigned threads = rows * wide / 64;
         const dim3 blocks{(unsigned)tile_count(g), (unsigned)(g.out_padded / wide)};
         const bf16* from = normed ? x.data() : made.data();
@@ -267,7 +267,7 @@ static void run_normed(const Case& c, const check::Mask& mask) {
         const size_t held = staged_bytes(s, GRAD_ROWS) + GRAD_ROWS * 64;
         if (normed) RUN(conv3d_weight_27_normed, cuts, 288, held, s, from, norm, neighbours, dy.data(), partial.data());
         else RUN(conv3d_weight_27, cuts, 288, held, s, from, neighbours, dy.data(), partial.data());
-        RUN(conv3d_weight_sum, dim3{((unsigned)to_w.size() + 255) / 256}, 256, 0, p, partial.data(), splits, to_w.data());
+        RUN(conv3d_weight_sum, dim3{((unsigned)to_w.size() + 31) / 32}, 256, 1024, p, partial.data(), splits, to_w.data());
     };
     launches(false, plain, plain_w);
     check::same_under_all_schedules([&] { launches(true, y, dw); }, y, dw);

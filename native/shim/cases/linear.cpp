@@ -11,7 +11,7 @@ static void run(int rows, int c_in, int c_out, int splits, bool biased) {
     const int split = ((rows + splits - 1) / splits + DEPTH - 1) / DEPTH * DEPTH;
     splits = (rows + split - 1) / split;
     auto tiles = [](int m, int n) { return (unsigned)((m + EDGE - 1) / EDGE * ((n + EDGE - 1) / EDGE)); };
-    const int bytes = 4 * STAGE * 2;
+    const int bytes = 2 * BUFFERS * STAGE * 2;
     check::same_under_all_schedules(
         [&] {
             RUN(linear, dim3{tiles(rows, c_out)}, 256, bytes, Product{rows, c_out, c_in, (c_in + 31) / 32 * 32}, x.data(), w.data(), biased ? bias.data() : nullptr, y.data());

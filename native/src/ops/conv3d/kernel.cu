@@ -13,6 +13,7 @@
 #include "device.cuh"
 
 constexpr int CHANNELS = 32;   // input channels that are staged at a time
+constexpr int AHEAD = 3;       // taps whose weights are there or on their way
 constexpr int GRAD_ROWS = 64;  // rows of a tile of conv3d_weight
 
 struct Conv {
@@ -241,7 +242,7 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
                               float* tiles) {
     SHARED(bf16, halo);
     bf16* const staged = halo + halo_voxels(g) * CHANNELS;
-    int* const places = reinterpret_cast<int*>(staged + 2 * CHANNELS * N);
+    int* const places = reinterpret_cast<int*>(staged + AHEAD * CHANNELS * N);
     int* const outputs = places + halo_voxels(g);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.y * N;
     const Tile tile = tile_at(g, blockIdx.x);
@@ -263,14 +264,17 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
         if (channel) __syncthreads();  // the last tap of the channels before is read
         from.begin(g, tile, channel);
         stage_halo(halo, g, places, from, channel);
-        stage_weights<N>(staged, g, weights, 0, channel, first);
+        for (int tap = 0; tap < AHEAD - 1; tap++) {
+            if (tap < g.taps) stage_weights<N>(staged + tap * CHANNELS * N, g, weights, tap, channel, first);
+            copies_commit();
+        }
         for (int tap = 0; tap < g.taps; tap++) {
-            copies_wait();
+            copies_wait_but_one();
             __syncthreads();
-            const bf16* const now = staged + (tap & 1) * CHANNELS * N;
-            if (tap + 1 < g.taps) {
-                stage_weights<N>(staged + ((tap + 1) & 1) * CHANNELS * N, g, weights, tap + 1, channel, first);
-            }
+            const bf16* const now = staged + tap % AHEAD * CHANNELS * N;
+            const int later = tap + AHEAD - 1;
+            if (later < g.taps) stage_weights<N>(staged + later % AHEAD * CHANNELS * N, g, weights, later, channel, first);
+            copies_commit();
 #pragma unroll
             for (int k = 0; k < CHANNELS / 16; k++) {
                 unsigned a[M][4];
@@ -319,16 +323,16 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
         }
 }
 
-/// Grid (tiles, out_padded / 32), a warp for each 64 rows, at most 4; shared memory: the halo, two taps of weights, and where
-/// voxels lie.
-BUDGET(conv3d_32, 160, 106496);
+/// Grid (tiles, out_padded / 32), a warp for each 64 rows, at most 4; shared memory: the halo, three taps of weights, and
+/// where voxels lie.
+BUDGET(conv3d_32, 160, 110592);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
           float* tiles) {
     conv3d<32, 4>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
 }
 
-BUDGET(conv3d_32_f32, 160, 106496);
+BUDGET(conv3d_32_f32, 160, 110592);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
               float* tiles) {
@@ -336,14 +340,14 @@ conv3d_32_f32(const Conv g, const float* x, const int* neighbours, const bf16* w
 }
 
 /// Grid (tiles, out_padded / 64), a warp for each 32 rows, at most 8.
-BUDGET(conv3d_64, 144, 106496);
+BUDGET(conv3d_64, 144, 110592);
 extern "C" __global__ void __launch_bounds__(256)
 conv3d_64(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
           float* tiles) {
     conv3d<64, 2>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
 }
 
-BUDGET(conv3d_64_f32, 144, 106496);
+BUDGET(conv3d_64_f32, 144, 110592);
 extern "C" __global__ void __launch_bounds__(256)
 conv3d_64_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
               float* tiles) {
@@ -351,14 +355,14 @@ conv3d_64_f32(const Conv g, const float* x, const int* neighbours, const bf16* w
 }
 
 /// The same of what a norm makes of x.
-BUDGET(conv3d_32_normed, 160, 106496);
+BUDGET(conv3d_32_normed, 160, 110592);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* weights, const float* bias,
                  bf16* y, float* tiles) {
     conv3d<32, 4>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, weights, bias, y, tiles);
 }
 
-BUDGET(conv3d_64_normed, 144, 106496);
+BUDGET(conv3d_64_normed, 144, 110592);
 extern "C" __global__ void __launch_bounds__(256)
 conv3d_64_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* weights, const float* bias,
                  bf16* y, float* tiles) {
@@ -487,17 +491,23 @@ conv3d_weight_1_f32(const Conv g, const float* x, const int* neighbours, const f
     conv3d_weight<1, 1, 4>(g, Stored<float>{x}, neighbours, dy, partial);
 }
 
-/// dw = the partial sums, added in order, in the layout of the file.
-BUDGET(conv3d_weight_sum, 40, 0);
+/// dw = the partial sums, added in a fixed order, in the layout of the file: a block for 32 values, by 8 warps.
+BUDGET(conv3d_weight_sum, 48, 1024);
 extern "C" __global__ void __launch_bounds__(256)
 conv3d_weight_sum(const Pack p, const float* partial, int splits, float* dw) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= p.taps * p.in * p.out) return;
+    SHARED(float, sums);  // [8 warps][32]
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, i = blockIdx.x * 32 + lane;
     const int out = i % p.out, in = i / p.out % p.in, tap = i / p.out / p.in;
+    const bool exists = tap < p.taps;
     float sum = 0.0f;
-    for (int s = 0; s < splits; s++) {
+    for (int s = warp; exists && s < splits; s += 8) {
         sum += partial[(((long long)s * p.taps + tap) * p.in_padded + in) * p.out_padded + out];
     }
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    if (warp || !exists) return;
+    sum = 0.0f;
+    for (int w = 0; w < 8; w++) sum += sums[w * 32 + lane];
     const int line = p.turned ? in * p.out + out : out * p.in + in;
     dw[(long long)line * p.file_taps + p.source[tap]] = sum;
 }

@@ -16,6 +16,8 @@ const TILES: [(usize, usize); 2] = [(256, 1408), (128, 1408)];
 const GRAD_TILE: (usize, usize) = (64, 896);
 /// Blocks that fill a card, about; fixed, so that the bits do not depend on the card.
 const BLOCKS: usize = 528;
+/// Taps whose weights are staged.
+const AHEAD: usize = 3;
 /// Bytes of a staged voxel: 32 channels.
 const STAGED: usize = 64;
 
@@ -254,7 +256,7 @@ impl Plan {
         let wide = if self.conv.out_padded % 64 == 0 { 64 } else { 32 };
         let kernel = if wide == 64 { "conv3d_64" } else { "conv3d_32" };
         let (tiling, packed) = ([self.tiles, self.conv.out_padded as usize / wide, 1], packed.at());
-        let (threads, shared, to) = ((self.rows * wide / 64) as u32, self.staged + 2 * STAGED * wide, y.device_mut());
+        let (threads, shared, to) = ((self.rows * wide / 64) as u32, self.staged + AHEAD * STAGED * wide, y.device_mut());
         if let Some((from, normed, _starts)) = self.normed(grid, x) {
             let kernel = format!("{kernel}_normed");
             return launch!(
@@ -284,7 +286,7 @@ impl Plan {
             }
         }
         let parts = (splits * shares) as i32;
-        launch!("conv3d_weight_sum", one_each(dw.len), 256, 0, self.pack, partial.at(), parts, dw.device_mut())
+        launch!("conv3d_weight_sum", [dw.len.div_ceil(32), 1, 1], 256, 1024, self.pack, partial.at(), parts, dw.device_mut())
     }
 }
 
@@ -338,7 +340,7 @@ pub fn fold_taps([rows, columns]: [usize; 2], columns_out: bool, partial: At, pa
         Pack { c_in, c_out, in_padded: c_in, out_padded: c_out, turned: 0, taps: 27, file_taps: 27, source: [0; 27] };
     pack.turned = !columns_out as i32;
     (0..27).for_each(|tap| pack.source[tap] = (if columns_out { 26 - tap } else { tap }) as i32);
-    launch!("conv3d_weight_sum", one_each(dw.len), 256, 0, pack, partial, parts as i32, dw.device_mut())
+    launch!("conv3d_weight_sum", [dw.len.div_ceil(32), 1, 1], 256, 1024, pack, partial, parts as i32, dw.device_mut())
 }
 
 /// As `cpu::grad_weight`.

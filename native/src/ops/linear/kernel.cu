@@ -1,13 +1,13 @@
 // The linear layer on tensor cores: bf16 rows and weights, f32 sums; the contract is that of mod.rs.
 //
-// One product of tiles of 128 x 128, 8 warps of 32 x 64, 32 of the summed index at a time in two buffers: the next is
-// loaded while the present one is multiplied. Each factor lies with the summed index along its rows or down its columns:
+// One product of tiles of 128 x 128, 8 warps of 32 x 64, 32 of the summed index at a time in three buffers: two are on their
+// way while one is multiplied. Each factor lies with the summed index along its rows or down its columns:
 //   forward             x [rows][in]        weight [out][in]
 //   gradient of x       dy [rows][out]      weight [out][in], columns
 //   gradient of weight  dy [rows][out], columns      x [rows][in], columns; splits of the rows are added in order
 #include "device.cuh"
 
-constexpr int EDGE = 128, DEPTH = 32, STAGE = EDGE * DEPTH;
+constexpr int EDGE = 128, DEPTH = 32, STAGE = EDGE * DEPTH, BUFFERS = 3;
 
 struct Product {
     int m, n, k;  // of the result, and how many are summed
@@ -46,8 +46,8 @@ __device__ inline void stage(bf16* to, const bf16* from, int first, int lines, i
 /// sums of this warp: rows 32 * (warp % 4), columns 64 * (warp / 4) of the tile of this block.
 template <bool A_COLUMNS, bool B_COLUMNS>
 __device__ inline void multiply(const Product& p, const bf16* a, const bf16* b, float (&sums)[2][8][4]) {
-    SHARED(bf16, left);  // two stages of a, two of b
-    bf16* const right = left + 2 * STAGE;
+    SHARED(bf16, left);  // the stages of a, then those of b
+    bf16* const right = left + BUFFERS * STAGE;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = warp % 4 * 32, column = warp / 4 * 64;
     const int begin = blockIdx.z * p.split, end = begin + p.split < p.k ? begin + p.split : p.k;
     auto load = [&](int k, int buffer) {
@@ -60,11 +60,15 @@ __device__ inline void multiply(const Product& p, const bf16* a, const bf16* b, 
         for (int n = 0; n < 8; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++) sums[m][n][i] = 0.0f;
-    load(begin, 0);
-    for (int k = begin, buffer = 0; k < end; k += DEPTH, buffer ^= 1) {
-        copies_wait();
-        __syncthreads();  // this buffer has arrived, the other one is read
-        if (k + DEPTH < end) load(k + DEPTH, buffer ^ 1);
+    for (int buffer = 0; buffer < BUFFERS - 1; buffer++) {
+        if (begin + buffer * DEPTH < end) load(begin + buffer * DEPTH, buffer);
+        copies_commit();
+    }
+    for (int k = begin, buffer = 0; k < end; k += DEPTH, buffer = (buffer + 1) % BUFFERS) {
+        copies_wait_but_one();
+        __syncthreads();  // this buffer has arrived, the one before is read
+        if (k + (BUFFERS - 1) * DEPTH < end) load(k + (BUFFERS - 1) * DEPTH, (buffer + BUFFERS - 1) % BUFFERS);
+        copies_commit();
         const bf16 *const now_a = left + buffer * STAGE, *const now_b = right + buffer * STAGE;
 #pragma unroll
         for (int j = 0; j < DEPTH; j += 16) {
@@ -128,7 +132,7 @@ __device__ inline void store_rows(const Product& p, const float (&sums)[2][8][4]
 }
 
 /// y `[m][n]` = x weight^T + bias. Grid n / 128 * m / 128, 256 threads.
-BUDGET(linear, 128, 32768);
+BUDGET(linear, 128, 49152);
 extern "C" __global__ void __launch_bounds__(256)
 linear(const Product p, const bf16* x, const bf16* weight, const float* bias, bf16* y) {
     float sums[2][8][4];
@@ -137,7 +141,7 @@ linear(const Product p, const bf16* x, const bf16* weight, const float* bias, bf
 }
 
 /// dx `[m][n]` = dy weight.
-BUDGET(linear_grad_input, 128, 32768);
+BUDGET(linear_grad_input, 128, 49152);
 extern "C" __global__ void __launch_bounds__(256)
 linear_grad_input(const Product p, const bf16* dy, const bf16* weight, bf16* dx) {
     float sums[2][8][4];
@@ -146,7 +150,7 @@ linear_grad_input(const Product p, const bf16* dy, const bf16* weight, bf16* dx)
 }
 
 /// partial `[splits][m][n]` = dy^T x of a split of the rows. Grid (n / 128 * m / 128, 1, splits).
-BUDGET(linear_grad_weight, 128, 32768);
+BUDGET(linear_grad_weight, 128, 49152);
 extern "C" __global__ void __launch_bounds__(256)
 linear_grad_weight(const Product p, const bf16* dy, const bf16* x, float* partial) {
     float sums[2][8][4];

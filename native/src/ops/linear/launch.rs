@@ -21,7 +21,7 @@ impl Value for Product {}
 
 const EDGE: usize = 128;
 /// Bytes of two stages of both factors.
-const STAGES: usize = 32768;
+const STAGES: usize = 49152;
 /// Blocks that fill a card, about; fixed, so that the bits do not depend on the card.
 const BLOCKS: usize = 264;
 
