@@ -55,8 +55,9 @@ static Pack packing(const Conv& g, const Access& access, int file_taps, bool tur
     return p;
 }
 
-/// Bytes of the halo and of the tables of where it and the rows lie.
+/// Bytes of the halo and of the tables of where it and the rows lie; of the weight gradient.
 static size_t staged_bytes(const Conv& g, int rows) { return (size_t)halo_voxels(g) * (CHANNELS * 2 + 4) + rows * 4; }
+static size_t grad_bytes(const Conv& g) { return 2 * (halo_voxels(g) + GRAD_ROWS) * CHANNELS * 2 + (halo_voxels(g) + GRAD_ROWS) * 4; }
 
 /// Packs the weights and convolves, in tiles of `rows`; 64 output channels per block where they divide.
 template <class E>
@@ -80,7 +81,7 @@ static void weight_gradient(const Grid& grid, const Conv& g, const Pack& p, cons
     const unsigned splits = std::min(3, tile_count(g)), shares = g.taps == 1 ? 4 : 1;
     std::vector<float> partial = check::unfilled((size_t)splits * shares * g.taps * g.in_padded * g.out_padded);
     const dim3 blocks{splits, (unsigned)g.in_padded / 32, (unsigned)g.out_padded / 32};
-    const size_t bytes = staged_bytes(g, GRAD_ROWS) + GRAD_ROWS * 64;
+    const size_t bytes = grad_bytes(g);
     const int* neighbours = grid.neighbours.data();
     if (g.taps == 1) RUN_OF(E, conv3d_weight_1, blocks, 128, bytes, g, x.data(), neighbours, dy.data(), partial.data());
     else RUN_OF(E, conv3d_weight_27, blocks, 288, bytes, g, x.data(), neighbours, dy.data(), partial.data());
@@ -179,7 +180,7 @@ template <class E> static void run(const Case& c, const check::Mask& mask) {
     for (size_t i = 0; i < at_coarse.size(); i++) want_sums[i % coarse_c] += number(at_coarse[i]);
     // Mean and variance of each tile, where all tiles are full.
     const int rows = check::cases % 2 ? 256 : 128;  // of a tile: both take turns
-    const Conv whole = geometry(grid, c.side, fine_c, coarse_c, down, rows, 1408);
+    const Conv whole = geometry(grid, c.side, fine_c, coarse_c, down, rows, 1280);
     bool even = !c.transposed && grid.blocks % whole.parts == 0;
     for (int d = 0; d < 3; d++) even = even && whole.side[d] % whole.tile[d] == 0;
     const int tiles = tile_count(whole), groups = even ? grid.blocks / whole.parts : 0;
@@ -191,14 +192,14 @@ template <class E> static void run(const Case& c, const check::Mask& mask) {
             const dim3 slicing{(unsigned)slices, 1, check::row_groups<E>(coarse_c)};
             RUN_OF(E, conv3d_bias, slicing, 256, check::row_bytes<E>(coarse_c), at_coarse.data(), (long long)coarse, coarse_c, slice, partial.data());
             RUN(conv3d_bias_fold, check::folding(coarse_c), 256, 0, partial.data(), slices, coarse_c, sums.data());
-            const Conv g = geometry(grid, c.side, fine_c, coarse_c, down, rows, 1408);
+            const Conv g = geometry(grid, c.side, fine_c, coarse_c, down, rows, 1280);
             convolve(grid, g, rows, packing(g, down, taps, false), at_fine, w, c.transposed ? nullptr : bias.data(), got_coarse,
                      even ? of_tiles.data() : nullptr);
             for (const Access& access : up) {
-                const Conv g = geometry(grid, c.side, coarse_c, fine_c, access, rows, 1408);
+                const Conv g = geometry(grid, c.side, coarse_c, fine_c, access, rows, 1280);
                 convolve(grid, g, rows, packing(g, access, taps, true), at_coarse, w, c.transposed ? bias.data() : nullptr, got_fine);
             }
-            const Conv s = geometry(grid, c.side, fine_c, coarse_c, down, GRAD_ROWS, 896);
+            const Conv s = geometry(grid, c.side, fine_c, coarse_c, down, GRAD_ROWS, GRAD_HALO);
             weight_gradient(grid, s, packing(s, down, taps, false), at_fine, at_coarse, got_w);
         },
         got_coarse, got_fine, got_w, sums, of_tiles);
@@ -244,7 +245,7 @@ static void run_normed(const Case& c, const check::Mask& mask) {
     }
     const Access all = all_taps(3, c.stride, 1);
     const int rows = check::cases % 2 ? 256 : 128;
-    Conv g = geometry(grid, c.side, c.c_in, c.c_out, all, rows, 1408), s = geometry(grid, c.side, c.c_in, c.c_out, all, GRAD_ROWS, 896);
+    Conv g = geometry(grid, c.side, c.c_in, c.c_out, all, rows, 1280), s = geometry(grid, c.side, c.c_in, c.c_out, all, GRAD_ROWS, GRAD_HALO);
     g.parts = s.parts = 1;  // tiles of one sample
     const Pack p = packing(g, all, 27, false);
     const int* neighbours = grid.neighbours.data();
@@ -264,7 +265,7 @@ static void run_normed(const Case& c, const check::Mask& mask) {
         else RUN(conv3d_32_normed, blocks, threads, bytes, g, from, norm, neighbours, packed.data(), nullptr, to.data(), nullptr);
         auto partial = check::unfilled((size_t)splits * 27 * s.in_padded * s.out_padded);
         const dim3 cuts{(unsigned)splits, (unsigned)s.in_padded / 32, (unsigned)s.out_padded / 32};
-        const size_t held = staged_bytes(s, GRAD_ROWS) + GRAD_ROWS * 64;
+        const size_t held = grad_bytes(s);
         if (normed) RUN(conv3d_weight_27_normed, cuts, 288, held, s, from, norm, neighbours, dy.data(), partial.data());
         else RUN(conv3d_weight_27, cuts, 288, held, s, from, neighbours, dy.data(), partial.data());
         RUN(conv3d_weight_sum, dim3{((unsigned)to_w.size() + 31) / 32}, 256, 1024, p, partial.data(), splits, to_w.data());

@@ -14,7 +14,7 @@
 
 constexpr int CHANNELS = 32;   // input channels that are staged at a time
 constexpr int AHEAD = 3;       // taps whose weights are there or on their way
-constexpr int GRAD_ROWS = 64;  // rows of a tile of conv3d_weight
+constexpr int GRAD_ROWS = 64, GRAD_HALO = 704;  // rows of a tile of conv3d_weight, and voxels of its halo at most
 
 struct Conv {
     int blocks;              // visible blocks
@@ -157,24 +157,28 @@ struct OnLoad {
 
 __device__ inline int halo_voxels(const Conv& g) { return g.parts * g.halo[0] * g.halo[1] * g.halo[2]; }
 
-/// Rows of x that the halo of a tile is loaded from, -1 for hidden ones. neighbours: 27 block numbers per block, -1 for hidden.
-__device__ inline void find_halo(int* places, const Conv& g, const Tile& tile, const int* neighbours) {
-    const int plane = g.halo[1] * g.halo[2], volume = g.halo[0] * plane;
-    for (int v = threadIdx.x; v < g.parts * volume; v += blockDim.x) {
-        const int in = v % volume, block = tile.block + v / volume;
-        const int h[3] = {in / plane, in / g.halo[2] % g.halo[1], in % g.halo[2]};
-        int neighbour = 0, voxel = 0, size = 1;
-        bool ok = block < g.blocks;
-        for (int d = 0; d < 3; d++) {
-            const int side = g.side[d] * g.stride, p = tile.first[d] * g.stride - g.pad + h[d];
-            neighbour = neighbour * 3 + (p < 0 ? 0 : p < side ? 1 : 2);
-            voxel = voxel * side + (p < 0 ? p + side : p < side ? p : p - side);
-            size *= side;
-            ok = ok && p <= side;
-        }
-        const int source = ok ? neighbours[block * 27 + neighbour] : -1;
-        places[v] = source < 0 ? -1 : source * size + voxel;
+/// Where a voxel of a halo lies: in which block, or -1 where that is hidden, and where in it.
+struct Found {
+    int source, voxel;
+    /// Its row of x, or -1.
+    __device__ int row(const Conv& g) const {
+        return source < 0 ? -1 : source * (g.side[0] * g.side[1] * g.side[2] * g.stride * g.stride * g.stride) + voxel;
     }
+};
+
+/// Voxel v of the halo of a tile. neighbours: 27 block numbers per block, -1 for hidden.
+__device__ inline Found find(const Conv& g, const Tile& tile, const int* neighbours, int v) {
+    const int plane = g.halo[1] * g.halo[2], volume = g.halo[0] * plane, in = v % volume, block = tile.block + v / volume;
+    const int h[3] = {in / plane, in / g.halo[2] % g.halo[1], in % g.halo[2]};
+    int neighbour = 0, voxel = 0;
+    bool ok = block < g.blocks;
+    for (int d = 0; d < 3; d++) {
+        const int side = g.side[d] * g.stride, p = tile.first[d] * g.stride - g.pad + h[d];
+        neighbour = neighbour * 3 + (p < 0 ? 0 : p < side ? 1 : 2);
+        voxel = voxel * side + (p < 0 ? p + side : p < side ? p : p - side);
+        ok = ok && p <= side;
+    }
+    return {ok ? neighbours[block * 27 + neighbour] : -1, voxel};
 }
 
 /// Loads 32 channels of a halo.
@@ -246,7 +250,7 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
     int* const outputs = places + halo_voxels(g);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.y * N;
     const Tile tile = tile_at(g, blockIdx.x);
-    find_halo(places, g, tile, neighbours);
+    for (int v = threadIdx.x; v < halo_voxels(g); v += blockDim.x) places[v] = find(g, tile, neighbours, v).row(g);
     for (int row = threadIdx.x; row < (int)blockDim.x / 2 * M; row += blockDim.x) outputs[row] = output_voxel(g, tile, row);
     __syncthreads();
     int place[M];
@@ -325,14 +329,14 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
 
 /// Grid (tiles, out_padded / 32), a warp for each 64 rows, at most 4; shared memory: the halo, three taps of weights, and
 /// where voxels lie.
-BUDGET(conv3d_32, 160, 110592);
+BUDGET(conv3d_32, 160, 101376);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
           float* tiles) {
     conv3d<32, 4>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
 }
 
-BUDGET(conv3d_32_f32, 160, 110592);
+BUDGET(conv3d_32_f32, 160, 101376);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
               float* tiles) {
@@ -340,14 +344,14 @@ conv3d_32_f32(const Conv g, const float* x, const int* neighbours, const bf16* w
 }
 
 /// Grid (tiles, out_padded / 64), a warp for each 32 rows, at most 8.
-BUDGET(conv3d_64, 144, 110592);
+BUDGET(conv3d_64, 144, 101376);
 extern "C" __global__ void __launch_bounds__(256)
 conv3d_64(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
           float* tiles) {
     conv3d<64, 2>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
 }
 
-BUDGET(conv3d_64_f32, 144, 110592);
+BUDGET(conv3d_64_f32, 144, 101376);
 extern "C" __global__ void __launch_bounds__(256)
 conv3d_64_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
               float* tiles) {
@@ -355,14 +359,14 @@ conv3d_64_f32(const Conv g, const float* x, const int* neighbours, const bf16* w
 }
 
 /// The same of what a norm makes of x.
-BUDGET(conv3d_32_normed, 160, 110592);
+BUDGET(conv3d_32_normed, 160, 101376);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* weights, const float* bias,
                  bf16* y, float* tiles) {
     conv3d<32, 4>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, weights, bias, y, tiles);
 }
 
-BUDGET(conv3d_64_normed, 144, 110592);
+BUDGET(conv3d_64_normed, 144, 101376);
 extern "C" __global__ void __launch_bounds__(256)
 conv3d_64_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* weights, const float* bias,
                  bf16* y, float* tiles) {
@@ -387,17 +391,44 @@ extern "C" __global__ void __launch_bounds__(256) conv3d_pack(const Pack p, cons
 }
 
 /// Sums of x[row + tap][c_in] * dy[row][c_out] over the tiles blockIdx.x, blockIdx.x + gridDim.x ... for 32 x 32
-/// channels. GROUPS x SHARES warps: a group holds TAPS taps, a share every SHARES-th stretch of 16 rows.
+/// channels: the next tile is loaded while one is multiplied, and where the one after it lies is looked up. GROUPS x SHARES warps: a group holds TAPS taps, a share every SHARES-th stretch of 16 rows.
 /// partial `[gridDim.x * SHARES][taps][in_padded][out_padded]`. Geometry as for conv3d; dy is read where it writes.
 template <int TAPS, int GROUPS, int SHARES, class From, class E>
 __device__ inline void conv3d_weight(const Conv& g, From x, const int* neighbours, const E* dy, float* partial) {
     SHARED(bf16, halo);
-    bf16* const rows = halo + halo_voxels(g) * CHANNELS;
-    int* const places = reinterpret_cast<int*>(rows + GRAD_ROWS * CHANNELS);
-    int* const outputs = places + halo_voxels(g);
+    const int count = tile_count(g), voxels = halo_voxels(g), buffer = (voxels + GRAD_ROWS) * CHANNELS;
+    int* const places = reinterpret_cast<int*>(halo + 2 * buffer);
+    int* const outputs = places + voxels;
     constexpr int STRETCHES = GRAD_ROWS / 16 / SHARES;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = warp % GROUPS, share = warp / GROUPS;
     const int from = blockIdx.y * 32, to = blockIdx.z * 32;
+    constexpr int THREADS = GROUPS * SHARES * 32, EACH = (GRAD_HALO + THREADS - 1) / THREADS;
+    Found found[EACH];
+    auto look = [&](int index) {
+        const Tile tile = tile_at(g, index);
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            const int v = threadIdx.x + i * THREADS;
+            if (v < voxels) found[i] = find(g, tile, neighbours, v);
+        }
+    };
+    auto keep = [&](int index) {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            const int v = threadIdx.x + i * THREADS;
+            if (v < voxels) places[v] = found[i].row(g);
+        }
+        if (threadIdx.x < GRAD_ROWS) outputs[threadIdx.x] = output_voxel(g, tile_at(g, index), threadIdx.x);
+    };
+    auto load = [&](int index, int which) {
+        bf16 *const staged = halo + which * buffer, *const rows = staged + voxels * CHANNELS;
+        x.begin(g, tile_at(g, index), from);
+        stage_halo(staged, g, places, x, from);
+        for (int i = threadIdx.x; i < GRAD_ROWS * 4; i += THREADS) {
+            const int row = i >> 2, piece = i & 3, voxel = outputs[row];
+            stage_piece(rows + piece32(row, piece), dy, voxel < 0 ? 0 : voxel, to + piece * 8, g.c_out, voxel >= 0);
+        }
+    };
     int place[STRETCHES];
 #pragma unroll
     for (int k = 0; k < STRETCHES; k++) {
@@ -409,21 +440,21 @@ __device__ inline void conv3d_weight(const Conv& g, From x, const int* neighbour
 #pragma unroll
         for (int i = 0; i < 32; i++) sums[t][i >> 4][i >> 2 & 3][i & 3] = 0.0f;
 
-    const int count = tile_count(g);
-    for (int index = blockIdx.x; index < count; index += gridDim.x) {
-        const Tile tile = tile_at(g, index);
-        __syncthreads();  // the tile before is read
-        find_halo(places, g, tile, neighbours);
-        for (int row = threadIdx.x; row < GRAD_ROWS; row += blockDim.x) outputs[row] = output_voxel(g, tile, row);
-        __syncthreads();
-        x.begin(g, tile, from);
-        stage_halo(halo, g, places, x, from);
-        for (int i = threadIdx.x; i < GRAD_ROWS * 4; i += blockDim.x) {
-            const int row = i >> 2, piece = i & 3, voxel = outputs[row];
-            stage_piece(rows + piece32(row, piece), dy, voxel < 0 ? 0 : voxel, to + piece * 8, g.c_out, voxel >= 0);
-        }
+    int index = blockIdx.x;
+    look(index);
+    keep(index);
+    __syncthreads();
+    load(index, 0);
+    if (index + (int)gridDim.x < count) look(index + gridDim.x);
+    __syncthreads();  // the places are read
+    if (index + (int)gridDim.x < count) keep(index + gridDim.x);
+    for (int which = 0; index < count; index += gridDim.x, which ^= 1) {
+        const int next = index + gridDim.x, after = next + gridDim.x;
         copies_wait();
-        __syncthreads();
+        __syncthreads();  // this tile is there, the places are those of the next, and the tile before is read
+        if (next < count) load(next, which ^ 1);
+        if (after < count) look(after);
+        const bf16 *const staged = halo + which * buffer, *const rows = staged + voxels * CHANNELS;
 #pragma unroll
         for (int k = 0; k < STRETCHES; k++) {
             unsigned b[2][4];
@@ -438,12 +469,14 @@ __device__ inline void conv3d_weight(const Conv& g, From x, const int* neighbour
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
                     unsigned a[4];
-                    load_transposed(a, halo + piece32(place[k] + g.offset[tap], 2 * m + (lane >> 3 & 1)));
+                    load_transposed(a, staged + piece32(place[k] + g.offset[tap], 2 * m + (lane >> 3 & 1)));
 #pragma unroll
                     for (int n = 0; n < 4; n++) mma(sums[t][m][n], a, b[n >> 1][2 * (n & 1)], b[n >> 1][2 * (n & 1) + 1]);
                 }
             }
         }
+        __syncthreads();  // the places are read
+        if (after < count) keep(after);
     }
 #pragma unroll
     for (int t = 0; t < TAPS; t++) {
@@ -459,33 +492,34 @@ __device__ inline void conv3d_weight(const Conv& g, From x, const int* neighbour
     }
 }
 
-/// Up to 27 taps: grid (splits, in_padded / 32, out_padded / 32), 288 threads; shared memory: the halo and 64 rows.
-BUDGET(conv3d_weight_27, 184, 65536);
+/// Up to 27 taps: grid (splits, in_padded / 32, out_padded / 32), 288 threads; no more splits than tiles. Shared memory: twice the
+/// halo and 64 rows, and where voxels lie.
+BUDGET(conv3d_weight_27, 184, 101376);
 extern "C" __global__ void __launch_bounds__(288)
 conv3d_weight_27(const Conv g, const bf16* x, const int* neighbours, const bf16* dy, float* partial) {
     conv3d_weight<3, 9, 1>(g, Stored<bf16>{x}, neighbours, dy, partial);
 }
 
-BUDGET(conv3d_weight_27_f32, 184, 65536);
+BUDGET(conv3d_weight_27_f32, 184, 101376);
 extern "C" __global__ void __launch_bounds__(288)
 conv3d_weight_27_f32(const Conv g, const float* x, const int* neighbours, const float* dy, float* partial) {
     conv3d_weight<3, 9, 1>(g, Stored<float>{x}, neighbours, dy, partial);
 }
 
-BUDGET(conv3d_weight_27_normed, 184, 65536);
+BUDGET(conv3d_weight_27_normed, 184, 101376);
 extern "C" __global__ void __launch_bounds__(288)
 conv3d_weight_27_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* dy, float* partial) {
     conv3d_weight<3, 9, 1>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, dy, partial);
 }
 
 /// One tap: the same grid, 128 threads, four partial sums per block.
-BUDGET(conv3d_weight_1, 96, 65536);
+BUDGET(conv3d_weight_1, 96, 101376);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_weight_1(const Conv g, const bf16* x, const int* neighbours, const bf16* dy, float* partial) {
     conv3d_weight<1, 1, 4>(g, Stored<bf16>{x}, neighbours, dy, partial);
 }
 
-BUDGET(conv3d_weight_1_f32, 96, 65536);
+BUDGET(conv3d_weight_1_f32, 96, 101376);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_weight_1_f32(const Conv g, const float* x, const int* neighbours, const float* dy, float* partial) {
     conv3d_weight<1, 1, 4>(g, Stored<float>{x}, neighbours, dy, partial);

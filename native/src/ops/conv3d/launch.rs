@@ -12,8 +12,9 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
 /// Rows of a tile, and voxels that its halo may have: of the convolution, large or small, and of the weight gradient.
-const TILES: [(usize, usize); 2] = [(256, 1408), (128, 1408)];
-const GRAD_TILE: (usize, usize) = (64, 896);
+/// What they take is below the 99 KiB of shared memory that every card since compute capability 8.0 has.
+const TILES: [(usize, usize); 2] = [(256, 1280), (128, 1280)];
+const GRAD_TILE: (usize, usize) = (64, 704);
 /// Blocks that fill a card, about; fixed, so that the bits do not depend on the card.
 const BLOCKS: usize = 528;
 /// Taps whose weights are staged.
@@ -151,8 +152,9 @@ struct Plan {
     /// Rows of the product that a tile has room for.
     rows: usize,
     tiles: usize,
-    /// Bytes of the halo and of the tables of where it and the rows lie.
-    staged: usize,
+    /// Bytes of the halo, and of the tables of where it and the rows lie.
+    halo: usize,
+    tables: usize,
 }
 
 impl Plan {
@@ -214,8 +216,8 @@ impl Plan {
             pack.source[i] = *source as i32;
         }
         let tiles = blocks.div_ceil(parts) * (0..3).map(|d| side[d].div_ceil(tile[d])).product::<usize>();
-        let staged = parts * halo.iter().product::<usize>() * (STAGED + size_of::<i32>()) + rows * size_of::<i32>();
-        Plan { conv, pack, rows, tiles, staged }
+        let voxels = parts * halo.iter().product::<usize>();
+        Plan { conv, pack, rows, tiles, halo: voxels * STAGED, tables: (voxels + rows) * size_of::<i32>() }
     }
 
     fn packed_len(&self) -> usize {
@@ -256,7 +258,8 @@ impl Plan {
         let wide = if self.conv.out_padded % 64 == 0 { 64 } else { 32 };
         let kernel = if wide == 64 { "conv3d_64" } else { "conv3d_32" };
         let (tiling, packed) = ([self.tiles, self.conv.out_padded as usize / wide, 1], packed.at());
-        let (threads, shared, to) = ((self.rows * wide / 64) as u32, self.staged + AHEAD * STAGED * wide, y.device_mut());
+        let (threads, shared, to) =
+            ((self.rows * wide / 64) as u32, self.halo + AHEAD * STAGED * wide + self.tables, y.device_mut());
         if let Some((from, normed, _starts)) = self.normed(grid, x) {
             let kernel = format!("{kernel}_normed");
             return launch!(
@@ -274,7 +277,7 @@ impl Plan {
         let (kernel, threads, shares) =
             if self.conv.taps == 1 { ("conv3d_weight_1", 128, 4) } else { ("conv3d_weight_27", 288, 1) };
         let partial = gpu::scratch::<f32>(splits * shares * self.packed_len());
-        let shared = self.staged + GRAD_TILE.0 * STAGED;
+        let shared = 2 * (self.halo + GRAD_TILE.0 * STAGED) + self.tables;
         let (tiling, dy, to) = ([splits, c_in, c_out], dy.device(), partial.at());
         match self.normed(grid.filter(|_| self.conv.taps > 1), x) {
             Some((from, normed, _starts)) => {
@@ -286,7 +289,16 @@ impl Plan {
             }
         }
         let parts = (splits * shares) as i32;
-        launch!("conv3d_weight_sum", [dw.len.div_ceil(32), 1, 1], 256, 1024, self.pack, partial.at(), parts, dw.device_mut())
+        launch!(
+            "conv3d_weight_sum",
+            [dw.len.div_ceil(32), 1, 1],
+            256,
+            1024,
+            self.pack,
+            partial.at(),
+            parts,
+            dw.device_mut()
+        )
     }
 }
 
