@@ -45,6 +45,11 @@ static Conv geometry(const Grid& grid, const int (&side)[3], int c_in, int c_out
     const bool whole = product(g.tile) == product(g.side);
     g.parts = whole ? std::max(1, std::min({g.blocks, rows / product(g.tile), limit / volume(0, g.tile[0])})) : 1;
     for (int d = 0; d < 3; d++) g.halo[d] = (g.tile[d] - 1) * g.stride + access.reach;
+    for (int i = 0; i < 3; i++) {
+        const auto inside = [&](const int (&v)[3]) { return i == 0 ? product(v) : i == 1 ? v[1] * v[2] : v[2]; };
+        g.of_tile[i] = ((1 << 21) + inside(g.tile) - 1) / inside(g.tile);
+        g.of_halo[i] = ((1 << 21) + inside(g.halo) - 1) / inside(g.halo);
+    }
     for (const auto& tap : access.taps) g.offset[g.taps++] = (tap[0] * g.halo[1] + tap[1]) * g.halo[2] + tap[2];
     return g;
 }

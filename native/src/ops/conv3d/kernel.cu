@@ -26,6 +26,7 @@ struct Conv {
     int c_in, c_out;         // channels in memory
     int in_padded, out_padded;  // channels of the packed weights
     int taps, offset[27];    // of each tap: its place in the halo, in voxels
+    unsigned of_tile[3], of_halo[3];  // `inverse` of what is in a tile and in a halo, in a plane of it, in a row
 };
 
 /// First block and first row of a tile.
@@ -45,15 +46,26 @@ __device__ inline Tile tile_at(const Conv& g, int index) {
     return {index / n * g.parts, {in / (ny * nx) * g.tile[0], in / nx % ny * g.tile[1], in % nx * g.tile[2]}};
 }
 
-/// A row of a tile: which block, and where in the tile.
+/// A row of a tile, or a voxel of its halo: which block, and where in it.
 struct Row {
     int part, at[3];
 };
 
-__device__ inline Row row_of(const Conv& g, int row) {
-    const int plane = g.tile[1] * g.tile[2], in = row % (g.tile[0] * plane);
-    return {row / (g.tile[0] * plane), {in / plane, in / g.tile[2] % g.tile[1], in % g.tile[2]}};
+/// v / d of numbers below 1448, inverse = 2^21 / d, rounded up.
+__device__ inline int divided(int v, unsigned inverse) { return (int)((unsigned)v * inverse >> 21); }
+
+__device__ inline Row split(int v, const int* sides, const unsigned* inverse) {
+    Row r;
+    r.part = divided(v, inverse[0]);
+    v -= r.part * sides[0] * sides[1] * sides[2];
+    r.at[0] = divided(v, inverse[1]);
+    v -= r.at[0] * sides[1] * sides[2];
+    r.at[1] = divided(v, inverse[2]);
+    r.at[2] = v - r.at[1] * sides[2];
+    return r;
 }
+
+__device__ inline Row row_of(const Conv& g, int row) { return split(row, g.tile, g.of_tile); }
 
 /// Place of tap 0 of a row in the halo; rows beyond the tile stand at 0, and nobody stores what they compute.
 __device__ inline int halo_place(const Conv& g, int row) {
@@ -168,17 +180,16 @@ struct Found {
 
 /// Voxel v of the halo of a tile. neighbours: 27 block numbers per block, -1 for hidden.
 __device__ inline Found find(const Conv& g, const Tile& tile, const int* neighbours, int v) {
-    const int plane = g.halo[1] * g.halo[2], volume = g.halo[0] * plane, in = v % volume, block = tile.block + v / volume;
-    const int h[3] = {in / plane, in / g.halo[2] % g.halo[1], in % g.halo[2]};
+    const Row r = split(v, g.halo, g.of_halo);
     int neighbour = 0, voxel = 0;
-    bool ok = block < g.blocks;
+    bool ok = tile.block + r.part < g.blocks;
     for (int d = 0; d < 3; d++) {
-        const int side = g.side[d] * g.stride, p = tile.first[d] * g.stride - g.pad + h[d];
+        const int side = g.side[d] * g.stride, p = tile.first[d] * g.stride - g.pad + r.at[d];
         neighbour = neighbour * 3 + (p < 0 ? 0 : p < side ? 1 : 2);
         voxel = voxel * side + (p < 0 ? p + side : p < side ? p : p - side);
         ok = ok && p <= side;
     }
-    return {ok ? neighbours[block * 27 + neighbour] : -1, voxel};
+    return {ok ? neighbours[(tile.block + r.part) * 27 + neighbour] : -1, voxel};
 }
 
 /// Loads 32 channels of a halo.
@@ -272,12 +283,14 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
             if (tap < g.taps) stage_weights<N>(staged + tap * CHANNELS * N, g, weights, tap, channel, first);
             copies_commit();
         }
-        for (int tap = 0; tap < g.taps; tap++) {
+        for (int tap = 0, at = 0; tap < g.taps; tap++, at = at + 1 < AHEAD ? at + 1 : 0) {
             copies_wait_but_one();
             __syncthreads();
-            const bf16* const now = staged + tap % AHEAD * CHANNELS * N;
-            const int later = tap + AHEAD - 1;
-            if (later < g.taps) stage_weights<N>(staged + later % AHEAD * CHANNELS * N, g, weights, later, channel, first);
+            const bf16* const now = staged + at * CHANNELS * N;
+            if (tap + AHEAD - 1 < g.taps) {
+                bf16* const later = staged + (at ? at - 1 : AHEAD - 1) * CHANNELS * N;
+                stage_weights<N>(later, g, weights, tap + AHEAD - 1, channel, first);
+            }
             copies_commit();
 #pragma unroll
             for (int k = 0; k < CHANNELS / 16; k++) {
@@ -404,25 +417,24 @@ __device__ inline void conv3d_weight(const Conv& g, From x, const int* neighbour
     const int from = blockIdx.y * 32, to = blockIdx.z * 32;
     constexpr int THREADS = GROUPS * SHARES * 32, EACH = (GRAD_HALO + THREADS - 1) / THREADS;
     Found found[EACH];
-    auto look = [&](int index) {
-        const Tile tile = tile_at(g, index);
+    auto look = [&](const Tile& tile) {
 #pragma unroll
         for (int i = 0; i < EACH; i++) {
             const int v = threadIdx.x + i * THREADS;
             if (v < voxels) found[i] = find(g, tile, neighbours, v);
         }
     };
-    auto keep = [&](int index) {
+    auto keep = [&](const Tile& tile) {
 #pragma unroll
         for (int i = 0; i < EACH; i++) {
             const int v = threadIdx.x + i * THREADS;
             if (v < voxels) places[v] = found[i].row(g);
         }
-        if (threadIdx.x < GRAD_ROWS) outputs[threadIdx.x] = output_voxel(g, tile_at(g, index), threadIdx.x);
+        if (threadIdx.x < GRAD_ROWS) outputs[threadIdx.x] = output_voxel(g, tile, threadIdx.x);
     };
-    auto load = [&](int index, int which) {
+    auto load = [&](const Tile& tile, int which) {
         bf16 *const staged = halo + which * buffer, *const rows = staged + voxels * CHANNELS;
-        x.begin(g, tile_at(g, index), from);
+        x.begin(g, tile, from);
         stage_halo(staged, g, places, x, from);
         for (int i = threadIdx.x; i < GRAD_ROWS * 4; i += THREADS) {
             const int row = i >> 2, piece = i & 3, voxel = outputs[row];
@@ -441,19 +453,23 @@ __device__ inline void conv3d_weight(const Conv& g, From x, const int* neighbour
         for (int i = 0; i < 32; i++) sums[t][i >> 4][i >> 2 & 3][i & 3] = 0.0f;
 
     int index = blockIdx.x;
-    look(index);
-    keep(index);
+    Tile tile = tile_at(g, index);
+    look(tile);
+    keep(tile);
     __syncthreads();
-    load(index, 0);
-    if (index + (int)gridDim.x < count) look(index + gridDim.x);
+    load(tile, 0);
     __syncthreads();  // the places are read
-    if (index + (int)gridDim.x < count) keep(index + gridDim.x);
+    if (index + (int)gridDim.x < count) {
+        tile = tile_at(g, index + gridDim.x);
+        look(tile);
+        keep(tile);
+    }
     for (int which = 0; index < count; index += gridDim.x, which ^= 1) {
         const int next = index + gridDim.x, after = next + gridDim.x;
         copies_wait();
         __syncthreads();  // this tile is there, the places are those of the next, and the tile before is read
-        if (next < count) load(next, which ^ 1);
-        if (after < count) look(after);
+        if (next < count) load(tile, which ^ 1);
+        if (after < count) look(tile = tile_at(g, after));
         const bf16 *const staged = halo + which * buffer, *const rows = staged + voxels * CHANNELS;
 #pragma unroll
         for (int k = 0; k < STRETCHES; k++) {
@@ -476,7 +492,7 @@ __device__ inline void conv3d_weight(const Conv& g, From x, const int* neighbour
             }
         }
         __syncthreads();  // the places are read
-        if (after < count) keep(after);
+        if (after < count) keep(tile);
     }
 #pragma unroll
     for (int t = 0; t < TAPS; t++) {

@@ -41,6 +41,8 @@ struct Conv {
     out_padded: i32,
     taps: i32,
     offset: [i32; 27],
+    of_tile: [u32; 3],
+    of_halo: [u32; 3],
 }
 impl Value for Conv {}
 
@@ -141,6 +143,11 @@ fn cut(
     *KNOWN.lock().unwrap().entry(([blocks, sz, sy, sx, stride, reach], [rows, limit])).or_insert_with(search)
 }
 
+/// 2^21 divided by the voxels of a box, of a plane and of a row of it, rounded up: kernels divide small numbers by those.
+fn inverses([z, y, x]: [usize; 3]) -> [u32; 3] {
+    [z * y * x, y * x, x].map(|n| (1u32 << 21).div_ceil(n as u32))
+}
+
 fn padded(channels: usize) -> usize {
     channels.next_multiple_of(32)
 }
@@ -200,6 +207,8 @@ impl Plan {
             out_padded: padded(c_out) as i32,
             taps: access.taps.len() as i32,
             offset: [0; 27],
+            of_tile: inverses(tile),
+            of_halo: inverses(halo),
         };
         let mut pack = Pack {
             c_in: conv.c_in,
