@@ -64,6 +64,21 @@ static Pack packing(const Conv& g, const Access& access, int file_taps, bool tur
 static size_t staged_bytes(const Conv& g, int rows) { return (size_t)halo_voxels(g) * (CHANNELS * 2 + 4) + rows * 4; }
 static size_t grad_bytes(const Conv& g) { return 2 * (halo_voxels(g) + GRAD_ROWS) * CHANNELS * 2 + (halo_voxels(g) + GRAD_ROWS) * 4; }
 
+/// A tensor of c channels as kernels take it, or its two parts where it is of 40: 8 and 32 channels.
+template <class E> struct Parts {
+    std::vector<std::remove_const_t<E>> a, b;
+    Joined<E> joined;
+    Parts(E* whole, size_t values, int c) : joined{whole, nullptr, c} {
+        if (c != 40) return;
+        a = check::unfilled_of<std::remove_const_t<E>>(values / 40 * 8), b = check::unfilled_of<std::remove_const_t<E>>(values / 40 * 32);
+        for (size_t i = 0; i < values; i++) (i % 40 < 8 ? a[i / 40 * 8 + i % 40] : b[i / 40 * 32 + i % 40 - 8]) = whole[i];
+        joined = {a.data(), b.data(), 8};
+    }
+    void join(std::remove_const_t<E>* whole) const {
+        for (size_t i = 0; i < a.size() * 5; i++) whole[i] = i % 40 < 8 ? a[i / 40 * 8 + i % 40] : b[i / 40 * 32 + i % 40 - 8];
+    }
+};
+
 /// Packs the weights and convolves, in tiles of `rows`; 64 output channels per block where they divide.
 template <class E>
 static void convolve(const Grid& grid, const Conv& g, int rows, const Pack& p, const std::vector<E>& x,
@@ -76,8 +91,11 @@ static void convolve(const Grid& grid, const Conv& g, int rows, const Pack& p, c
     const size_t bytes = staged_bytes(g, rows) + AHEAD * CHANNELS * wide * 2;
     const unsigned threads = rows * wide / 64;
     const dim3 blocks{tiles, (unsigned)(g.out_padded / wide)};
-    if (wide == 64) RUN_OF(E, conv3d_64, blocks, threads, bytes, g, x.data(), neighbours, packed.data(), bias, y.data(), of_tiles);
-    else RUN_OF(E, conv3d_32, blocks, threads, bytes, g, x.data(), neighbours, packed.data(), bias, y.data(), of_tiles);
+    const Parts<const E> from(x.data(), x.size(), g.c_in);
+    const Parts<E> to(y.data(), y.size(), g.c_out);
+    if (wide == 64) RUN_OF(E, conv3d_64, blocks, threads, bytes, g, from.joined, neighbours, packed.data(), bias, to.joined, of_tiles);
+    else RUN_OF(E, conv3d_32, blocks, threads, bytes, g, from.joined, neighbours, packed.data(), bias, to.joined, of_tiles);
+    to.join(y.data());
 }
 
 template <class E>
@@ -88,8 +106,9 @@ static void weight_gradient(const Grid& grid, const Conv& g, const Pack& p, cons
     const dim3 blocks{splits, (unsigned)g.in_padded / 32, (unsigned)g.out_padded / 32};
     const size_t bytes = grad_bytes(g);
     const int* neighbours = grid.neighbours.data();
-    if (g.taps == 1) RUN_OF(E, conv3d_weight_1, blocks, 128, bytes, g, x.data(), neighbours, dy.data(), partial.data());
-    else RUN_OF(E, conv3d_weight_27, blocks, 288, bytes, g, x.data(), neighbours, dy.data(), partial.data());
+    const Parts<const E> from(x.data(), x.size(), g.c_in);
+    if (g.taps == 1) RUN_OF(E, conv3d_weight_1, blocks, 128, bytes, g, from.joined, neighbours, dy.data(), partial.data());
+    else RUN_OF(E, conv3d_weight_27, blocks, 288, bytes, g, from.joined, neighbours, dy.data(), partial.data());
     RUN(conv3d_weight_sum, dim3{((unsigned)dw.size() + 31) / 32}, 256, 1024, p, partial.data(), (int)(splits * shares), dw.data());
 }
 
@@ -263,16 +282,18 @@ static void run_normed(const Case& c, const check::Mask& mask) {
         const size_t bytes = staged_bytes(g, rows) + AHEAD * CHANNELS * wide * 2;
         const unsigned threads = rows * wide / 64;
         const dim3 blocks{(unsigned)tile_count(g), (unsigned)(g.out_padded / wide)};
-        const bf16* from = normed ? x.data() : made.data();
-        if (!normed && wide == 64) RUN(conv3d_64, blocks, threads, bytes, g, from, neighbours, packed.data(), nullptr, to.data(), nullptr);
-        else if (!normed) RUN(conv3d_32, blocks, threads, bytes, g, from, neighbours, packed.data(), nullptr, to.data(), nullptr);
-        else if (wide == 64) RUN(conv3d_64_normed, blocks, threads, bytes, g, from, norm, neighbours, packed.data(), nullptr, to.data(), nullptr);
-        else RUN(conv3d_32_normed, blocks, threads, bytes, g, from, norm, neighbours, packed.data(), nullptr, to.data(), nullptr);
+        const bf16* from = x.data();
+        const Joined<const bf16> plain{made.data(), nullptr, c.c_in};
+        const Joined<bf16> out{to.data(), nullptr, c.c_out};
+        if (!normed && wide == 64) RUN(conv3d_64, blocks, threads, bytes, g, plain, neighbours, packed.data(), nullptr, out, nullptr);
+        else if (!normed) RUN(conv3d_32, blocks, threads, bytes, g, plain, neighbours, packed.data(), nullptr, out, nullptr);
+        else if (wide == 64) RUN(conv3d_64_normed, blocks, threads, bytes, g, from, norm, neighbours, packed.data(), nullptr, out, nullptr);
+        else RUN(conv3d_32_normed, blocks, threads, bytes, g, from, norm, neighbours, packed.data(), nullptr, out, nullptr);
         auto partial = check::unfilled((size_t)splits * 27 * s.in_padded * s.out_padded);
         const dim3 cuts{(unsigned)splits, (unsigned)s.in_padded / 32, (unsigned)s.out_padded / 32};
         const size_t held = grad_bytes(s);
         if (normed) RUN(conv3d_weight_27_normed, cuts, 288, held, s, from, norm, neighbours, dy.data(), partial.data());
-        else RUN(conv3d_weight_27, cuts, 288, held, s, from, neighbours, dy.data(), partial.data());
+        else RUN(conv3d_weight_27, cuts, 288, held, s, plain, neighbours, dy.data(), partial.data());
         RUN(conv3d_weight_sum, dim3{((unsigned)to_w.size() + 31) / 32}, 256, 1024, p, partial.data(), splits, to_w.data());
     };
     launches(false, plain, plain_w);

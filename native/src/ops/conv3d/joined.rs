@@ -2,7 +2,8 @@
 //! comes from below and the skip: the result of `conv3d` on `concat`, to the bit, and gradients of each of the two.
 //!
 //! By Winograd nothing is joined: a vector of channels is transformed from, and written to, the tensor that has it, if the
-//! first has a multiple of 16 channels. Every other way, and a GPU, joins and splits in scratch for the time of the op.
+//! first has a multiple of 16 channels; nor by the kernels of `kernel.cu`, from 8 on. Every other way joins and splits in scratch
+//! for the time of the op.
 
 use super::choice::{Direction, Way, way};
 use super::winograd::{self, Parts};
@@ -81,22 +82,35 @@ impl Pair {
     fn parts<E: Element>(&self) -> Parts<&[E]> {
         Parts { of: [self.of[0].of(), self.of[1].of()], c: self.c }
     }
-    /// What holds both on a card in use, until the op is done; the plan of a step counts it.
-    fn whole(&self) -> Option<Tensor> {
+    /// Where they lie on a card in use.
+    fn on_card(self, s: &Shape, grid: &Grid, direction: Direction) -> OnCard {
         let [a, b] = &self.of;
-        gpu::active().then(|| Buffer::with_len(a.len + b.len, a.dtype))
+        let apart = launch::takes_two(s, grid, self.c, a.dtype, direction);
+        let whole = (!apart).then(|| Buffer::with_len(a.len + b.len, a.dtype));
+        OnCard { pair: self, whole }
     }
-    /// Joins them on the card.
-    fn join(&self, whole: &Buffer) -> Result<()> {
-        let [a, b] = &self.of;
-        concat::launch::concat(a, b, a.len / self.c[0], self.c, whole)
+}
+
+/// Two tensors on the card, and what holds both where kernels need it, until the op is done; the plan of a step counts it.
+struct OnCard {
+    pair: Pair,
+    whole: Option<Tensor>,
+}
+
+impl OnCard {
+    fn joined(&self) -> launch::Joined<'_> {
+        let ([a, b], [ca, _]) = (&self.pair.of, self.pair.c);
+        self.whole.as_ref().map_or(launch::Joined { x: a, other: Some((b, ca)) }, |whole| launch::Joined::of(whole))
     }
-    /// Splits them on the card.
-    fn split(&self, whole: &Buffer) -> Result<()> {
-        let ([a, b], [ca, cb]) = (&self.of, self.c);
+    fn join(&self) -> Result<()> {
+        let (Pair { of: [a, b], c }, Some(whole)) = (&self.pair, &self.whole) else { return Ok(()) };
+        concat::launch::concat(a, b, a.len / c[0], *c, whole)
+    }
+    fn split(&self) -> Result<()> {
+        let (Pair { of: [a, b], c: [ca, cb] }, Some(whole)) = (&self.pair, &self.whole) else { return Ok(()) };
         let rows = a.len / ca;
-        concat::launch::take_columns(whole, rows, ca + cb, 0, ca, a)?;
-        concat::launch::take_columns(whole, rows, ca + cb, ca, cb, b)
+        concat::launch::take_columns(whole, rows, ca + cb, 0, *ca, a)?;
+        concat::launch::take_columns(whole, rows, ca + cb, *ca, *cb, b)
     }
 }
 
@@ -116,12 +130,15 @@ exports! {
         let weight = tensor::get(weight, s.weight_len(), "joined conv3d weight")?;
         let bias = if bias == 0 { None } else { Some(tensor::get(bias, s.c_out, "joined conv3d bias")?) };
         let (y, handle) = tensor::make_as(s.output_len(&grid), x.of[0].dtype);
-        let whole = x.whole();
+        if gpu::active() {
+            let x = x.on_card(&s, &grid, Direction::Forward);
+            queue::enqueue(move || {
+                x.join()?;
+                launch::forward(&s, &grid, x.joined(), &weight, bias.as_deref(), &y)
+            });
+            return Ok(handle);
+        }
         queue::enqueue(move || {
-            if let Some(whole) = whole {
-                x.join(&whole)?;
-                return launch::forward(&s, &grid, &whole, &weight, bias.as_deref(), &y);
-            }
             let bias = bias.as_ref().map(|b| b.values());
             let sums = by_dtype!(y.dtype, E => {
                 forward(&s, &grid, x.parts::<E>(), weight.values(), (bias, normed), y.of_mut())
@@ -141,12 +158,15 @@ exports! {
         let [(da, a), (db, b)] = c.map(|c| tensor::make_as(rows * c, dy.dtype));
         (*first, *second) = (a as u32, b as u32);
         let dx = Pair { of: [da, db], c };
-        let whole = dx.whole();
+        if gpu::active() {
+            let dx = dx.on_card(&s, &grid, Direction::GradInput);
+            queue::enqueue(move || {
+                launch::grad_input(&s, &grid, &dy, &weight, dx.joined())?;
+                dx.split()
+            });
+            return Ok(0.0);
+        }
         queue::enqueue(move || {
-            if let Some(whole) = whole {
-                launch::grad_input(&s, &grid, &dy, &weight, &whole)?;
-                return dx.split(&whole);
-            }
             by_dtype!(dy.dtype, E => {
                 let dx = Parts { of: [dx.of[0].of_mut(), dx.of[1].of_mut()], c };
                 grad_input(&s, &grid, dy.of::<E>(), weight.values(), dx)
@@ -161,12 +181,15 @@ exports! {
         let x = Pair::get([a, b], &s, &grid, c)?;
         let dy = tensor::get_as(dy, s.output_len(&grid), "joined conv3d output gradient", x.of[0].dtype)?;
         let (dw, handle) = tensor::make(s.weight_len());
-        let whole = x.whole();
+        if gpu::active() {
+            let x = x.on_card(&s, &grid, Direction::GradWeight);
+            queue::enqueue(move || {
+                x.join()?;
+                launch::grad_weight(&s, &grid, x.joined(), &dy, &dw)
+            });
+            return Ok(handle);
+        }
         queue::enqueue(move || {
-            if let Some(whole) = whole {
-                x.join(&whole)?;
-                return launch::grad_weight(&s, &grid, &whole, &dy, &dw);
-            }
             by_dtype!(dy.dtype, E => grad_weight(&s, &grid, x.parts::<E>(), dy.of(), dw.values_mut()));
             Ok(())
         });

@@ -113,12 +113,26 @@ __device__ inline void stage_piece(bf16* to, const float* x, long long voxel, in
     for (int i = 0; i < 8; i++) to[i] = ok && first + i < channels ? to_bf16(from[i]) : (bf16)0;
 }
 
-/// What a convolution reads, as it is stored: eight channels at a time.
+/// A tensor of `first` channels, or two that lie joined on channels: the other one, null where there is none, has the channels
+/// after them.
+template <class E> struct Joined {
+    E *x, *other;
+    int first;
+    /// A voxel's channel, of so many.
+    __device__ E* at(long long voxel, int channel, int channels) const {
+        if (!other || channel < first) return x + voxel * (other ? first : channels) + channel;
+        return other + voxel * (channels - first) + channel - first;
+    }
+};
+
+/// What a convolution reads, as it is stored: eight channels at a time, which are of one tensor.
 template <class E> struct Stored {
-    const E* x;
+    Joined<const E> from;
     __device__ void begin(const Conv&, const Tile&, int) {}
-    __device__ void stage(const Conv& g, bf16* to, long long voxel, int first, bool ok) const {
-        stage_piece(to, x, voxel, first, g.c_in, ok);
+    __device__ void stage(const Conv& g, bf16* to, long long voxel, int channel, bool ok) const {
+        if (!from.other) stage_piece(to, from.x, voxel, channel, g.c_in, ok);
+        else if (channel < from.first) stage_piece(to, from.x, voxel, channel, from.first, ok);
+        else stage_piece(to, from.other, voxel, channel - from.first, g.c_in - from.first, ok);
     }
 };
 
@@ -253,8 +267,8 @@ __device__ inline void describe(const Conv& g, float* shared, const float (&sums
 
 /// y = conv(x) + bias of one tile and N output channels, by warps of 16 M rows x N channels. tiles: as of `describe`, or null.
 template <int N, int M, class From, class E>
-__device__ inline void conv3d(const Conv& g, From from, const int* neighbours, const bf16* weights, const float* bias, E* y,
-                              float* tiles) {
+__device__ inline void conv3d(const Conv& g, From from, const int* neighbours, const bf16* weights, const float* bias,
+                              const Joined<E>& y, float* tiles) {
     SHARED(bf16, halo);
     bf16* const staged = halo + halo_voxels(g) * CHANNELS;
     int* const places = reinterpret_cast<int*>(staged + AHEAD * CHANNELS * N);
@@ -323,7 +337,7 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
             for (int n = 0; n < N / 8; n++) {
                 const int c = first + n * 8 + (lane & 3) * 2;
                 if (c >= g.c_out) continue;
-                E* const to = y + (long long)voxel * g.c_out + c;
+                E* const to = y.at(voxel, c, g.c_out);
                 const float low = sums[m][n][2 * h] + (bias ? bias[c] : 0.0f);
                 if (c + 1 == g.c_out) {
                     store(to, low);
@@ -344,30 +358,30 @@ __device__ inline void conv3d(const Conv& g, From from, const int* neighbours, c
 /// where voxels lie.
 BUDGET(conv3d_32, 160, 101376);
 extern "C" __global__ void __launch_bounds__(128)
-conv3d_32(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
-          float* tiles) {
+conv3d_32(const Conv g, const Joined<const bf16> x, const int* neighbours, const bf16* weights, const float* bias,
+          const Joined<bf16> y, float* tiles) {
     conv3d<32, 4>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
 }
 
 BUDGET(conv3d_32_f32, 160, 101376);
 extern "C" __global__ void __launch_bounds__(128)
-conv3d_32_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
-              float* tiles) {
+conv3d_32_f32(const Conv g, const Joined<const float> x, const int* neighbours, const bf16* weights, const float* bias,
+              const Joined<float> y, float* tiles) {
     conv3d<32, 4>(g, Stored<float>{x}, neighbours, weights, bias, y, tiles);
 }
 
 /// Grid (tiles, out_padded / 64), a warp for each 32 rows, at most 8.
 BUDGET(conv3d_64, 144, 101376);
 extern "C" __global__ void __launch_bounds__(256)
-conv3d_64(const Conv g, const bf16* x, const int* neighbours, const bf16* weights, const float* bias, bf16* y,
-          float* tiles) {
+conv3d_64(const Conv g, const Joined<const bf16> x, const int* neighbours, const bf16* weights, const float* bias,
+          const Joined<bf16> y, float* tiles) {
     conv3d<64, 2>(g, Stored<bf16>{x}, neighbours, weights, bias, y, tiles);
 }
 
 BUDGET(conv3d_64_f32, 144, 101376);
 extern "C" __global__ void __launch_bounds__(256)
-conv3d_64_f32(const Conv g, const float* x, const int* neighbours, const bf16* weights, const float* bias, float* y,
-              float* tiles) {
+conv3d_64_f32(const Conv g, const Joined<const float> x, const int* neighbours, const bf16* weights, const float* bias,
+              const Joined<float> y, float* tiles) {
     conv3d<64, 2>(g, Stored<float>{x}, neighbours, weights, bias, y, tiles);
 }
 
@@ -375,14 +389,14 @@ conv3d_64_f32(const Conv g, const float* x, const int* neighbours, const bf16* w
 BUDGET(conv3d_32_normed, 160, 101376);
 extern "C" __global__ void __launch_bounds__(128)
 conv3d_32_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* weights, const float* bias,
-                 bf16* y, float* tiles) {
+                 const Joined<bf16> y, float* tiles) {
     conv3d<32, 4>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, weights, bias, y, tiles);
 }
 
 BUDGET(conv3d_64_normed, 144, 101376);
 extern "C" __global__ void __launch_bounds__(256)
 conv3d_64_normed(const Conv g, const bf16* x, const Normed norm, const int* neighbours, const bf16* weights, const float* bias,
-                 bf16* y, float* tiles) {
+                 const Joined<bf16> y, float* tiles) {
     conv3d<64, 2>(g, OnLoad{x, norm, {}, {}, {}}, neighbours, weights, bias, y, tiles);
 }
 
@@ -512,13 +526,13 @@ __device__ inline void conv3d_weight(const Conv& g, From x, const int* neighbour
 /// halo and 64 rows, and where voxels lie.
 BUDGET(conv3d_weight_27, 184, 101376);
 extern "C" __global__ void __launch_bounds__(288)
-conv3d_weight_27(const Conv g, const bf16* x, const int* neighbours, const bf16* dy, float* partial) {
+conv3d_weight_27(const Conv g, const Joined<const bf16> x, const int* neighbours, const bf16* dy, float* partial) {
     conv3d_weight<3, 9, 1>(g, Stored<bf16>{x}, neighbours, dy, partial);
 }
 
 BUDGET(conv3d_weight_27_f32, 184, 101376);
 extern "C" __global__ void __launch_bounds__(288)
-conv3d_weight_27_f32(const Conv g, const float* x, const int* neighbours, const float* dy, float* partial) {
+conv3d_weight_27_f32(const Conv g, const Joined<const float> x, const int* neighbours, const float* dy, float* partial) {
     conv3d_weight<3, 9, 1>(g, Stored<float>{x}, neighbours, dy, partial);
 }
 
@@ -531,13 +545,13 @@ conv3d_weight_27_normed(const Conv g, const bf16* x, const Normed norm, const in
 /// One tap: the same grid, 128 threads, four partial sums per block.
 BUDGET(conv3d_weight_1, 96, 101376);
 extern "C" __global__ void __launch_bounds__(128)
-conv3d_weight_1(const Conv g, const bf16* x, const int* neighbours, const bf16* dy, float* partial) {
+conv3d_weight_1(const Conv g, const Joined<const bf16> x, const int* neighbours, const bf16* dy, float* partial) {
     conv3d_weight<1, 1, 4>(g, Stored<bf16>{x}, neighbours, dy, partial);
 }
 
 BUDGET(conv3d_weight_1_f32, 96, 101376);
 extern "C" __global__ void __launch_bounds__(128)
-conv3d_weight_1_f32(const Conv g, const float* x, const int* neighbours, const float* dy, float* partial) {
+conv3d_weight_1_f32(const Conv g, const Joined<const float> x, const int* neighbours, const float* dy, float* partial) {
     conv3d_weight<1, 1, 4>(g, Stored<float>{x}, neighbours, dy, partial);
 }
 

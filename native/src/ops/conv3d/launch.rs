@@ -1,7 +1,9 @@
 //! The kernels of `kernel.cu` as the contract asks for them: tiles and halos are chosen here.
 
+use super::choice::Direction;
 use super::{Shape, Up};
 use crate::abi::Result;
+use crate::element::Dtype;
 use crate::gpu::{self, At, NULL, Piece, Slices, Value, one_each, typed};
 use crate::grid::Grid;
 use crate::launch;
@@ -45,6 +47,49 @@ struct Conv {
     of_halo: [u32; 3],
 }
 impl Value for Conv {}
+
+/// A tensor, or two that lie joined on channels: the kernels of `kernel.cu` read and write either.
+#[derive(Clone, Copy)]
+pub struct Joined<'a> {
+    pub x: &'a Buffer,
+    /// The second, and the channels of the first, a multiple of 8.
+    pub other: Option<(&'a Buffer, usize)>,
+}
+
+impl<'a> Joined<'a> {
+    pub fn of(x: &'a Buffer) -> Self {
+        Joined { x, other: None }
+    }
+    fn alone(self) -> Option<&'a Buffer> {
+        self.other.is_none().then_some(self.x)
+    }
+    /// As the kernels take it, by what says where a tensor lies.
+    fn places(self, at: impl Fn(&Buffer) -> At) -> Places {
+        let (other, first) = self.other.map_or((NULL, 0), |(other, first)| (at(other), first));
+        Places { x: at(self.x), other, first: first as i32 }
+    }
+}
+
+/// `Joined` of kernel.cu.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Places {
+    x: At,
+    other: At,
+    first: i32,
+}
+impl Value for Places {}
+
+/// Whether the kernels read (or write) two tensors of `c` channels as they are.
+pub fn takes_two(s: &Shape, grid: &Grid, c: [usize; 2], dtype: Dtype, direction: Direction) -> bool {
+    let taken = |c| conv3d_stacked::takes(s, c, dtype) || conv3d_wide::takes(s, grid, c, dtype);
+    let elsewhere = match direction {
+        Direction::Forward => taken([s.c_in, s.c_out]),
+        Direction::GradInput => taken([s.c_out, s.c_in]),
+        Direction::GradWeight => conv3d_weight::takes(s, dtype),
+    };
+    c[0].is_multiple_of(8) && !elsewhere
+}
 
 /// `Pack` of kernel.cu.
 #[repr(C)]
@@ -241,8 +286,8 @@ impl Plan {
     }
 
     /// The norm that x waits for, where the kernels can apply it as they load.
-    fn normed(&self, grid: Option<&Grid>, x: &Buffer) -> Option<(At, Normed, Piece)> {
-        let (Conv { side, stride, parts, .. }, grid) = (self.conv, grid?);
+    fn normed(&self, grid: Option<&Grid>, x: Joined) -> Option<(At, Normed, Piece)> {
+        let (Conv { side, stride, parts, .. }, grid, x) = (self.conv, grid?, x.alone()?);
         let voxels = side.map(|s| (s * stride) as usize).iter().product();
         let later = x.later().filter(|later| later.fits(grid, voxels, parts as usize))?;
         let (normed, starts) = later.normed(grid);
@@ -255,11 +300,11 @@ impl Plan {
     fn convolve(
         &self,
         grid: Option<&Grid>,
-        x: &Buffer,
+        x: Joined,
         neighbours: At,
         weight: At,
         bias: At,
-        y: &Buffer,
+        y: Joined,
         tiles: At,
     ) -> Result<()> {
         let packed = gpu::scratch::<u16>(self.packed_len());
@@ -267,20 +312,23 @@ impl Plan {
         let wide = if self.conv.out_padded % 64 == 0 { 64 } else { 32 };
         let kernel = if wide == 64 { "conv3d_64" } else { "conv3d_32" };
         let (tiling, packed) = ([self.tiles, self.conv.out_padded as usize / wide, 1], packed.at());
-        let (threads, shared, to) =
-            ((self.rows * wide / 64) as u32, self.halo + AHEAD * STAGED * wide + self.tables, y.device_mut());
+        let (threads, shared, to) = (
+            (self.rows * wide / 64) as u32,
+            self.halo + AHEAD * STAGED * wide + self.tables,
+            y.places(Buffer::device_mut),
+        );
         if let Some((from, normed, _starts)) = self.normed(grid, x) {
             let kernel = format!("{kernel}_normed");
             return launch!(
                 kernel, tiling, threads, shared, self.conv, from, normed, neighbours, packed, bias, to, tiles
             );
         }
-        let (kernel, from) = (typed(kernel, x.dtype), x.device());
+        let (kernel, from) = (typed(kernel, x.x.dtype), x.places(Buffer::device));
         launch!(kernel, tiling, threads, shared, self.conv, from, neighbours, packed, bias, to, tiles)
     }
 
     /// dw from what the forward pass read and the gradient of what it wrote.
-    fn weight_gradient(&self, grid: Option<&Grid>, x: &Buffer, neighbours: At, dy: &Buffer, dw: &Buffer) -> Result<()> {
+    fn weight_gradient(&self, grid: Option<&Grid>, x: Joined, neighbours: At, dy: &Buffer, dw: &Buffer) -> Result<()> {
         let [c_in, c_out] = [self.conv.in_padded, self.conv.out_padded].map(|c| c as usize / 32);
         let splits = self.tiles.min((BLOCKS / (c_in * c_out)).max(1));
         let (kernel, threads, shares) =
@@ -294,7 +342,8 @@ impl Plan {
                 launch!(kernel, tiling, threads, shared, self.conv, from, normed, neighbours, dy, to)?
             }
             None => {
-                launch!(typed(kernel, x.dtype), tiling, threads, shared, self.conv, x.device(), neighbours, dy, to)?
+                let (kernel, from) = (typed(kernel, x.x.dtype), x.places(Buffer::device));
+                launch!(kernel, tiling, threads, shared, self.conv, from, neighbours, dy, to)?
             }
         }
         let parts = (splits * shares) as i32;
@@ -317,12 +366,12 @@ pub fn place(tensor: Option<&Buffer>) -> At {
 }
 
 /// As `cpu::forward`; leaves mean and variance of each tile with y, for a norm that may follow.
-pub fn forward(s: &Shape, grid: &Grid, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, y: &Buffer) -> Result<()> {
+pub fn forward(s: &Shape, grid: &Grid, x: Joined, w: &Buffer, bias: Option<&Buffer>, y: &Buffer) -> Result<()> {
     let channels = [s.c_in, s.c_out];
-    if conv3d_stacked::takes(s, channels, x.dtype) {
+    if let Some(x) = x.alone().filter(|x| conv3d_stacked::takes(s, channels, x.dtype)) {
         return conv3d_stacked::convolve(s, grid, channels, false, x, w, bias, y);
     }
-    if conv3d_wide::takes(s, grid, channels, x.dtype) {
+    if let Some(x) = x.alone().filter(|x| conv3d_wide::takes(s, grid, channels, x.dtype)) {
         return conv3d_wide::convolve(s, grid, channels, false, x, w, bias, y);
     }
     let access = Access::all(s.kernel, s.stride, s.kernel / 2);
@@ -330,7 +379,7 @@ pub fn forward(s: &Shape, grid: &Grid, x: &Buffer, w: &Buffer, bias: Option<&Buf
     let even = plan.even(grid);
     let tiles = even.map(|_| gpu::scratch::<f32>(2 * plan.tiles * s.c_out));
     let at = tiles.as_ref().map_or(NULL, |t| t.at());
-    plan.convolve(Some(grid), x, grid.neighbours_on_card(), w.device(), place(bias), y, at)?;
+    plan.convolve(Some(grid), x, grid.neighbours_on_card(), w.device(), place(bias), Joined::of(y), at)?;
     if let (Some(rows), Some(values)) = (even, tiles) {
         y.leave(Stretches { rows, values });
     }
@@ -338,18 +387,18 @@ pub fn forward(s: &Shape, grid: &Grid, x: &Buffer, w: &Buffer, bias: Option<&Buf
 }
 
 /// As `cpu::grad_input`: at stride 2 one launch per parity of the input voxel.
-pub fn grad_input(s: &Shape, grid: &Grid, dy: &Buffer, w: &Buffer, dx: &Buffer) -> Result<()> {
+pub fn grad_input(s: &Shape, grid: &Grid, dy: &Buffer, w: &Buffer, dx: Joined) -> Result<()> {
     let channels = [s.c_out, s.c_in];
-    if conv3d_stacked::takes(s, channels, dy.dtype) {
+    if let Some(dx) = dx.alone().filter(|_| conv3d_stacked::takes(s, channels, dy.dtype)) {
         return conv3d_stacked::convolve(s, grid, channels, true, dy, w, None, dx);
     }
-    if conv3d_wide::takes(s, grid, channels, dy.dtype) {
+    if let Some(dx) = dx.alone().filter(|_| conv3d_wide::takes(s, grid, channels, dy.dtype)) {
         return conv3d_wide::convolve(s, grid, channels, true, dy, w, None, dx);
     }
     let accesses = if s.stride == 1 { vec![Access::turned(s.kernel)] } else { (0..8).map(Access::reaching).collect() };
     accesses.iter().try_for_each(|access| {
         let plan = Plan::tiled(grid.blocks.len(), s.side, channels, access, [s.taps(), 1]);
-        plan.convolve(None, dy, grid.neighbours_on_card(), w.device(), NULL, dx, NULL)
+        plan.convolve(None, Joined::of(dy), grid.neighbours_on_card(), w.device(), NULL, dx, NULL)
     })
 }
 
@@ -365,8 +414,8 @@ pub fn fold_taps([rows, columns]: [usize; 2], columns_out: bool, partial: At, pa
 }
 
 /// As `cpu::grad_weight`.
-pub fn grad_weight(s: &Shape, grid: &Grid, x: &Buffer, dy: &Buffer, dw: &Buffer) -> Result<()> {
-    if conv3d_weight::takes(s, x.dtype) {
+pub fn grad_weight(s: &Shape, grid: &Grid, x: Joined, dy: &Buffer, dw: &Buffer) -> Result<()> {
+    if let Some(x) = x.alone().filter(|x| conv3d_weight::takes(s, x.dtype)) {
         return conv3d_weight::gradient(s, grid, x, dy, dw);
     }
     let access = Access::all(s.kernel, s.stride, s.kernel / 2);
@@ -384,20 +433,20 @@ pub fn up_forward(s: &Up, x: &Buffer, w: &Buffer, bias: &Buffer, y: &Buffer) -> 
     let neighbours = alone(s.blocks);
     (0..8).map(Access::spreading).try_for_each(|access| {
         let plan = Plan::tiled(s.blocks, s.side, [s.c_in, s.c_out], &access, [8, 1]);
-        plan.convolve(None, x, neighbours.at(), w.device(), bias.device(), y, NULL)
+        plan.convolve(None, Joined::of(x), neighbours.at(), w.device(), bias.device(), Joined::of(y), NULL)
     })
 }
 
 /// As `cpu::up_grad_input`: a convolution with 2x2x2 taps and stride 2.
 pub fn up_grad_input(s: &Up, dy: &Buffer, w: &Buffer, dx: &Buffer) -> Result<()> {
     let plan = Plan::tiled(s.blocks, s.side, [s.c_out, s.c_in], &Access::all(2, 2, 0), [8, 0]);
-    plan.convolve(None, dy, alone(s.blocks).at(), w.device(), NULL, dx, NULL)
+    plan.convolve(None, Joined::of(dy), alone(s.blocks).at(), w.device(), NULL, Joined::of(dx), NULL)
 }
 
 /// As `cpu::up_grad_weight`.
 pub fn up_grad_weight(s: &Up, x: &Buffer, dy: &Buffer, dw: &Buffer) -> Result<()> {
     let plan = Plan::new(s.blocks, s.side, [s.c_out, s.c_in], &Access::all(2, 2, 0), [8, 0], GRAD_TILE);
-    plan.weight_gradient(None, dy, alone(s.blocks).at(), x, dw)
+    plan.weight_gradient(None, Joined::of(dy), alone(s.blocks).at(), x, dw)
 }
 
 /// Sum over the rows of `[rows][c]`.

@@ -98,7 +98,7 @@ exports! {
         let (y, handle) = tensor::make_as(s.output_len(&grid), x.dtype);
         queue::enqueue(move || {
             if gpu::active() {
-                return launch::forward(&s, &grid, &x, &weight, bias.as_deref(), &y);
+                return launch::forward(&s, &grid, launch::Joined::of(&x), &weight, bias.as_deref(), &y);
             }
             let bias = bias.as_ref().map(|b| b.values());
             let sums = by_dtype!(x.dtype, E => {
@@ -117,7 +117,7 @@ exports! {
         let (dx, handle) = tensor::make_as(s.input_len(&grid), dy.dtype);
         queue::enqueue(move || {
             if gpu::active() {
-                return launch::grad_input(&s, &grid, &dy, &weight, &dx);
+                return launch::grad_input(&s, &grid, &dy, &weight, launch::Joined::of(&dx));
             }
             by_dtype!(dy.dtype, E => cpu::grad_input(&s, &grid, dy.of::<E>(), weight.values(), dx.of_mut()));
             Ok(())
@@ -132,7 +132,7 @@ exports! {
         let (dw, handle) = tensor::make(s.weight_len());
         queue::enqueue(move || {
             if gpu::active() {
-                return launch::grad_weight(&s, &grid, &x, &dy, &dw);
+                return launch::grad_weight(&s, &grid, launch::Joined::of(&x), &dy, &dw);
             }
             by_dtype!(x.dtype, E => cpu::grad_weight(&s, &grid, x.of::<E>(), dy.of(), dw.values_mut()));
             Ok(())

@@ -54,7 +54,7 @@ pub fn forward(c: [usize; 2], x: &Buffer, weight: &Buffer, bias: Option<&Buffer>
     let rows = x.len / c[0];
     if x.dtype == Dtype::F32 {
         let (shape, grid) = voxels(rows, c)?;
-        return conv3d::launch::forward(&shape, &grid, x, weight, bias, y);
+        return conv3d::launch::forward(&shape, &grid, conv3d::launch::Joined::of(x), weight, bias, y);
     }
     let (p, w) = (Product::whole([rows, c[1], c[0]]), rounded(weight)?);
     if gpu::by_library() {
@@ -74,7 +74,7 @@ pub fn grad_input(c: [usize; 2], dy: &Buffer, weight: &Buffer, dx: &Buffer) -> R
     let rows = dy.len / c[1];
     if dy.dtype == Dtype::F32 {
         let (shape, grid) = voxels(rows, c)?;
-        return conv3d::launch::grad_input(&shape, &grid, dy, weight, dx);
+        return conv3d::launch::grad_input(&shape, &grid, dy, weight, conv3d::launch::Joined::of(dx));
     }
     let (p, w) = (Product::whole([rows, c[0], c[1]]), rounded(weight)?);
     if gpu::by_library() {
@@ -91,7 +91,7 @@ pub fn grad_weight(c: [usize; 2], x: &Buffer, dy: &Buffer, dw: &Buffer) -> Resul
     let rows = x.len / c[0];
     if x.dtype == Dtype::F32 {
         let (shape, grid) = voxels(rows, c)?;
-        return conv3d::launch::grad_weight(&shape, &grid, x, dy, dw);
+        return conv3d::launch::grad_weight(&shape, &grid, conv3d::launch::Joined::of(x), dy, dw);
     }
     if gpu::by_library() {
         let places = [x.device().0, dy.device().0, dw.device_mut().0];
