@@ -54,7 +54,7 @@ def with_nvrtc(nvrtc, include, arch, path):
     program = ctypes.c_void_p()
     text = pathlib.Path(path).read_bytes()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, path.encode(), 0, None, None)
-    options = [f"-arch={arch}", "-std=c++17", f"-I{include}", "--ptxas-options=-v"]
+    options = [f"-arch={arch}", "-std=c++17", "-default-device", f"-I{include}", "--ptxas-options=-v"]
     status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*[o.encode() for o in options]))
     size = ctypes.c_size_t()
     nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))

@@ -87,8 +87,8 @@ impl Nvrtc {
         };
         Ok(Nvrtc { version: (major, minor), target, machine_code })
     }
-    fn options(&self) -> [String; 2] {
-        ["-std=c++17".into(), format!("--gpu-architecture={}", self.target)]
+    fn options(&self) -> [String; 3] {
+        ["-std=c++17".into(), "-default-device".into(), format!("--gpu-architecture={}", self.target)]
     }
     /// A name that other text, options, targets and releases do not have.
     fn name(&self) -> String {

@@ -294,14 +294,14 @@ extern "C" __global__ void __launch_bounds__(128) attention_80(const Attention a
     forward<80>(a, tiles, q, k, v, l, y);
 }
 
-BUDGET(attention_grad_q_32, 112, 20480);
+BUDGET(attention_grad_q_32, 120, 20480);
 extern "C" __global__ void __launch_bounds__(128)
 attention_grad_q_32(const Attention a, const Span* tiles, const bf16* q, const bf16* k, const bf16* v, const bf16* dy,
                     const float* l, const float* means, bf16* dq) {
     grad_q<32>(a, tiles, q, k, v, dy, l, means, dq);
 }
 
-BUDGET(attention_grad_q_64, 136, 36864);
+BUDGET(attention_grad_q_64, 160, 36864);
 extern "C" __global__ void __launch_bounds__(128)
 attention_grad_q_64(const Attention a, const Span* tiles, const bf16* q, const bf16* k, const bf16* v, const bf16* dy,
                     const float* l, const float* means, bf16* dq) {
