@@ -130,9 +130,9 @@ template <class E> struct Stored {
     Joined<const E> from;
     __device__ void begin(const Conv&, const Tile&, int) {}
     __device__ void stage(const Conv& g, bf16* to, long long voxel, int channel, bool ok) const {
-        if (!from.other) stage_piece(to, from.x, voxel, channel, g.c_in, ok);
-        else if (channel < from.first) stage_piece(to, from.x, voxel, channel, from.first, ok);
-        else stage_piece(to, from.other, voxel, channel - from.first, g.c_in - from.first, ok);
+        const bool second = from.other && channel >= from.first;
+        const int width = second ? g.c_in - from.first : from.other ? from.first : g.c_in;
+        stage_piece(to, second ? from.other : from.x, voxel, second ? channel - from.first : channel, width, ok);
     }
 };
 
