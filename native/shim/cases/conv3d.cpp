@@ -84,7 +84,7 @@ template <class E>
 static void convolve(const Grid& grid, const Conv& g, int rows, const Pack& p, const std::vector<E>& x,
                      const std::vector<float>& w, const float* bias, std::vector<E>& y, float* of_tiles = nullptr) {
     std::vector<bf16> packed = check::unfilled16((size_t)p.taps * p.in_padded * p.out_padded);
-    RUN(conv3d_pack, dim3{((unsigned)packed.size() + 255) / 256}, 256, 0, p, w.data(), packed.data());
+    RUN(conv3d_pack, (dim3{(unsigned)p.out_padded / 32, (unsigned)p.in_padded / 8}), 256, 1024u * p.file_taps, p, w.data(), packed.data());
     const unsigned tiles = tile_count(g);
     const int* neighbours = grid.neighbours.data();
     const int wide = g.out_padded % 64 == 0 ? 64 : 32;
@@ -277,7 +277,7 @@ static void run_normed(const Case& c, const check::Mask& mask) {
     auto dw = check::unfilled(w.size()), plain_w = dw;
     const auto launches = [&](bool normed, std::vector<bf16>& to, std::vector<float>& to_w) {
         std::vector<bf16> packed = check::unfilled16((size_t)27 * p.in_padded * p.out_padded);
-        RUN(conv3d_pack, dim3{((unsigned)packed.size() + 255) / 256}, 256, 0, p, w.data(), packed.data());
+        RUN(conv3d_pack, (dim3{(unsigned)p.out_padded / 32, (unsigned)p.in_padded / 8}), 256, 1024u * p.file_taps, p, w.data(), packed.data());
         const int wide = g.out_padded % 64 == 0 ? 64 : 32, splits = std::min(3, tile_count(s));
         const size_t bytes = staged_bytes(g, rows) + AHEAD * CHANNELS * wide * 2;
         const unsigned threads = rows * wide / 64;

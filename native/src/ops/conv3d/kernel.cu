@@ -407,14 +407,25 @@ struct Pack {
     int taps, file_taps, source[27];
 };
 
-BUDGET(conv3d_pack, 40, 0);
+/// A block turns 8 input by 32 output channels in shared memory (8 x 32 x file_taps values), so that both sides are moved in one
+/// piece: grid (out_padded / 32, in_padded / 8), 256 threads.
+BUDGET(conv3d_pack, 40, 27648);
 extern "C" __global__ void __launch_bounds__(256) conv3d_pack(const Pack p, const float* weights, bf16* packed) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= p.taps * p.in_padded * p.out_padded) return;
-    const int out = i % p.out_padded, in = i / p.out_padded % p.in_padded, tap = i / p.out_padded / p.in_padded;
-    const bool inside = in < p.in && out < p.out;
-    const int line = p.turned ? in * p.out + out : out * p.in + in;
-    packed[i] = inside ? to_bf16(weights[(long long)line * p.file_taps + p.source[tap]]) : (bf16)0;
+    SHARED(float, values);  // [8 in][32 out][file_taps]
+    const int first_in = blockIdx.y * 8, first_out = blockIdx.x * 32, inner = p.turned ? 32 : 8;
+    for (int i = threadIdx.x; i < 256 * p.file_taps; i += 256) {
+        const int slow = i / p.file_taps / inner, fast = i / p.file_taps % inner, tap = i % p.file_taps;
+        const int in = p.turned ? slow : fast, out = p.turned ? fast : slow;
+        const bool inside = first_in + in < p.in && first_out + out < p.out;
+        const long long line = p.turned ? (long long)(first_in + in) * p.out + first_out + out : (long long)(first_out + out) * p.in + first_in + in;
+        values[(in * 32 + out) * p.file_taps + tap] = inside ? weights[line * p.file_taps + tap] : 0.0f;
+    }
+    __syncthreads();
+    const int out = threadIdx.x % 32, in = threadIdx.x / 32;
+    for (int tap = 0; tap < p.taps; tap++) {
+        const long long row = (long long)tap * p.in_padded + first_in + in;
+        packed[row * p.out_padded + first_out + out] = to_bf16(values[threadIdx.x * p.file_taps + p.source[tap]]);
+    }
 }
 
 /// Sums of x[row + tap][c_in] * dy[row][c_out] over the tiles blockIdx.x, blockIdx.x + gridDim.x ... for 32 x 32

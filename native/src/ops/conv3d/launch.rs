@@ -4,7 +4,7 @@ use super::choice::Direction;
 use super::{Shape, Up};
 use crate::abi::Result;
 use crate::element::Dtype;
-use crate::gpu::{self, At, NULL, Piece, Slices, Value, one_each, typed};
+use crate::gpu::{self, At, NULL, Piece, Slices, Value, typed};
 use crate::grid::Grid;
 use crate::launch;
 use crate::ops::norm::later::Normed;
@@ -308,7 +308,9 @@ impl Plan {
         tiles: At,
     ) -> Result<()> {
         let packed = gpu::scratch::<u16>(self.packed_len());
-        launch!("conv3d_pack", one_each(self.packed_len()), 256, 0, self.pack, weight, packed.at())?;
+        let Pack { in_padded, out_padded, file_taps, .. } = self.pack;
+        let (blocks, values) = ([out_padded as usize / 32, in_padded as usize / 8, 1], 256 * file_taps as usize);
+        launch!("conv3d_pack", blocks, 256, values * size_of::<f32>(), self.pack, weight, packed.at())?;
         let wide = if self.conv.out_padded % 64 == 0 { 64 } else { 32 };
         let kernel = if wide == 64 { "conv3d_64" } else { "conv3d_32" };
         let (tiling, packed) = ([self.tiles, self.conv.out_padded as usize / wide, 1], packed.at());
