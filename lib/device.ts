@@ -2,6 +2,7 @@
 import { type Flag, log } from "./config.ts";
 import { UserError } from "./errors.ts";
 import { useCard } from "./gpu/kernels.ts";
+import { useWays } from "./gpu/ways.ts";
 import { KERNELS, native } from "./native/library.ts";
 
 /** Flags of every script that may compute on a GPU. */
@@ -69,9 +70,15 @@ export function chooseDevice(wanted: string, kernels = KERNELS): "cpu" | "cuda" 
     log(`computing on the CPU: ${why}`);
     return computing;
   }
-  // Until docs/gpu holds a result of a card.
+  const { card } = deviceReport();
+  const checked = useWays(kernels, card);
+  const how = checked?.ways.length ? ` with ${checked.ways.join(", ")}` : "";
   log(
-    `computing on ${deviceReport().card}: not tried on hardware yet, deno task gpu-check compares it with the CPU`,
+    `computing on ${card}${how}: ${
+      checked
+        ? `checked ${checked.date}`
+        : "not checked yet, deno task gpu-check compares it with the CPU and finds what is faster"
+    }`,
   );
   return computing = "cuda";
 }

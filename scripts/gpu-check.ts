@@ -12,6 +12,7 @@ import { Stages } from "../lib/gpu/stages.ts";
 import { markdown } from "../lib/gpu/table.ts";
 import { firstTool } from "../lib/gpu/tools.ts";
 import { MOST_IMAGES, ratios, requests, torch } from "../lib/gpu/torch.ts";
+import { keepWays } from "../lib/gpu/ways.ts";
 import { KERNELS, LIBRARY, openAt } from "../lib/native/library.ts";
 
 const ROOT = dirname(dirname(fromFileUrl(import.meta.url)));
@@ -123,7 +124,10 @@ async function main({ flags }: Arguments): Promise<number> {
   const half = OTHERS.sanitizer / 2;
   await stages.run("sanitizer", OTHERS.sanitizer, () => sanitized(sanitizer, again, half, left));
   await page();
-  if (paged) log(`gpu-check: ${stem}.md`);
+  if (paged) {
+    log(`gpu-check: ${stem}.md`);
+    keepWays(kernels, card, stages.rows);
+  }
   const { failed, rows, passed } = stages;
   writeLine({ card, results: rows.length, failed, minutes: +(passed / 60).toFixed(2) });
   if (failed) throw new UserError(`${failed} of the checks failed on ${card}; the lines above say which`);

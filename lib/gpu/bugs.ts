@@ -25,8 +25,8 @@ export const BUGS: readonly Bug[] = [
   {
     name: "wrong neighbour",
     op: "conv3d",
-    find: "neighbours[block * 27 + neighbour]",
-    replace: "neighbours[block * 27 + 26 - neighbour]",
+    find: "neighbours[(tile.block + r.part) * 27 + neighbour]",
+    replace: "neighbours[(tile.block + r.part) * 27 + 26 - neighbour]",
   },
   {
     name: "halo one voxel short",

@@ -10,6 +10,7 @@ import { Trainer } from "../train/pretrain.ts";
 import type { Begin } from "./apart.ts";
 import { noise } from "./parity.ts";
 import { holdRoom } from "./room.ts";
+import { type Way, WAYS } from "./ways.ts";
 
 /** Dense bf16 products of cards with f32 sums, in TFLOP/s, by a word of their name (data sheets). */
 const PEAKS: [RegExp, number][] = [
@@ -138,6 +139,7 @@ export async function* kernels(
 export interface StepRow {
   method: string;
   arch: string;
+  kind: string;
   patch: number;
   batch: number;
   seconds: number;
@@ -211,6 +213,7 @@ export async function step(
   return {
     method: name,
     arch: network.name,
+    kind: network.kind ?? "cnn",
     patch,
     batch,
     seconds,
@@ -236,30 +239,19 @@ export const STEPS: readonly Work[] = [
   ["mae", "resenc-l", 128, 2],
 ];
 
-/** What a step may be launched with, and how it is turned on: 0 where the GPU lacks it. */
-const VARIANTS: [variant: string, kind: "cnn" | "token" | "any", turn: (on: boolean) => number][] = [
-  ["plain", "any", () => 1],
-  ["wgmma", "cnn", (on) => native().vx_conv3d_stacked(on)],
-  ["norm on load", "cnn", (on) => (native().vx_norm_on_load(on), 1)],
-  ["cuBLASLt", "token", (on) => native().vx_device_products(on)],
-  ["graphs", "any", (on) => (native().vx_device_graphs(on), 1)],
-];
+const PLAIN: Way = { name: "plain", kind: "any", turn: () => 1 };
 
 /** All work in all ways, in the order of its worth: plain, then each variant on the smallest work of each kind, then the rest. */
-export function inOrder(list: readonly Work[]): { variant: typeof VARIANTS[number]; work: Work }[] {
+export function inOrder(list: readonly Work[]): { way: Way; work: Work }[] {
   const kindOf = ([, arch]: Work) => (typeof arch === "string" ? architecture(arch) : arch).kind ?? "cnn";
   const size = ([, , patch, batch]: Work) => batch * patch ** 3;
   const smallest = (work: Work) =>
     work === list.filter((w) => kindOf(w) === kindOf(work)).reduce((a, b) => size(b) < size(a) ? b : a);
-  const [plain, ...variants] = VARIANTS;
-  const rest = variants.flatMap((variant) =>
-    list.filter((work) => variant[1] === "any" || variant[1] === kindOf(work)).map((work) => ({
-      variant,
-      work,
-    }))
+  const rest = WAYS.flatMap((way) =>
+    list.filter((work) => way.kind === "any" || way.kind === kindOf(work)).map((work) => ({ way, work }))
   );
   return [
-    ...list.map((work) => ({ variant: plain, work })),
+    ...list.map((work) => ({ way: PLAIN, work })),
     ...rest.filter(({ work }) => smallest(work)),
     ...rest.filter(({ work }) => !smallest(work)),
   ];
@@ -271,14 +263,14 @@ export async function* steps(
   list: readonly Work[],
   count: number,
 ): AsyncGenerator<StepRow | object> {
-  for (const { variant: [variant, , turn], work: [name, arch, patch, batch] } of inOrder(list)) {
+  for (const { way: { name: variant, turn }, work: [name, arch, patch, batch] } of inOrder(list)) {
     const network = typeof arch === "string" ? architecture(arch) : arch;
     if (!begin(`${name} on ${network.name} at ${patch}, ${variant}`)) continue;
     const timed = variant === "plain" ? count : Math.min(count, 3);
     try {
       if (turn(true)) yield { ...await step(network, name, patch, batch, timed), variant };
     } catch (error) {
-      const about = { method: name, arch: network.name, patch, batch, variant };
+      const about = { method: name, arch: network.name, kind: network.kind ?? "cnn", patch, batch, variant };
       yield { ...about, ok: false, failure: (error as Error).message };
     }
     turn(false);

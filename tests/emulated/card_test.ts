@@ -6,6 +6,7 @@ import { UserError } from "../../lib/errors.ts";
 import { method } from "../../lib/methods/registry.ts";
 import { native } from "../../lib/native/library.ts";
 import { makeRoom } from "../../lib/gpu/room.ts";
+import { keepWays, useWays, WAYS } from "../../lib/gpu/ways.ts";
 import { memory, scope, volume, wait } from "../../lib/tensor.ts";
 import { blankStore } from "../../lib/train/first_store.ts";
 import { train, Trainer } from "../../lib/train/pretrain.ts";
@@ -189,5 +190,28 @@ Deno.test({
     }
     await wait();
     assertEquals(memory().bytes, 0);
+  },
+});
+
+Deno.test({
+  name:
+    "emulated card: what a check has shown is turned on when the card is chosen, until the kernels change",
+  ignore,
+  async fn() {
+    const folder = await Deno.makeTempDir();
+    const { card } = (chooseDevice("cuda"), deviceReport());
+    const judged = ["fragments", "parity", "truth"].map((stage) => ({ stage, card, ok: true }));
+    const step = (variant: string, seconds: number) => ({
+      ...{ stage: "step", card, kind: "cnn", method: "mae", arch: "resenc-l", patch: 128, batch: 2 },
+      ...{ variant, seconds, losses: [1] },
+    });
+    keepWays(folder, card, [...judged, step("plain", 2), step("wgmma", 1)]);
+    try {
+      assertEquals(useWays(folder, card)?.ways, ["wgmma"]);
+      assertEquals(chooseDevice("cuda", folder), "cuda");
+    } finally {
+      for (const { turn } of WAYS) turn(false);
+      await Deno.remove(folder, { recursive: true });
+    }
   },
 });

@@ -75,7 +75,7 @@ Deno.test("steps: plain ones come first, then each variant on the smallest step 
     128,
     2,
   ]];
-  const order = inOrder(work).map(({ variant, work: [, arch, patch] }) => `${variant[0]}, ${arch} ${patch}`);
+  const order = inOrder(work).map(({ way, work: [, arch, patch] }) => `${way.name}, ${arch} ${patch}`);
   const small = "resenc-l 128", [tokens, large] = ["primus-m 160", "resenc-l 160"];
   assertEquals(order, [
     ...[large, tokens, small].map((of) => `plain, ${of}`),

@@ -9,6 +9,8 @@ static MADE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 exports! {
     /// Compute capability (90: 9.0) for which kernels must be compiled before the GPU in use can compute. 0: for none.
     fn vx_kernels_missing() { Ok(card().compile as f64) }
+    /// A number of the text of all kernels: another text has another.
+    fn vx_kernels_text() { Ok(kernels::text_hash() as f64) }
     /// Writes a name in UTF-8 for what NVRTC would make of the kernels for a compute capability; returns its bytes.
     fn vx_kernels_name(architecture: u32, text: slice_mut[u8]) {
         let name = kernels::name(architecture)?;

@@ -124,6 +124,13 @@ impl Nvrtc {
     }
 }
 
+/// Of the text of all kernels, 48 bits.
+pub fn text_hash() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    SOURCES.iter().for_each(|s| (s.op, s.text).hash(&mut hasher));
+    hasher.finish() >> 16
+}
+
 /// Name of what `compile` makes for a card of compute capability `architecture`.
 pub fn name(architecture: u32) -> Result<String> {
     Nvrtc::open(architecture).map(|nvrtc| nvrtc.name())

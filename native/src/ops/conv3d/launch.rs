@@ -15,7 +15,9 @@ use std::sync::{LazyLock, Mutex};
 
 /// Rows of a tile, and voxels that its halo may have: of the convolution, large or small, and of the weight gradient.
 /// What they take is below the 99 KiB of shared memory that every card since compute capability 8.0 has.
-const TILES: [(usize, usize); 2] = [(256, 1280), (128, 1280)];
+const TILES: [(usize, usize); 2] = [(256, 1280), (128, 1384)];
+/// Beside a larger halo there is room for the weights of 32 output channels only.
+const HALO_OF_64: usize = 1280;
 const GRAD_TILE: (usize, usize) = (64, 704);
 /// Blocks that fill a card, about; fixed, so that the bits do not depend on the card.
 const BLOCKS: usize = 528;
@@ -311,7 +313,7 @@ impl Plan {
         let Pack { in_padded, out_padded, file_taps, .. } = self.pack;
         let (blocks, values) = ([out_padded as usize / 32, in_padded as usize / 8, 1], 256 * file_taps as usize);
         launch!("conv3d_pack", blocks, 256, values * size_of::<f32>(), self.pack, weight, packed.at())?;
-        let wide = if self.conv.out_padded % 64 == 0 { 64 } else { 32 };
+        let wide = if self.conv.out_padded % 64 == 0 && self.halo <= HALO_OF_64 * STAGED { 64 } else { 32 };
         let kernel = if wide == 64 { "conv3d_64" } else { "conv3d_32" };
         let (tiling, packed) = ([self.tiles, self.conv.out_padded as usize / wide, 1], packed.at());
         let (threads, shared, to) = (
