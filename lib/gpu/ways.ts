@@ -42,7 +42,7 @@ interface Timed {
  */
 export function shown(rows: readonly Row[]): string[] {
   const judged = rows.filter(({ stage }) => JUDGES.includes(stage));
-  const wrong = judged.some((row) => row.ok === false || "error" in row || "skipped" in row);
+  const wrong = judged.some((row) => row.ok === false || typeof row.error === "string" || "skipped" in row);
   if (wrong || JUDGES.some((stage) => judged.every((row) => row.stage !== stage))) return [];
   const timed = rows.filter((row) => row.stage === "step" && "variant" in row).map((row) => ({
     ...row as unknown as Timed,

@@ -5,7 +5,12 @@ import type { Row } from "../../lib/gpu/table.ts";
 import { keepWays, shown, useWays } from "../../lib/gpu/ways.ts";
 
 const card = "NVIDIA H200";
-const judged: Row[] = ["fragments", "parity", "truth"].map((stage) => ({ stage, card, ok: true }));
+const judged: Row[] = ["fragments", "parity", "truth"].map((stage) => ({
+  stage,
+  card,
+  error: 1e-6,
+  ok: true,
+}));
 const cnn = { method: "s3d", arch: "resenc-l", kind: "cnn", patch: 128, batch: 2 };
 const token = { method: "mae", arch: "primus-m", kind: "token", patch: 160, batch: 2 };
 const step = (work: object, variant: string, seconds: number, more: object = {}): Row => ({
