@@ -42,6 +42,14 @@ template <int W> __device__ inline void add_product(float (&sum)[W], const float
     for (int k = 0; k < W; k++) sum[k] += weight[k] * v[k];
 }
 
+/// The same of what lies in memory.
+template <int W, class E> __device__ inline void add_tap(float (&sum)[W], const float* weight, const E* x) {
+    float by[W], v[W];
+    load(weight, by);
+    load(x, v);
+    add_product(sum, by, v);
+}
+
 /// W channels of a bias, or zeros.
 template <int W> __device__ inline void begin(float (&sum)[W], const float* bias, int channel) {
 #pragma unroll
@@ -119,11 +127,7 @@ __device__ inline void down(const Depthwise& s, const E* x, const int* neighbour
         for (int t = 0; t < 27; t++) {
             const int p[3] = {2 * o[0] - 1 + t / 9, 2 * o[1] - 1 + t / 3 % 3, 2 * o[2] - 1 + t % 3};
             const long long row = row_at(neighbours, block, s.fine, p);
-            if (row < 0) continue;
-            float v[W], by[W];
-            load(x + row * s.c + step.channel, v);
-            load(weight + t * s.c + step.channel, by);
-            add_product(sum, by, v);
+            if (row >= 0) add_tap(sum, weight + t * s.c + step.channel, x + row * s.c + step.channel);
         }
         store(y + to * s.c + step.channel, sum);
     }
@@ -145,11 +149,7 @@ __device__ inline void up(const Depthwise& s, const E* x, const int* neighbours,
             if ((o[0] | o[1] | o[2]) & 1) continue;
             for (int d = 0; d < 3; d++) o[d] /= 2;
             const long long row = row_at(neighbours, block, s.coarse, o);
-            if (row < 0) continue;
-            float v[W], by[W];
-            load(x + row * s.c + step.channel, v);
-            load(weight + t * s.c + step.channel, by);
-            add_product(sum, by, v);
+            if (row >= 0) add_tap(sum, weight + t * s.c + step.channel, x + row * s.c + step.channel);
         }
         store(y + to * s.c + step.channel, sum);
     }
