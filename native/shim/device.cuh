@@ -30,11 +30,6 @@ __device__ inline void store(bf16* to, float v) { *to = to_bf16(v); }
 /// Two 16-bit numbers in one register; `low` comes first in memory.
 __device__ inline unsigned pair(bf16 low, bf16 high) { return low | (unsigned)high << 16; }
 
-/// Eight neighbours of 16 bits, moved as one.
-struct alignas(16) Eight {
-    unsigned pairs[4];
-};
-
 /// Numbers of a type that 16 bytes hold: what a thread moves at once where memory is the limit.
 template <class E> constexpr int WIDE = 16 / (int)sizeof(E);
 
@@ -88,6 +83,27 @@ template <class E, class F> __device__ inline void each_wide(long long n, F f) {
     const long long me = blockIdx.x * 256LL + threadIdx.x, step = gridDim.x * 256LL;
     for (long long i = me; i < n / W; i += step) f(i * W, Count<W>());
     for (long long i = n / W * W + me; i < n; i += step) f(i, Count<1>());
+}
+
+/// y = f(x) for each of n values; y = f(a, b).
+template <class E, class F> __device__ inline void map(const E* x, long long n, E* y, F f) {
+    each_wide<E>(n, [&](long long i, auto w) {
+        float v[w.value];
+        load(x + i, v);
+#pragma unroll
+        for (float& value : v) value = f(value);
+        store(y + i, v);
+    });
+}
+template <class E, class F> __device__ inline void map(const E* a, const E* b, long long n, E* y, F f) {
+    each_wide<E>(n, [&](long long i, auto w) {
+        float u[w.value], v[w.value];
+        load(a + i, u);
+        load(b + i, v);
+#pragma unroll
+        for (int k = 0; k < w.value; k++) u[k] = f(u[k], v[k]);
+        store(y + i, u);
+    });
 }
 
 /// Calls f(Count<W>()) with the widest W of which rows of c channels are made.

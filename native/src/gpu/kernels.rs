@@ -93,8 +93,7 @@ impl Nvrtc {
     /// A name that other text, options, targets and releases do not have.
     fn name(&self) -> String {
         let mut hasher = DefaultHasher::new();
-        SOURCES.iter().for_each(|s| (s.op, s.text).hash(&mut hasher));
-        self.options().hash(&mut hasher);
+        (text_hash(), self.options()).hash(&mut hasher);
         let (major, minor) = self.version;
         format!("{}-nvrtc-{major}.{minor}-{:016x}", self.target, hasher.finish())
     }

@@ -236,7 +236,7 @@ pub fn typed(kernel: &'static str, dtype: Dtype) -> Cow<'static, str> {
 }
 
 /// Values that a thread moves at once in rows of c channels (`wide_rows` of device.cuh).
-pub fn wide(c: usize, dtype: Dtype) -> usize {
+fn wide(c: usize, dtype: Dtype) -> usize {
     let most = 16 / dtype.bytes();
     if c.is_multiple_of(most) { most } else { 1 }
 }

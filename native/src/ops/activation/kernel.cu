@@ -2,49 +2,23 @@
 #include "device.cuh"
 
 template <class E> __device__ inline void leaky(const E* x, float slope, long long n, E* y) {
-    each_wide<E>(n, [&](long long i, auto w) {
-        float v[w.value];
-        load(x + i, v);
-#pragma unroll
-        for (float& value : v) value = value > 0.0f ? value : slope * value;
-        store(y + i, v);
-    });
+    map(x, n, y, [=](float v) { return v > 0.0f ? v : slope * v; });
 }
 
 template <class E> __device__ inline void leaky_grad(const E* sign, const E* dy, float slope, long long n, E* dx) {
-    each_wide<E>(n, [&](long long i, auto w) {
-        float of[w.value], g[w.value];
-        load(sign + i, of);
-        load(dy + i, g);
-#pragma unroll
-        for (int k = 0; k < w.value; k++) g[k] = of[k] > 0.0f ? g[k] : slope * g[k];
-        store(dx + i, g);
-    });
+    map(sign, dy, n, dx, [=](float of, float g) { return of > 0.0f ? g : slope * g; });
 }
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 template <class E> __device__ inline void silu(const E* x, long long n, E* y) {
-    each_wide<E>(n, [&](long long i, auto w) {
-        float v[w.value];
-        load(x + i, v);
-#pragma unroll
-        for (float& value : v) value *= sigmoid(value);
-        store(y + i, v);
-    });
+    map(x, n, y, [](float v) { return v * sigmoid(v); });
 }
 
 template <class E> __device__ inline void silu_grad(const E* x, const E* dy, long long n, E* dx) {
-    each_wide<E>(n, [&](long long i, auto w) {
-        float v[w.value], g[w.value];
-        load(x + i, v);
-        load(dy + i, g);
-#pragma unroll
-        for (int k = 0; k < w.value; k++) {
-            const float s = sigmoid(v[k]);
-            g[k] *= s * (1.0f + v[k] * (1.0f - s));
-        }
-        store(dx + i, g);
+    map(x, dy, n, dx, [](float v, float g) {
+        const float s = sigmoid(v);
+        return g * s * (1.0f + v * (1.0f - s));
     });
 }
 

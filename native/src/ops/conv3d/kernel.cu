@@ -162,22 +162,16 @@ struct OnLoad {
         }
     }
     __device__ void stage(const Conv& g, bf16* to, long long voxel, int first, bool ok) const {
-        Eight values{};
+        float v[8] = {};
         if (ok && first < g.c_in) {
-            values = *reinterpret_cast<const Eight*>(x + voxel * g.c_in + first);
+            load(x + voxel * g.c_in + first, v);
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                bf16 made[2];
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    const int k = 2 * i + h;
-                    const float v = normed(from_bf16((bf16)(values.pairs[i] >> 16 * h)), mean[k], factor[k], beta[k]);
-                    made[h] = to_bf16(v > 0.0f ? v : norm.slope * v);
-                }
-                values.pairs[i] = pair(made[0], made[1]);
+            for (int i = 0; i < 8; i++) {
+                const float made = normed(v[i], mean[i], factor[i], beta[i]);
+                v[i] = made > 0.0f ? made : norm.slope * made;
             }
         }
-        *reinterpret_cast<Eight*>(to) = values;
+        store(to, v);
     }
 };
 

@@ -3,14 +3,8 @@
 
 /// y = factor * u + add * v, each rounded once; v may be null.
 template <class E> __device__ inline void combined(float factor, const E* u, float add, const E* v, long long n, E* y) {
-    each_wide<E>(n, [&](long long i, auto w) {
-        float a[w.value], b[w.value];
-        load(u + i, a);
-        if (v) load(v + i, b);
-#pragma unroll
-        for (int k = 0; k < w.value; k++) a[k] = v ? factor * a[k] + add * b[k] : factor * a[k];
-        store(y + i, a);
-    });
+    if (v) map(u, v, n, y, [=](float a, float b) { return factor * a + add * b; });
+    else map(u, n, y, [=](float a) { return factor * a; });
 }
 
 template <class A, class B> __device__ inline void converted(const A* from, long long n, B* to) {

@@ -5,24 +5,11 @@
 __device__ inline float normal_share(float v) { return 0.5f * erfcf(-v * 0.70710678f); }
 
 template <class E> __device__ inline void softened(const E* x, long long len, E* y) {
-    each_wide<E>(len, [&](long long i, auto w) {
-        float v[w.value];
-        load(x + i, v);
-#pragma unroll
-        for (float& value : v) value *= normal_share(value);
-        store(y + i, v);
-    });
+    map(x, len, y, [](float v) { return v * normal_share(v); });
 }
 
 template <class E> __device__ inline void softened_back(const E* x, const E* dy, long long len, E* dx) {
-    each_wide<E>(len, [&](long long i, auto w) {
-        float v[w.value], d[w.value];
-        load(x + i, v);
-        load(dy + i, d);
-#pragma unroll
-        for (int k = 0; k < w.value; k++) d[k] *= normal_share(v[k]) + v[k] * 0.3989423f * expf(-0.5f * v[k] * v[k]);
-        store(dx + i, d);
-    });
+    map(x, dy, len, dx, [](float v, float d) { return d * (normal_share(v) + v * 0.3989423f * expf(-0.5f * v * v)); });
 }
 
 BUDGET(gelu, 48, 0);

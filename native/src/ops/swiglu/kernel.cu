@@ -4,14 +4,7 @@
 __device__ inline float sigmoid(float v) { return 1.0f / (1.0f + expf(-v)); }
 
 template <class E> __device__ inline void gated(const E* gate, const E* value, long long len, E* y) {
-    each_wide<E>(len, [&](long long i, auto w) {
-        float g[w.value], v[w.value];
-        load(gate + i, g);
-        load(value + i, v);
-#pragma unroll
-        for (int k = 0; k < w.value; k++) v[k] *= g[k] * sigmoid(g[k]);
-        store(y + i, v);
-    });
+    map(gate, value, len, y, [](float g, float v) { return v * (g * sigmoid(g)); });
 }
 
 /// Gradients of both; dgate and dvalue may take the place of gate and value.
